@@ -1,0 +1,1 @@
+"""Kiara: from a text file to a small language model of your own."""

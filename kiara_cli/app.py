@@ -1,0 +1,92 @@
+"""The table of contents: one line per command, in the order of work; and how every command ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from kiara_cli.commands.config import config
+from kiara_cli.commands.eval import eval
+from kiara_cli.commands.generate import generate
+from kiara_cli.commands.tokenize import tokenize
+from kiara_cli.commands.train import train
+from kiara_cli.config.load import OVERRIDE
+from kiara_cli.errors import KiaraError
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app.command()(tokenize)
+app.command()(train)
+app.command()(eval)
+app.command()(generate)
+app.command()(config)
+
+
+@app.callback()
+def kiara(
+    version: Annotated[bool, typer.Option("--version", help="Show the versions that matter.", is_eager=True)] = False,
+) -> None:
+    """From a text file to a small language model of your own."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 2 the user's mistake in one line, 1 a fault, 130 and 143 after signals."""
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    debug = "--debug" in arguments
+    try:
+        if arguments[:1] == ["--version"]:
+            show_versions()
+        else:
+            app(arguments, prog_name="kiara", standalone_mode=False)
+        sys.stdout.flush()
+    except KiaraError as error:
+        fail(str(error), 2, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        fail(f"cannot write or read{place}: {error.strerror or error}; check space and permissions", 2, debug)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not a complaint of the command line's parser
+            raise
+        fail(usage(error, arguments), 2, debug)
+
+
+def fail(line: str, status: int, debug: bool) -> None:
+    """Print an error on one line, or with --debug where it came from, and exit."""
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    sys.exit(status)
+
+
+def usage(error: Exception, arguments: list[str]) -> str:
+    """Say what was wrong with the command line, and what to type instead."""
+    for word in arguments:
+        if word.startswith("--") and OVERRIDE.match(word[2:]):
+            return f"no option {word}; settings are written without dashes: {word[2:]}"
+    message: str = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    known = {info.callback.__name__ for info in app.registered_commands if info.callback}
+    return f"{message[0].lower()}{message[1:]}; see: kiara {command + ' ' if command in known else ''}--help"
+
+
+def show_versions() -> None:
+    """Print what decides how Kiara behaves."""
+    from kiara_cli.console import output
+    from kiara_cli.core.checkpoint.run import versions
+
+    found = versions()
+    output.result(f"kiara {found.pop('kiara-slm', 'from source')}")
+    output.result(", ".join(f"{name} {version}" for name, version in found.items()))
+
+
+if __name__ == "__main__":
+    main()

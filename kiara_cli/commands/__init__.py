@@ -1,0 +1,1 @@
+"""One thin file per verb: options, config, one call into core, console."""

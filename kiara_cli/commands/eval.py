@@ -1,0 +1,93 @@
+"""kiara eval: a checkpoint and held-out text to numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, Words, read
+
+if TYPE_CHECKING:
+    from kiara_cli.commands.model import Opened
+    from kiara_cli.core.data.shards import Tokens
+
+
+def eval(
+    words: Words = None,
+    config: ConfigFiles = None,
+    split: Annotated[Literal["val", "train"], typer.Option(help="Which split of the model's own data.")] = "val",
+    text: Annotated[Path | None, typer.Option("--text", metavar="FILE", help="Measure on this text instead.")] = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Also let it write: one text greedily, then this many sampled.")
+    ] = 0,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a model: loss, perplexity, bits per byte and accuracy over a whole split."""
+    from kiara_cli.commands.model import open_model
+    from kiara_cli.console import output
+    from kiara_cli.core.eval.metrics import evaluate
+
+    opened = open_model(read(words, config), ("tokenizer", "model", "data"))
+    tokens = tokens_of(opened, split, text)
+    settings = opened.config.eval
+    metrics = evaluate(
+        opened.model, tokens, opened.tokenizer, opened.runtime, settings.batch_size, settings.max_tokens
+    )
+    values = {
+        "checkpoint": str(opened.checkpoint.path),
+        "split": str(text) if text else split,
+        "loss": metrics.loss,
+        "perplexity": metrics.perplexity,
+        "bits_per_byte": metrics.bits_per_byte,
+        "accuracy": metrics.accuracy,
+        "tokens": metrics.tokens,
+        "bytes": metrics.bytes,
+    }
+    written = list(write_samples(opened, samples)) if samples else []
+    if json_:
+        output.record(values | ({"samples": written} if written else {}))
+        return
+    shown = {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in values.items()}
+    shown |= {key: f"{values[key]:,}" for key in ("tokens", "bytes")}
+    output.facts("", [(key.replace("_", " "), value) for key, value in shown.items()], to_stdout=True)
+    for sample in written:
+        output.result(f"\n--- {sample['how']}\n{sample['text']}")
+
+
+def tokens_of(opened: Opened, split: str, text: Path | None) -> Tokens:
+    """Return the ids to measure on: of a file, or of a split of the data that the checkpoint was trained on."""
+    import itertools
+
+    import numpy as np
+
+    from kiara_cli.console.preparing import prepare_showing
+    from kiara_cli.core.data.documents import read_documents
+    from kiara_cli.core.data.prepare import encode_documents
+
+    if text is not None:
+        ids = itertools.chain.from_iterable(encode_documents(read_documents(str(text)), opened.tokenizer))
+        return np.fromiter(ids, dtype=np.uint32)
+    prepared = prepare_showing(opened.config, DATA_ROOT, opened.tokenizer, opened.checkpoint.data)
+    return prepared.val if split == "val" else prepared.train
+
+
+def write_samples(opened: Opened, number: int) -> list[dict[str, str]]:
+    """Let the model write greedily once, then `number` times as config.generate says."""
+    from dataclasses import replace
+
+    from kiara_cli.core.generate.text import complete, make_engine
+
+    config = opened.config
+    engine = make_engine(opened.model, opened.tokenizer, opened.runtime)
+    settings = replace(config.generate, max_new_tokens=max(1, config.eval.sample_tokens))
+    first = settings.seed if settings.seed is not None else config.runtime.seed
+    ways = [("greedy", replace(settings, temperature=0.0))]
+    ways += [
+        (f"temperature {settings.temperature}, seed {first + i}", replace(settings, seed=first + i))
+        for i in range(number)
+    ]
+    prompt = config.eval.sample_prompt
+    return [{"how": how, "text": prompt + complete(engine, opened.tokenizer, prompt, way).text} for how, way in ways]

@@ -1,0 +1,43 @@
+"""What commands that read a checkpoint do first: find it, check it against the config, build model and tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kiara_cli.commands.options import Given
+
+if TYPE_CHECKING:
+    from kiara_cli.config.schema import Config
+    from kiara_cli.core.checkpoint.files import Checkpoint
+    from kiara_cli.core.model.transformer import Transformer
+    from kiara_cli.core.runtime.device import Runtime
+    from kiara_cli.core.tokenizer.protocol import Tokenizer
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to use."""
+
+    checkpoint: Checkpoint
+    config: Config
+    model: Transformer
+    tokenizer: Tokenizer
+    runtime: Runtime
+
+
+def open_model(given: Given, sections: Sequence[str] = ("tokenizer", "model")) -> Opened:
+    """Open the checkpoint that was named, or the best there is. Raises KiaraError."""
+    from kiara_cli.config.load import adopt
+    from kiara_cli.console import output
+    from kiara_cli.core.checkpoint.find import open_checkpoint
+    from kiara_cli.core.runtime.device import decide
+
+    checkpoint, warnings = open_checkpoint(given.word)
+    for warning in warnings:
+        output.warn(warning)
+    config = adopt(given.loaded, checkpoint.config, sections, str(checkpoint.path))
+    runtime = decide(config.runtime)
+    model = checkpoint.make_model(config.model).to(runtime.device)
+    return Opened(checkpoint, config, model, checkpoint.make_tokenizer(), runtime)

@@ -1,0 +1,59 @@
+"""The words and options that commands share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kiara_cli.config.load import Loaded, is_override, load_config
+from kiara_cli.errors import KiaraError
+
+ConfigFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-c", "--config", metavar="FILE", help="A config file, or the name of a shipped one; may be repeated."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CHECKPOINT] [KEY=VALUE]...", help="A checkpoint, and settings such as model.n_layers=4."
+    ),
+]
+
+DATA_ROOT = Path("data")
+RUNS_ROOT = Path("checkpoints")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What stood on the command line: at most one path or name, and the config it and its layers make."""
+
+    word: str | None
+    loaded: Loaded
+
+
+def read(words: Iterable[str] | None, config: list[str] | None) -> Given:
+    """Tell paths from overrides and load the config. Raises KiaraError."""
+    words = list(words or ())
+    overrides = [word for word in words if is_override(word)]
+    others = [word for word in words if not is_override(word)]
+    if len(others) > 1:
+        raise KiaraError(
+            f"more than one path or name: {' '.join(others)}",
+            "give one; settings are written KEY=VALUE, such as train.max_steps=100",
+        )
+    loaded = load_config(config or (), overrides, os.environ)
+    from kiara_cli.console import logs, output
+
+    for notice in loaded.notices:
+        output.note(notice)
+    logs.start_logging(loaded.config.logging.level)
+    return Given(others[0] if others else None, loaded)

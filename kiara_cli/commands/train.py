@@ -1,0 +1,155 @@
+"""kiara train: from text, or a data folder that is there already, to a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug, Given, Json, read
+from kiara_cli.errors import KiaraError
+
+if TYPE_CHECKING:
+    from kiara_cli.config.schema import Config
+    from kiara_cli.core.train.events import Finished
+    from kiara_cli.core.train.start import Training
+
+
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH] [KEY=VALUE]...", help="Text to learn from, and settings such as model.n_layers=4."
+        ),
+    ] = None,
+    config: ConfigFiles = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the newest run, or the one given by --name.")
+    ] = False,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="CHECKPOINT", help="Start a new run from these weights.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name the run; by default after its data.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model on text: kiara train FILE."""
+    from kiara_cli.commands import signals
+    from kiara_cli.console import output
+
+    given = read(words, config)
+    if resume and (from_ or given.word or dry_run):
+        raise KiaraError(
+            "--resume continues a run as it was",
+            "leave out the path, --from and --dry-run, or start a new run without --resume",
+        )
+    if dry_run:
+        return show_plan(given, json_)
+    training = resumed(given, name) if resume else started(given, name, from_)
+    finished = run(training, json_)
+    best = finished.best or finished.last
+    if finished.status == "diverged":
+        output.warn(f"the loss is not finite after step {finished.step}: try a smaller train.lr")
+        raise typer.Exit(1)
+    if finished.status == "interrupted":
+        output.note(f"Stopped and saved at step {finished.step}.")
+        output.hint(f"To go on:  kiara train --resume --name {finished.run}")
+        raise typer.Exit(128 + (signals.received() or signals.SIGINT))
+    output.hint(f"Try it:  kiara generate {best} --prompt 'Once'   or   kiara eval {best}")
+
+
+def with_source(given: Given) -> Config:
+    """Put the path from the command line into the config."""
+    config = given.loaded.config
+    if given.word is None:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=given.word))
+
+
+def show_plan(given: Given, json_: bool) -> None:
+    """Prepare the data in a temporary place and print what training would do."""
+    import tempfile
+    from pathlib import Path
+
+    from kiara_cli.console import output
+    from kiara_cli.console.plan import plan_record, plan_rows
+    from kiara_cli.core.data.prepare import prepare
+    from kiara_cli.core.train.start import plan
+
+    config = with_source(given)
+    with tempfile.TemporaryDirectory() as folder:
+        planned = plan(config, prepare(config.data, config.tokenizer, Path(folder)))
+        if json_:
+            output.record(plan_record(planned))
+        else:
+            output.facts("The plan (nothing was written)", plan_rows(planned, RUNS_ROOT), to_stdout=True)
+
+
+def started(given: Given, name: str | None, from_: str | None) -> Training:
+    """Prepare the data and start a new run; with `from_`, on that checkpoint's weights, tokenizer and model."""
+    from kiara_cli.config.load import adopt
+    from kiara_cli.console import output
+    from kiara_cli.console.plan import plan_rows
+    from kiara_cli.console.preparing import prepare_showing
+    from kiara_cli.core.checkpoint.find import open_checkpoint
+    from kiara_cli.core.train import start
+
+    config, weights = with_source(given), None
+    if from_ is not None:
+        weights, warnings = open_checkpoint(from_)
+        for warning in warnings:
+            output.warn(warning)
+        loaded = dataclasses.replace(given.loaded, config=config)
+        config = adopt(loaded, weights.config, ("tokenizer", "model"), str(weights.path))
+    tokenizer = weights.make_tokenizer() if weights else None
+    data = prepare_showing(config, DATA_ROOT, tokenizer)
+    planned = start.plan(config, data)
+    output.facts("The plan", plan_rows(planned, RUNS_ROOT))
+    return start.begin(config, data, RUNS_ROOT, weights, name)
+
+
+def resumed(given: Given, name: str | None) -> Training:
+    """Load the last good checkpoint of a run, check that its data is the same, and go on."""
+    from kiara_cli.console import output
+    from kiara_cli.console.preparing import prepare_showing
+    from kiara_cli.core.checkpoint.find import open_for_resume
+    from kiara_cli.core.checkpoint.run import Run
+    from kiara_cli.core.train import start
+
+    found = Run.find(RUNS_ROOT, name)
+    checkpoint, warnings = open_for_resume(found)
+    for warning in warnings:
+        output.warn(warning)
+    config = start.resumed_config(given.loaded, checkpoint)
+    data = prepare_showing(config, DATA_ROOT, checkpoint.make_tokenizer(), checkpoint.data)
+    training = start.resume(config, checkpoint, data, found)
+    output.note(f"Resuming {found.name} at step {training.progress.step} of {training.total_steps}.")
+    return training
+
+
+def run(training: Training, json_: bool) -> Finished:
+    """Train, showing each event; return the last one."""
+    from kiara_cli.commands import signals
+    from kiara_cli.console import logs, output
+    from kiara_cli.console.training import TrainingView
+    from kiara_cli.core.train.events import Evaluated, Finished, Stepped
+    from kiara_cli.core.train.loop import record_of
+    from kiara_cli.core.train.loop import train as train_loop
+
+    logs.start_logging(training.config.logging.level, training.run.folder)
+    view = TrainingView(training.total_steps, training.run.name)
+    finished = None
+    with view.showing(), signals.watched() as should_stop:
+        for event in train_loop(training, should_stop):
+            view.show(event)
+            if isinstance(event, Finished):
+                finished = event
+            elif json_ and isinstance(event, Stepped | Evaluated):
+                output.record(record_of(event))
+    assert finished is not None
+    if json_:
+        paths = {"best": finished.best and str(finished.best), "last": finished.last and str(finished.last)}
+        output.record(dataclasses.asdict(finished) | paths)
+    return finished

@@ -1,0 +1,1 @@
+"""Every knob: schema states them, load merges the layers that set them."""

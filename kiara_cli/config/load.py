@@ -1,0 +1,351 @@
+"""From files, variables and KEY=VALUE words to one checked `Config`. The only module that imports OmegaConf.
+
+In: the layers a person wrote, weakest first: YAML or JSON files, `.env`, `KIARA__SECTION__KEY` variables,
+`KEY=VALUE` words. Out: `Loaded`: the config, where each value came from, and notices worth showing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kiara_cli.config.schema import VERSION, Config
+from kiara_cli.errors import KiaraError
+
+OVERRIDE = re.compile(r"^[a-z_]+(\.[a-z_0-9]+)+=")
+ENV_PREFIX = "KIARA__"
+DEFAULT = "default"  # the origin of a value that no layer set
+IMPLICIT = Path("configs/default.yaml")
+RENAMED: dict[str, str] = {}  # old key → new key; an entry here keeps old files and checkpoints loading
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one source, keyed by dotted path."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked config, the origin of each dotted key that a layer set, and notices for the person."""
+
+    config: Config
+    origins: Mapping[str, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+def is_override(word: str) -> bool:
+    """Tell a dotted override (`model.n_layers=4`) from a path."""
+    return OVERRIDE.match(word) is not None
+
+
+def load_config(
+    files: Iterable[str] = (),
+    overrides: Iterable[str] = (),
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Loaded:
+    """Merge all layers, weakest first, and check the result.
+
+    Without files, `configs/default.yaml` under `folder` is read where it exists. Raises KiaraError naming the
+    source of an unknown key, a wrong type or a broken constraint.
+    """
+    folder = folder or Path()
+    paths = [_find_file(name, folder) for name in files]
+    if not paths and (folder / IMPLICIT).is_file():
+        paths = [folder / IMPLICIT]
+    layers = [Layer(str(path), _flatten(read_mapping(path), str(path))) for path in paths]
+    layers += _environment(_read_dotenv(folder / ".env"), ".env: ")
+    layers += _environment(environ or {}, "")
+    layers.append(Layer("command line", dict(_split_override(word) for word in overrides)))
+    return merge(layers)
+
+
+def merge(layers: Iterable[Layer]) -> Loaded:
+    """Apply the layers to the schema one value at a time, so that every error names its source."""
+    tree = OmegaConf.structured(Config)
+    OmegaConf.set_readonly(tree, False)
+    origins: dict[str, str] = {}
+    notices: list[str] = []
+    for layer in layers:
+        for written, value in layer.values.items():
+            key = RENAMED.get(written, written)
+            if key != written:
+                notices.append(f"{layer.origin}: {written} is now called {key}")
+            _check_version(key, value, layer.origin)
+            _check_key(key, value, layer.origin)
+            _assign(tree, key, _coerce(key, value), layer.origin)
+            origins[key] = layer.origin
+    try:
+        return Loaded(cast(Config, OmegaConf.to_object(tree)), origins, tuple(notices))
+    except KiaraError as error:
+        source = origins.get(error.key or "")
+        raise _at(source, error.cause, error.remedy) if source else error from None
+    except OmegaConfBaseException as error:
+        raise KiaraError(_first_line(error), "correct the ${...} reference") from None
+
+
+def adopt(loaded: Loaded, stored: Mapping[str, Any], sections: Iterable[str], checkpoint: str) -> Config:
+    """Return the config with `sections` replaced by what a checkpoint stored.
+
+    A value that a layer set on purpose and that differs from the stored one is a KiaraError; the implicit
+    configs/default.yaml sets nothing on purpose.
+    """
+    kept = from_mapping(stored, checkpoint).config
+    for key, origin in loaded.origins.items():
+        if key.split(".")[0] not in sections or origin == str(IMPLICIT):
+            continue
+        wanted, fixed = value_at(loaded.config, key), value_at(kept, key)
+        if wanted != fixed:
+            raise _at(
+                origin,
+                f"{key}={wanted}: but {checkpoint} was made with {key}={fixed}",
+                "leave it out, or train a new model with it",
+            )
+    return dataclasses.replace(loaded.config, **{name: getattr(kept, name) for name in sections})
+
+
+def from_mapping(values: Mapping[str, Any], origin: str) -> Loaded:
+    """Check a nested mapping, such as the config inside a checkpoint."""
+    return merge([Layer(origin, _flatten(values, origin))])
+
+
+def value_at(config: Config, key: str) -> Any:
+    """Look a dotted key up."""
+    return functools.reduce(getattr, key.split("."), cast(Any, config))
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """Turn a config into plain dicts, lists and scalars."""
+    return cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def to_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
+    """Write a config as YAML; with `origins`, each line says in a comment where its value came from."""
+    lines, section = [], ""
+    for path, value in _flatten(to_mapping(config), DEFAULT).items():
+        if "." in path and path.split(".")[0] != section:
+            section = path.split(".")[0]
+            lines.append(f"{section}:")
+        line = f"{'  ' * path.count('.')}{path.split('.')[-1]}: {_write_value(value)}"
+        lines.append(line if origins is None else f"{line:<36}  # {origins.get(path, DEFAULT)}")
+    return "\n".join(lines) + "\n"
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file that holds a mapping. Raises KiaraError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KiaraError(f"cannot read the config {path}: {error}", "give a YAML or JSON text file") from None
+    try:
+        # JSON is read by its own parser: `1e-3` is a number there and a word in YAML 1.1.
+        values = json.loads(text) if path.suffix == ".json" else _parse_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise KiaraError(
+            f"{path} does not parse: {_first_line(error)}", "see configs/default.yaml for the form"
+        ) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise KiaraError(
+            f"{path} holds {type(values).__name__}, not sections",
+            "write `model:` and, below it, `n_layers: 4`",
+        )
+    return cast(dict[str, Any], values)
+
+
+def keys() -> list[str]:
+    """List every dotted key of the schema."""
+    return list(_flatten(to_mapping(Config()), DEFAULT))
+
+
+def shipped_configs() -> Path:
+    """Return the folder of the configs that came with Kiara (in the wheel, or beside the source)."""
+    package = Path(__file__).resolve().parent.parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def _find_file(name: str, folder: Path) -> Path:
+    """Find `-c NAME`: a path, a bare name under configs/ here, then the shipped copy."""
+    candidates = [folder / name]
+    if "/" not in name and Path(name).suffix not in {".yaml", ".yml", ".json"}:
+        candidates += [folder / "configs" / f"{name}.yaml", shipped_configs() / f"{name}.yaml"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    shipped = sorted(path.stem for path in shipped_configs().glob("*.yaml"))
+    raise KiaraError(
+        f"no config {name} (looked at {', '.join(map(str, candidates))})",
+        f"give a file, or one of: {', '.join(shipped)}",
+    )
+
+
+def _flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Turn {'model': {'n_layers': 4}} into {'model.n_layers': 4}."""
+    flat: dict[str, Any] = {}
+    for section, inner in values.items():
+        if isinstance(inner, Mapping):
+            flat |= {f"{section}.{key}": value for key, value in inner.items()}
+        elif inner is not None or section not in {f.name for f in dataclasses.fields(Config)}:
+            flat[str(section)] = inner
+    return flat
+
+
+def _environment(variables: Mapping[str, str], place: str) -> list[Layer]:
+    """Make a layer of each KIARA__SECTION__KEY=VALUE, so that an error can name the variable."""
+    layers = []
+    for variable, text in sorted(variables.items()):
+        if variable.startswith(ENV_PREFIX):
+            key = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+            layers.append(Layer(place + variable, {key: _parse_value(key, text)}))
+    return layers
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    """Read KEY=VALUE lines; `export`, quotes and # comments as in a shell."""
+    if not path.is_file():
+        return {}
+    variables = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if not equals or name.startswith("#"):
+            continue
+        value = value.strip()
+        if value[:1] in {'"', "'"} and value.find(value[0], 1) > 0:
+            value = value[1 : value.find(value[0], 1)]
+        else:
+            value = re.split(r"(?:^|\s)#", value)[0].rstrip()
+        variables[name.strip()] = value
+    return variables
+
+
+def _split_override(word: str) -> tuple[str, Any]:
+    key, _, text = word.partition("=")
+    return key, _parse_value(key, text)
+
+
+def _parse_value(key: str, text: str) -> Any:
+    """Read a value as YAML, unless the setting is a text, which is taken as it stands."""
+    if _types(key) and set(_types(key)) <= {str, type(None)}:
+        return None if text == "null" and type(None) in _types(key) else text
+    try:
+        return _parse_yaml(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _write_value(value: Any) -> str:
+    """Write a value on one line, so that YAML reads the same value back."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_write_value, value))}]"
+    if isinstance(value, str) and (not re.fullmatch(r"[\w./+-]*[A-Za-z_/]", value) or _parse_yaml(value) != value):
+        return json.dumps(value, ensure_ascii=not value.isprintable())
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML with numbers like 1e-3 read as numbers."""
+    return yaml.load(text, Loader=_loader())
+
+
+@functools.cache
+def _loader() -> type[yaml.SafeLoader]:
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)$|^[-+]?\d[\d_]*\.\d*$|^[-+]?\.\d+([eE][-+]?\d+)?$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    return Loader
+
+
+@functools.cache
+def _types(key: str) -> tuple[Any, ...]:
+    """Return the types a setting may have: (int, NoneType) for `int | None`; () for an unknown key."""
+    section, _, name = key.partition(".")
+    hints = get_type_hints(Config)
+    if not name:
+        return (hints[section],) if section in hints else ()
+    hint = get_type_hints(hints[section]).get(name) if section in hints else None
+    if hint is None:
+        return ()
+    if get_origin(hint) is Literal:
+        return (str,)
+    return get_args(hint) if get_origin(hint) not in (None, tuple) else (hint,)
+
+
+def _coerce(key: str, value: Any) -> Any:
+    """Accept 1e4 where a whole number is asked for, and one word where a list is."""
+    if isinstance(value, float) and value.is_integer() and int in _types(key) and float not in _types(key):
+        return int(value)
+    if isinstance(value, str) and _types(key) == (tuple[str, ...],):
+        return [value]
+    return value
+
+
+def _check_version(key: str, value: Any, origin: str) -> None:
+    if key == "version" and isinstance(value, int) and value > VERSION:
+        raise _at(origin, f"version={value}: this Kiara knows configs up to version {VERSION}", "update kiara-slm")
+
+
+def _check_key(key: str, value: Any, origin: str) -> None:
+    """Refuse a key the schema does not have, with the closest one that it has."""
+    if key in keys():
+        return
+    section, _, name = key.partition(".")
+    sections = {known.split(".")[0] for known in keys()}
+    if section in sections and not name:
+        raise _at(origin, f"{key}={value}: {key} is a section", f"write {key}.KEY=VALUE")
+    if section not in sections:
+        cause, names, wrong = f"no section '{section}'", sorted(sections), section
+    else:
+        cause, wrong = f"no key '{name}' in {section}", name
+        names = [known.partition(".")[2] for known in keys() if known.startswith(f"{section}.")]
+    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    remedy = f"did you mean '{close[0]}'?" if close else f"it has: {', '.join(names)}"
+    raise _at(origin, f"{key}={value}: {cause}", remedy)
+
+
+def _assign(tree: Any, key: str, value: Any, origin: str) -> None:
+    section = key.split(".")[0]
+    try:
+        if "." in key:
+            OmegaConf.set_readonly(tree[section], False)
+        OmegaConf.update(tree, key, value)
+    except (OmegaConfBaseException, ValueError, TypeError):
+        wanted = " or ".join(_plain_name(kind) for kind in _types(key))
+        remedy = f"choose one of: {_choices(key)}" if _choices(key) else f"expected {wanted}"
+        raise _at(origin, f"{key}={value} is not a valid value", remedy) from None
+
+
+def _choices(key: str) -> str:
+    section, _, name = key.partition(".")
+    hint = get_type_hints(get_type_hints(Config)[section]).get(name) if name else None
+    return ", ".join(get_args(hint)) if get_origin(hint) is Literal else ""
+
+
+def _plain_name(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return names.get(kind, "a list of texts")
+
+
+def _at(origin: str, cause: str, remedy: str) -> KiaraError:
+    """Name the source of a mistake, unless it is what the person has just typed."""
+    return KiaraError(cause if origin == "command line" else f"{origin}: {cause}", remedy)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,233 @@
+"""Every setting Kiara has: its name, type, default and range.
+
+In: nothing. Out: frozen dataclasses, one per section of a config file; `Config` holds them all.
+What each setting is for stands beside it in configs/default.yaml, which spells out the same defaults.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from kiara_cli.errors import KiaraError
+
+VERSION = 1  # of the config's keys; load.py migrates older ones
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+Dtype: TypeAlias = Literal["auto", "fp32", "bf16"]
+
+
+def knob(default: Any, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
+    """Declare a setting with its range: low <= value <= high, or above < value."""
+    return field(default=default, metadata={"low": low, "high": high, "above": above})
+
+
+class Section:
+    """Check every value against the range its field declares. Raises KiaraError."""
+
+    section: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            if isinstance(value, int | float) and item.metadata:
+                self._check(item.name, value, **item.metadata)
+
+    def _check(self, key: str, value: float, low: float | None, high: float | None, above: float | None) -> None:
+        path = f"{self.section}.{key}"
+        if not math.isfinite(value):
+            raise KiaraError(f"{path}={value} is not a finite number", "give a finite value", key=path)
+        if above is not None and value <= above:
+            raise KiaraError(f"{path}={value} is out of range", f"it must be above {above}", key=path)
+        nearest = max(value, low) if low is not None else value
+        nearest = min(nearest, high) if high is not None else nearest
+        if nearest != value:
+            limits = f"from {low} to {high}" if high is not None else f"at least {low}"
+            raise KiaraError(
+                f"{path}={value} is out of range", f"it must be {limits}, the nearest is {nearest}", key=path
+            )
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(Section):
+    section: ClassVar[str] = "tokenizer"
+
+    kind: Literal["char", "bpe"] = "bpe"
+    vocab_size: int = knob(2048, low=300, high=1_000_000)
+    alphabet: Literal["fitted", "ascii"] = "fitted"
+    fit_bytes: int = knob(100_000_000, low=1)
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    section: ClassVar[str] = "data"
+
+    source: str = "data/train.txt"
+    val_source: str | None = None
+    name: str | None = None
+    val_fraction: float = knob(0.1, low=0.0001, high=0.9)
+    stride: int | None = knob(None, low=1)
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    section: ClassVar[str] = "model"
+
+    vocab_size: int | None = knob(None, low=1)
+    context_length: int = knob(256, low=2)
+    emb_dim: int = knob(192, low=1)
+    n_heads: int = knob(6, low=1)
+    n_kv_heads: int | None = knob(None, low=1)
+    n_layers: int = knob(4, low=1)
+    ffn_dim: int | None = knob(None, low=1)
+    drop_rate: float = knob(0.0, low=0, high=1)
+    positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
+    rope_theta: float = knob(10_000.0, above=0)
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    feedforward: Literal["swiglu", "gelu", "relu2"] = "swiglu"
+    qk_norm: bool = True
+    tied_head: bool = True
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.emb_dim % self.n_heads:
+            nearest = nearest_multiple(self.emb_dim, self._width_step)
+            raise KiaraError(
+                f"model.emb_dim={self.emb_dim} is not divisible by model.n_heads={self.n_heads}",
+                f"the nearest valid value is model.emb_dim={nearest}",
+                key="model.emb_dim",
+            )
+        if self.n_heads % self.kv_heads:
+            divisors = [d for d in range(1, self.n_heads + 1) if self.n_heads % d == 0]
+            nearest = min(divisors, key=lambda d: abs(d - self.kv_heads))
+            raise KiaraError(
+                f"model.n_heads={self.n_heads} is not divisible by model.n_kv_heads={self.kv_heads}",
+                f"the nearest valid value is model.n_kv_heads={nearest}",
+                key="model.n_kv_heads",
+            )
+        needs_even = self.head_dim if self.positions == "rotary" else self.emb_dim
+        if self.positions != "learned" and needs_even % 2:
+            raise KiaraError(
+                f"model.positions={self.positions} turns pairs of channels, and "
+                f"model.emb_dim={self.emb_dim} with model.n_heads={self.n_heads} leaves {needs_even} of them",
+                f"the nearest valid value is model.emb_dim={nearest_multiple(self.emb_dim, self._width_step)}",
+                key="model.emb_dim",
+            )
+
+    @property
+    def _width_step(self) -> int:
+        """What emb_dim must be a multiple of: whole heads, and pairs of channels where positions turn them."""
+        pairs = {"rotary": 2 * self.n_heads, "sinusoidal": math.lcm(2, self.n_heads)}
+        return pairs.get(self.positions, self.n_heads)
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per head, C."""
+        return self.emb_dim // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Key and value heads, K; fewer than n_heads means grouped-query attention."""
+        return self.n_kv_heads if self.n_kv_heads is not None else self.n_heads
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width inside the feed-forward; by default 4 D, or 8/3 D where a gate adds a third matrix."""
+        if self.ffn_dim is not None:
+            return self.ffn_dim
+        if self.feedforward == "swiglu":
+            return max(32, round(self.emb_dim * 8 / 3 / 32) * 32)
+        return 4 * self.emb_dim
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    section: ClassVar[str] = "train"
+
+    max_steps: int = knob(1000, low=1)
+    max_epochs: float | None = knob(None, above=0)
+    batch_size: int = knob(32, low=1)
+    accumulation: int = knob(1, low=1)
+    lr: float = knob(3e-3, above=0)
+    min_lr_ratio: float = knob(0.1, low=0, high=1)
+    warmup_steps: int = knob(50, low=0)
+    weight_decay: float = knob(0.1, low=0)
+    beta1: float = knob(0.9, low=0, high=0.9999)
+    beta2: float = knob(0.99, low=0, high=0.9999)
+    grad_clip: float = knob(1.0, low=0)
+    log_interval: int = knob(10, low=1)
+    eval_interval: int = knob(100, low=1)
+    checkpoint_interval: int = knob(200, low=1)
+    keep_last: int = knob(2, low=1)
+    save_safetensors: bool = False
+
+
+@dataclass(frozen=True)
+class EvalConfig(Section):
+    section: ClassVar[str] = "eval"
+
+    batch_size: int = knob(32, low=1)
+    max_tokens: int | None = knob(None, low=1)
+    sample_prompt: str = ""
+    sample_tokens: int = knob(64, low=0)
+
+
+@dataclass(frozen=True)
+class GenerateConfig(Section):
+    section: ClassVar[str] = "generate"
+
+    max_new_tokens: int = knob(200, low=1)
+    temperature: float = knob(0.8, low=0)
+    top_k: int | None = knob(None, low=1)
+    top_p: float = knob(1.0, low=0, high=1)
+    min_p: float = knob(0.0, low=0, high=1)
+    repetition_penalty: float = knob(1.0, above=0)
+    stop: tuple[str, ...] = ()
+    seed: int | None = knob(None, low=0)
+
+
+@dataclass(frozen=True)
+class RuntimeConfig(Section):
+    section: ClassVar[str] = "runtime"
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    threads: int | str = knob("auto", low=1)
+    seed: int = knob(1337, low=0, high=2**63 - 1)
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.threads, str) and self.threads != "auto":
+            raise KiaraError(
+                f"runtime.threads={self.threads} is not a number",
+                "give a number of threads, or auto",
+                key="runtime.threads",
+            )
+
+
+@dataclass(frozen=True)
+class LoggingConfig(Section):
+    section: ClassVar[str] = "logging"
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True)
+class Config:
+    version: int = VERSION
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+
+def nearest_multiple(value: int, of: int) -> int:
+    """Return the positive multiple of `of` closest to `value`."""
+    return max(of, round(value / of) * of)

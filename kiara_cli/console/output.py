@@ -1,0 +1,84 @@
+"""What every command prints with: results to stdout, everything else to stderr.
+
+No colours or cursor codes where the stream is not a terminal, or with NO_COLOR (rich sees to both).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def stderr() -> Console:
+    """Return a console on stderr as it is now (tests and pipes replace it)."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def result(text: str) -> None:
+    """Write a line of result."""
+    sys.stdout.write(text + "\n")
+
+
+def stream(text: str) -> None:
+    """Write a piece of result at once."""
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def record(values: dict[str, Any]) -> None:
+    """Write one JSON object on a line of its own."""
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Say something on stderr."""
+    stderr().print(escape(text))
+
+
+def warn(text: str) -> None:
+    """Say something on stderr that should not be missed."""
+    stderr().print(f"[yellow]warning:[/] {escape(text)}")
+
+
+def hint(text: str) -> None:
+    """Suggest the next thing to type."""
+    stderr().print(f"[dim]{escape(text)}[/]")
+
+
+def facts(title: str, rows: Iterable[tuple[str, str]], to_stdout: bool = False) -> None:
+    """Print aligned name–value rows under a title."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, escape(value))
+    stream = sys.stdout if to_stdout else sys.stderr
+    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 200)
+    if title:
+        console.print(f"[bold]{escape(title)}[/]")
+    console.print(table)
+
+
+def amount(number: float, unit: str = "") -> str:
+    """Write a number the way people say it: 1.2 M, 34 k, 5.6 G."""
+    for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g} {prefix}{unit}"
+    return f"{number:.3g} {unit}".strip()
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as 12 s, 3:05 or 1:02:03."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,44 @@
+"""A training plan as rows for people and as one object for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kiara_cli.console.output import amount
+from kiara_cli.core.train.start import Plan
+
+
+def plan_rows(plan: Plan, root: Path) -> list[tuple[str, str]]:
+    """Describe what will be done, what it costs and where it goes."""
+    meta, model, train = plan.data.meta, plan.config.model, plan.config.train
+    return [
+        ("data", f"{meta.source}: {amount(meta.train_tokens)} tokens, {amount(meta.val_tokens)} more held out"),
+        ("tokenizer", f"{plan.data.tokenizer.kind}, {meta.vocab_size:,} ids, {meta.bytes_per_token:.2f} bytes each"),
+        ("model", f"{amount(plan.count.parameters)} parameters: {model.n_layers} layers × {model.emb_dim}, "
+                  f"{model.n_heads} heads, context {model.context_length}"),
+        ("training", f"{plan.steps:,} steps of {train.batch_size * train.accumulation} × {model.context_length} "
+                     f"tokens: {amount(plan.tokens)} tokens, {plan.epochs:.1f} epochs"),
+        ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.training_bytes, 'B')} of memory"),
+        ("writes to", f"{root / (plan.config.data.name or meta.name)}/"),
+    ]  # fmt: skip
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """Return the plan as one JSON object."""
+    meta = plan.data.meta
+    return {
+        "name": meta.name,
+        "documents": meta.documents,
+        "train_tokens": meta.train_tokens,
+        "val_tokens": meta.val_tokens,
+        "vocab_size": meta.vocab_size,
+        "bytes_per_token": meta.bytes_per_token,
+        "n_layers": plan.config.model.n_layers,
+        "parameters": plan.count.parameters,
+        "steps": plan.steps,
+        "tokens": plan.tokens,
+        "epochs": plan.epochs,
+        "flops": plan.training_flops,
+        "memory_bytes": plan.training_bytes,
+    }

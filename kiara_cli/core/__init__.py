@@ -1,0 +1,1 @@
+"""The silent library: it never prints, never exits, never reads arguments or the environment."""

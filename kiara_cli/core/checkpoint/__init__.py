@@ -1,0 +1,1 @@
+"""Everything worth keeping, to disk and back, atomically."""

@@ -1,0 +1,179 @@
+"""Checkpoint files: the one module that writes and reads .pt and .safetensors.
+
+In: weights, config, tokenizer, metrics, and for resuming the optimizer and progress. Out: one file, whole or not
+there at all. Reading executes nothing: only plain tensors and containers are accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kiara_cli.config.schema import ModelConfig
+from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.tokenizer import files as tokenizer_files
+from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.errors import KiaraError
+
+SUFFIXES = (".pt", ".safetensors")
+PARTS = ("model", "config", "tokenizer", "metrics", "data")  # in every file
+RESUME_PARTS = ("optimizer", "progress")  # in last.pt and step_*.pt as well
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a checkpoint holds, as plain values. `data` says which data folder it was trained on."""
+
+    model: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    data: Mapping[str, Any]
+    optimizer: Mapping[str, Any] | None = None
+    progress: Mapping[str, Any] | None = None
+    path: Path = Path()
+
+    def make_tokenizer(self) -> Tokenizer:
+        return tokenizer_files.from_state(dict(self.tokenizer), str(self.path))
+
+    def make_model(self, config: ModelConfig) -> Transformer:
+        """Build the model and fill in the weights. Raises KiaraError if they do not fit."""
+        model = Transformer(config)
+        load_weights(model, self.model, str(self.path))
+        return model
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint atomically: the file that was there survives any failure. Raises OSError."""
+    if path.suffix == ".safetensors":
+        about = {part: json.dumps(getattr(checkpoint, part)) for part in PARTS if part != "model"}
+        weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
+        with replacing(path) as partial:
+            save_file(weights, partial, metadata={"format": "pt", **about})
+        return
+    content = {part: getattr(checkpoint, part) for part in PARTS}
+    content |= {part: value for part in RESUME_PARTS if (value := getattr(checkpoint, part)) is not None}
+    with replacing(path) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # torch's writer reports a full disk so
+            raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+def load(path: Path, weights_only: bool = False) -> Checkpoint:
+    """Read a checkpoint; with `weights_only`, without the parts that only resuming needs.
+
+    Raises KiaraError for a file that is missing, damaged, or holds anything but plain data.
+    """
+    try:
+        content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pt(path)
+        parts = {part: content[part] for part in PARTS}
+        if not weights_only:
+            parts |= {part: content.get(part) for part in RESUME_PARTS}
+        return Checkpoint(**parts, path=path)
+    except (KeyError, TypeError) as error:
+        raise KiaraError(f"{path} is not a Kiara checkpoint (no {error})", "give one that kiara wrote") from None
+
+
+def weights_of(model: Transformer) -> dict[str, Tensor]:
+    """Return the weights by name; a head tied to the embedding is left out, as it is the same tensor."""
+    weights = dict(model.state_dict())
+    if model.config.tied_head:
+        del weights["head.weight"]
+    return weights
+
+
+def load_weights(model: Transformer, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Copy weights into a model. Raises KiaraError naming the first that does not fit."""
+    own = weights_of(model)
+    for name in sorted(own.keys() | weights.keys()):
+        ours = tuple(own[name].shape) if name in own else "no such weight"
+        theirs = tuple(weights[name].shape) if name in weights else "no such weight"
+        if ours != theirs:
+            raise KiaraError(
+                f"{origin}: {name} is {theirs} in the file and {ours} in the model",
+                "the file is damaged or its config was edited: use another checkpoint",
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write to a temporary file beside `path`, then put it in its place: fsync, rename, fsync the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def link(existing: Path, path: Path) -> None:
+    """Give a file a second name, replacing atomically; a copy where the file system has no hard links."""
+    with replacing(path) as partial:
+        try:
+            os.link(existing, partial)
+        except OSError:
+            partial.write_bytes(existing.read_bytes())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _read(path: Path, read: Callable[[], Any]) -> Any:
+    """Turn the many ways in which a file can be unreadable into one error."""
+    remedy = "use another checkpoint"
+    if not path.is_file():
+        raise KiaraError(f"no checkpoint at {path}", "check the path")
+    try:
+        return read()
+    except pickle.UnpicklingError:
+        raise KiaraError(
+            f"{path} holds more than plain tensors and was refused unread, as it could run code",
+            "use a checkpoint that kiara wrote, or a .safetensors file",
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError, KeyError) as error:
+        if isinstance(error, PermissionError):
+            raise KiaraError(f"cannot read {path}: permission denied", "check its permissions") from None
+        raise KiaraError(f"{path} is damaged or not a checkpoint", remedy) from None
+
+
+def _load_pt(path: Path) -> dict[str, Any]:
+    content = _read(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
+    if not isinstance(content, dict):
+        raise TypeError("dict")
+    return content
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    def read() -> dict[str, Any]:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return {"model": weights} | {part: json.loads(about[part]) for part in PARTS if part in about}
+
+    content: dict[str, Any] = _read(path, read)
+    return content

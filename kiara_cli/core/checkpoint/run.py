@@ -1,0 +1,182 @@
+"""A run's folder: the one module that makes it, and writes run.json, metrics.jsonl and its checkpoints' names.
+
+In: a data set's name, a config, records, checkpoints. Out: checkpoints/<run>/ as `kiara runs` and people read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from kiara_cli.config.load import to_yaml
+from kiara_cli.config.schema import Config
+from kiara_cli.core.checkpoint import files
+from kiara_cli.errors import KiaraError
+
+PACKAGES = ("kiara-slm", "torch", "numpy", "tiktoken", "rustbpe")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder under `root`."""
+
+    root: Path
+    folder: Path
+
+    @classmethod
+    def create(cls, root: Path, name: str) -> Run:
+        """Make a new folder: `name`, or `name-2`, `name-3` … where it is taken. Two runs never share one."""
+        root.mkdir(parents=True, exist_ok=True)
+        for folder in _names(root, name):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return cls(root, folder)
+        raise AssertionError("there is always a next number")
+
+    @classmethod
+    def find(cls, root: Path, name: str | None) -> Run:
+        """Find a run by name, or the one that saved last. Raises KiaraError with the runs there are."""
+        if name is not None and (root / name / "run.json").is_file():
+            return cls(root, root / name)
+        runs = sorted(root.glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
+        if name is None and runs:
+            return cls(root, runs[-1].parent)
+        there = ", ".join(path.parent.name for path in runs) or "none yet"
+        raise KiaraError(
+            f"no run {name} in {root}" if name else f"no run in {root} to resume",
+            f"runs that can be resumed: {there}",
+        )
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.pt"
+
+    def steps(self) -> list[Path]:
+        """List the periodic checkpoints, oldest first."""
+        return sorted(self.folder.glob("step_*.pt"))
+
+    def describe(self, config: Config, facts: Mapping[str, Any]) -> None:
+        """Write config.yaml and run.json; facts already in run.json stay unless given anew."""
+        self.write_text("config.yaml", f"# hash: {config_hash(config)}\n{to_yaml(config)}")
+        known: dict[str, Any] = {
+            "run": self.name,
+            "created": now(),
+            "git_commit": git_commit(),
+            "config_hash": config_hash(config),
+        }
+        known |= {"versions": versions(), "machine": f"{platform.platform()}, {platform.machine()}"}
+        self.write_text("run.json", json.dumps(known | self.facts() | dict(facts), indent=2) + "\n")
+
+    def facts(self) -> dict[str, Any]:
+        """Read run.json; empty where there is none yet."""
+        try:
+            facts = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    def set_status(self, status: str, **facts: Any) -> None:
+        """Note in run.json how the run stands: running, finished, interrupted or diverged."""
+        merged = self.facts() | {"status": status, "updated": now(), **facts}
+        self.write_text("run.json", json.dumps(merged, indent=2) + "\n")
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Append one object to metrics.jsonl."""
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def cut_records(self, step: int) -> None:
+        """Drop what metrics.jsonl says beyond `step`, and a line that a kill cut short."""
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+        self.write_text("metrics.jsonl", "".join(line + "\n" for line in kept))
+
+    def save_step(self, checkpoint: files.Checkpoint, step: int, keep: int, safetensors: bool) -> Path:
+        """Write step_<step>.pt and make last.pt the same file; drop all but the newest `keep`."""
+        path = self.folder / f"step_{step:07d}.pt"
+        files.save(checkpoint, path)
+        files.link(path, self.last)
+        if safetensors:
+            files.save(checkpoint, path.with_suffix(".safetensors"))
+        for old in self.steps()[:-keep]:
+            old.unlink()
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
+        return path
+
+    def save_best(self, checkpoint: files.Checkpoint, safetensors: bool) -> Path:
+        """Write best.pt."""
+        files.save(checkpoint, self.best)
+        if safetensors:
+            files.save(checkpoint, self.best.with_suffix(".safetensors"))
+        return self.best
+
+    def publish(self) -> None:
+        """Make checkpoints/best.pt and checkpoints/last.pt those of this run."""
+        for path in (self.best, self.last):
+            if path.is_file():
+                files.link(path, self.root / path.name)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace a text file of the run, atomically."""
+        with files.replacing(self.folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def config_hash(config: Config) -> str:
+    """Return the SHA-256 of a config's YAML."""
+    return hashlib.sha256(to_yaml(config).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def git_commit() -> str | None:
+    """Return the commit checked out in the working folder, with + for uncommitted changes; None outside git."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        ask = {"capture_output": True, "text": True, "timeout": 10, "check": True}
+        head = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()  # type: ignore[call-overload]
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout  # type: ignore[call-overload]
+        return f"{head}+" if changed.strip() else str(head)
+    return None
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _names(root: Path, name: str) -> Iterator[Path]:
+    yield root / name
+    number = 2
+    while True:
+        yield root / f"{name}-{number}"
+        number += 1

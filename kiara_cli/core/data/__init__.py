@@ -1,0 +1,1 @@
+"""Raw text to documents to shards to batches."""

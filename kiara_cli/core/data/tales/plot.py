@@ -1,0 +1,91 @@
+"""What a plot is, and the sentences that all plots share.
+
+Goes in: nothing. Comes out: `Plot` and `Ask`, the opening lines and the ways to bring in the thing. All
+templates are filled by `stories` from one set of slots:
+
+    {H} {HH}        the hero inside and at the start of a sentence: Pip, the fox (The fox)
+    {N} {NN}        the same with the creature: Pip the fox
+    {V}             the hero as one speaks to him: Pip, little fox
+    {F} {FF} {f}    the friend: Olive, Olive the owl, owl
+    {T} {a_T}       the thing: lantern, a red lantern
+    {he} {him} {his} {He} {His} {fhe} {fhim} {fhis} {Fhe} {Fhis}
+    {want} {trouble} {result} {done} {peril}   what `troubles` says about the thing
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question and its answer; a right answer has one of the phrases `wants` and none of `bans`."""
+
+    questions: tuple[str, ...]
+    answer: str
+    wants: tuple[str, ...]
+    bans: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A way for a story to go: beats in order, each with several wordings, and what it settles.
+
+    A beat whose first wording is blank may be left out.
+    """
+
+    name: str
+    needs: str  # "trouble", "peril" or "nothing": what it draws from `troubles`
+    beats: tuple[tuple[str, ...], ...]
+    endings: tuple[str, ...]
+    want: str  # "{H} wanted <want>."
+    trouble: str  # a clause
+    help: str  # a sentence of the story: how it was set right
+    short: str  # the story in two sentences
+    asks: tuple[Ask, ...]
+
+
+OPENINGS: tuple[str, ...] = (
+    "{HH} was {a_h} who lived {place}.",
+    "{Place} lived {a_h} called {H}.",
+    "There was once {a_h} named {H}, who lived {place}.",
+    "{A_h} called {H} lived {place}.",
+    "{HH} was {a_h}, and {he} lived {place}.",
+    "Everybody liked {H}, {a_h} who lived {place}.",
+    "{Place} there lived {a_h}, and {his} name was {H}.",
+    "This is the story of {H}, {a_h} who lived {place}.",
+    "{HH}, {a_h}, lived {place} and could {skill}.",
+    "{Place} lived {H}, {a_h} who could {skill}.",
+)
+NAMELESS: tuple[str, ...] = (
+    "{A_h} lived {place}.",
+    "{Place} lived {a_h}.",
+    "There was once {a_h} who lived {place}.",
+    "Once upon a time, {a_h} lived {place}.",
+    "{A_h} who could {skill} lived {place}.",
+)
+OWNING: tuple[str, ...] = (
+    "{He} had {a_T} with {look}.",
+    "Of all {his} things {he} liked one best: {a_T} with {look}.",
+    "{HH} was very proud of {a_T} with {look}.",
+    "{He} never went far without {a_T} with {look}.",
+    "{He} owned a spoon, a bed and {a_T} with {look}.",
+    "{His} greatest treasure was {a_T} with {look}.",
+)
+WANTING: tuple[str, ...] = (
+    "{Time}, {H} wanted {want}.",
+    "{Time}, {H} made up {his} mind: {he} wanted {want}.",
+    "More than anything, {H} wanted {want}.",
+    "{Time}, {he} told {FF} that {he} wanted {want}.",
+)
+TROUBLE: tuple[str, ...] = (
+    "But {trouble}.",
+    "There was only one difficulty: {trouble}.",
+    "It sounded easy, but {trouble}.",
+    "Sadly, {trouble}.",
+    "What a pity: {trouble}.",
+)
+USING: tuple[str, ...] = (
+    "{HH} {act}, and {result}.",
+    "So {H} {act}, and {result}.",
+    "Quick as a wink, {H} {act}, and {result}.",
+    "Very calmly, {H} {act}, and {result}.",
+)

@@ -1,0 +1,1 @@
+"""Prompt ids to ids, and ids to text as they come."""

@@ -1,0 +1,160 @@
+"""Text in, text out as it comes. The commands, the chat and the server all go through here.
+
+In: an engine, its tokenizer, a prompt. Out: pieces of text in whole characters, cut before the first stop
+string; then a `Completion` with the whole of it and what it cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kiara_cli.config.schema import GenerateConfig
+from kiara_cli.core.generate.engine import Engine, FinishReason
+from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.core.tokenizer.char import CharTokenizer
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, incremental_decoder
+from kiara_cli.errors import KiaraError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some more text, never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """All the text of a generation, and what it cost. Times are seconds of wall time since its start."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int  # all that were sampled, the one that ended the text included
+    seconds: float
+    first_token_seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Sampled tokens per second, reading the prompt included."""
+        return self.completion_tokens / max(self.seconds, 1e-9)
+
+
+def generate_text(
+    engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig
+) -> Iterator[Piece | Completion]:
+    """Continue a text until its document ends. An empty prompt starts a new document."""
+    end = tokenizer.specials[END_OF_TEXT]
+    return stream_text(engine, tokenizer, tokenizer.encode(prompt) or [end], config, frozenset({end}))
+
+
+def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime) -> Engine:
+    """Make an engine that never samples an id without a text: padding, turn marks, the unknown token."""
+    assert model.config.vocab_size is not None
+    return Engine(model, runtime, forbidden_ids(tokenizer, model.config.vocab_size))
+
+
+def complete(engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig) -> Completion:
+    """Continue a text and return only what came of it in the end."""
+    *_, done = generate_text(engine, tokenizer, prompt, config)
+    assert isinstance(done, Completion)
+    return done
+
+
+def stream_text(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    config: GenerateConfig,
+    stop_ids: frozenset[int],
+) -> Iterator[Piece | Completion]:
+    """Continue ids until a stop id, a stop string or max_new_tokens: yield pieces, then one `Completion`.
+
+    Raises KiaraError on an empty stop string.
+    """
+    began = time.perf_counter()
+    stream = TextStream(config.stop)
+    pieces: list[str] = []
+    count, first, reason = 0, 0.0, None
+    for token in engine.generate(prompt, config, stop_ids):
+        count += 1
+        first = first or time.perf_counter() - began
+        reason = token.finish_reason
+        text = "" if token.id in stop_ids else stream.push(tokenizer.token_bytes(token.id))
+        if reason is not None:
+            text += stream.flush()
+        if text:
+            pieces.append(text)
+            yield Piece(text)
+        if stream.stopped:
+            reason = "stop"
+            break
+    assert reason is not None, "the engine's last token carries the reason"
+    yield Completion("".join(pieces), reason, len(prompt), count, time.perf_counter() - began, first)
+
+
+class TextStream:
+    """Turns bytes, cut anywhere, into text that is safe to show: whole characters, nothing of a stop."""
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        if "" in stop:
+            raise KiaraError("generate.stop holds an empty text", "leave it out", key="generate.stop")
+        self.stop = tuple(stop)
+        self.stopped = False
+        self._decoder = incremental_decoder()
+        self._held = ""  # decoded, not yet shown
+
+    def push(self, data: bytes) -> str:
+        """Take more bytes; return the text that has become certain. Nothing comes after a stop string."""
+        return self._take(data, final=False)
+
+    def flush(self) -> str:
+        """Return what was held back, at the end of the bytes; an unfinished character becomes U+FFFD."""
+        return self._take(b"", final=True)
+
+    def _take(self, data: bytes, final: bool) -> str:
+        if self.stopped:
+            return ""
+        text = self._held + self._decoder.decode(data, final)
+        cut = _first_stop(text, self.stop)
+        if cut is not None:
+            self.stopped = True
+        else:
+            cut = len(text) if final else len(text) - _beginning_of_stop(text, self.stop)
+        self._held = text[cut:]
+        return text[:cut]
+
+
+def _first_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Return where the stop string begins that is complete first, the longest of those, or None.
+
+    The first to be complete, not the first to begin: so the pieces the text came in make no difference.
+    """
+    found = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
+    return min(found)[1] if found else None
+
+
+def _beginning_of_stop(text: str, stop: Sequence[str]) -> int:
+    """Return how many characters at the end of a text could be the beginning of a stop string."""
+    longest = min(len(text), max(map(len, stop), default=1) - 1)
+    return next((n for n in range(longest, 0, -1) if any(s.startswith(text[-n:]) for s in stop)), 0)
+
+
+def forbidden_ids(tokenizer: Tokenizer, vocab_size: int) -> Tensor:
+    """Mark the ids that stand for no text, (V,) bool: padding beyond the tokenizer's, special, unknown.
+
+    END_OF_TEXT is not among them: a document may end.
+    """
+    assert vocab_size >= tokenizer.size, "a model's vocabulary covers its tokenizer's"
+    mask = torch.zeros(vocab_size, dtype=torch.bool)
+    mask[tokenizer.size :] = True
+    mask[[token for name, token in tokenizer.specials.items() if name != END_OF_TEXT]] = True
+    if isinstance(tokenizer, CharTokenizer):
+        mask[tokenizer.unknown] = True
+    return mask

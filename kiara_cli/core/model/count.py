@@ -1,0 +1,52 @@
+"""What a model costs, by arithmetic alone: parameters, floating-point operations, bytes.
+
+In: a model config with its vocabulary. Out: `Count`. Tests compare it with real models and hand counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kiara_cli.config.schema import ModelConfig
+
+
+@dataclass(frozen=True)
+class Count:
+    """Costs of one model; FLOPs count a multiply and an add as two."""
+
+    parameters: int
+    embedding_parameters: int  # token and position tables that no product reads
+    forward_flops: int  # per token, at full context, causal attention counted at its mean length
+    activation_bytes: int  # per token of a training batch, in float32 (an estimate: see `count`)
+
+    @property
+    def training_flops(self) -> int:
+        """FLOPs per token of a training step: the backward pass costs twice the forward one."""
+        return 3 * self.forward_flops
+
+    def training_bytes(self, tokens: int) -> int:
+        """Memory of a training step over `tokens`: weights, gradients, two moments, activations."""
+        return 16 * self.parameters + self.activation_bytes * tokens
+
+
+def count(config: ModelConfig) -> Count:
+    """Count a model without building it.
+
+    Activations are what autograd keeps in eager mode: per layer about 8 rows of D, the heads, and 3 (plain) or 5
+    (gated) rows of the hidden width; plus three rows of logits.
+    """
+    assert config.vocab_size is not None
+    D, L, V, T = config.emb_dim, config.n_layers, config.vocab_size, config.context_length
+    qkv = (config.n_heads + 2 * config.kv_heads) * config.head_dim
+    gates = 2 if config.feedforward == "swiglu" else 1
+    matrices = D * qkv + D * D + (gates + 1) * D * config.hidden_dim
+    biases = (qkv + D + gates * config.hidden_dim + D) if config.bias else 0
+    norm = 2 if config.norm == "layernorm" and config.bias else 1
+    norms = 2 * D * norm + (2 * config.head_dim * norm if config.qk_norm else 0)
+    tables = V * D + (T * D if config.positions == "learned" else 0)
+    head = 0 if config.tied_head else V * D
+    parameters = tables + head + L * (matrices + biases + norms) + D * norm
+    attention = 2 * 2 * D * (T + 1) / 2  # scores and mixing, over (T + 1) / 2 positions on average
+    forward = L * (2 * matrices + attention) + 2 * V * D
+    rows = 8 * D + 2 * qkv + (5 if gates == 2 else 3) * config.hidden_dim
+    return Count(parameters, tables if not config.tied_head else tables - V * D, int(forward), 4 * (L * rows + 3 * V))

@@ -1,0 +1,68 @@
+"""What a block does to each position alone: GELU, ReLU² or SwiGLU; and the two norms.
+
+In and out: (B, T, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kiara_cli.config.schema import ModelConfig
+
+
+class Plain(nn.Module):
+    """Widen, bend, narrow. The bend is GELU in its tanh form (GPT-2) or ReLU squared (Primer, So et al., 2021)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.emb_dim, config.hidden_dim, bias=config.bias)
+        self.activation = ACTIVATIONS[config.feedforward]()
+        self.hidden = nn.Identity()  # a named point for hooks
+        self.down = nn.Linear(config.hidden_dim, config.emb_dim, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(self.hidden(self.activation(self.up(x))))
+        return out
+
+
+class SwiGLU(nn.Module):
+    """Widen twice, let one half gate the other, narrow (Shazeer, 2020). Both halves are one product."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.emb_dim, 2 * config.hidden_dim, bias=config.bias)
+        self.hidden = nn.Identity()  # a named point for hooks
+        self.down = nn.Linear(config.hidden_dim, config.emb_dim, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        out: Tensor = self.down(self.hidden(F.silu(gate) * up))
+        return out
+
+
+class ReLU2(nn.Module):
+    """max(0, x)²."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
+def make_norm(config: ModelConfig, width: int) -> nn.Module:
+    """Make the norm the config names; the epsilons are those of Llama and GPT-2."""
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(width, eps=1e-6)
+    return nn.LayerNorm(width, eps=1e-5, bias=config.bias)
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": lambda: nn.GELU(approximate="tanh"),
+    "relu2": ReLU2,
+}
+FEEDFORWARDS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "gelu": Plain,
+    "relu2": Plain,
+    "swiglu": SwiGLU,
+}

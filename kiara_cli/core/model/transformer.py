@@ -1,0 +1,81 @@
+"""READ FIRST. A decoder-only transformer: ids in, logits over the next token out.
+
+B batch, T time, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kiara_cli.config.schema import ModelConfig
+from kiara_cli.core.model.attention import Attention
+from kiara_cli.core.model.cache import Cache
+from kiara_cli.core.model.feedforward import FEEDFORWARDS, make_norm
+from kiara_cli.core.model.initialize import initialize
+from kiara_cli.core.model.positions import ADDED, TURNED
+
+
+class Block(nn.Module):
+    """Let positions talk to each other, then let each think for itself."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.norm_1 = make_norm(config, config.emb_dim)
+        self.attention = Attention(config, layer)
+        self.norm_2 = make_norm(config, config.emb_dim)
+        self.feedforward = FEEDFORWARDS[config.feedforward](config)
+        self.dropout = nn.Dropout(config.drop_rate)
+
+    def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), turn, cache))
+        x = x + self.dropout(self.feedforward(self.norm_2(x)))
+        return x
+
+
+class Transformer(nn.Module):
+    """Token embeddings, blocks, a final norm, and a head that scores every token of the vocabulary.
+
+    `config.vocab_size` must be set. The weights start as `initialize` says.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.vocab_size is not None, "the vocabulary's size comes from the tokenizer"
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.emb_dim)
+        self.positions = ADDED[config.positions](config) if config.positions in ADDED else None
+        self.turns = TURNED[config.positions](config) if config.positions in TURNED else None
+        self.dropout = nn.Dropout(config.drop_rate)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = make_norm(config, config.emb_dim)
+        self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
+        if config.tied_head:
+            self.head.weight = self.tokens.weight
+        initialize(self)
+
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return logits (B, T, V) for ids (B, T). With a cache, ids continue what the cache holds."""
+        x = self.states(ids, cache)
+        return F.linear(x, self.head.weight)  # (B, T, V)
+
+    def states(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return what the head sees, (B, T, D)."""
+        start = cache.length if cache is not None else 0
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
+        x = self.tokens(ids)  # (B, T, D)
+        if self.positions is not None:
+            x = x + self.positions(positions)
+        x = self.dropout(x)
+        turn = self.turns(positions) if self.turns is not None else None
+        for block in self.blocks:
+            x = block(x, turn, cache)
+        if cache is not None:
+            cache.advance(ids.shape[1])
+        out: Tensor = self.norm(x)
+        return out
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.weight.device

@@ -1,0 +1,295 @@
+"""Layers, weakest first; and every mistake names its source."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kiara_cli.config import load
+from kiara_cli.config.load import (
+    adopt,
+    from_mapping,
+    is_override,
+    keys,
+    load_config,
+    read_mapping,
+    to_mapping,
+    to_yaml,
+    value_at,
+)
+from kiara_cli.config.schema import VERSION, Config, DataConfig, EvalConfig, GenerateConfig
+from kiara_cli.errors import KiaraError
+
+
+def write(path: str, text: str) -> str:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_any_layer_the_schema_speaks() -> None:
+    assert load_config().config == Config()
+    assert load_config().origins == {}
+
+
+def test_each_layer_beats_the_one_before_it() -> None:
+    first = write("first.yaml", "train: {lr: 0.1, batch_size: 1, max_steps: 1, warmup_steps: 1, log_interval: 1}")
+    second = write("second.yaml", "train: {batch_size: 2, max_steps: 2, warmup_steps: 2, log_interval: 2}")
+    write(".env", "KIARA__TRAIN__MAX_STEPS=3\nKIARA__TRAIN__WARMUP_STEPS=3\nKIARA__TRAIN__LOG_INTERVAL=3\n")
+    environ = {"KIARA__TRAIN__WARMUP_STEPS": "4", "KIARA__TRAIN__LOG_INTERVAL": "4", "PATH": "/bin"}
+    loaded = load_config([first, second], ["train.log_interval=5"], environ)
+    train = loaded.config.train
+    assert (train.lr, train.batch_size, train.max_steps) == (0.1, 2, 3)
+    assert (train.warmup_steps, train.log_interval) == (4, 5)
+    assert train.keep_last == Config().train.keep_last
+
+
+def test_each_value_remembers_where_it_came_from() -> None:
+    file = write("my.yaml", "model: {n_layers: 2}")
+    write(".env", "KIARA__MODEL__N_HEADS=3")
+    loaded = load_config([file], ["train.lr=1e-3"], {"KIARA__RUNTIME__SEED": "7"})
+    assert loaded.origins == {
+        "model.n_layers": "my.yaml",
+        "model.n_heads": ".env: KIARA__MODEL__N_HEADS",
+        "runtime.seed": "KIARA__RUNTIME__SEED",
+        "train.lr": "command line",
+    }
+
+
+def test_configs_default_yaml_is_read_where_no_file_is_named() -> None:
+    write("configs/default.yaml", "model: {n_layers: 2}")
+    other = write("other.yaml", "train: {lr: 0.1}")
+    assert load_config().config.model.n_layers == 2
+    assert load_config([other]).config.model.n_layers == Config().model.n_layers
+
+
+def test_a_bare_name_is_found_under_configs() -> None:
+    write("configs/small.yaml", "model: {n_layers: 1}")
+    loaded = load_config(["small"])
+    assert loaded.config.model.n_layers == 1
+    assert loaded.origins["model.n_layers"] == "configs/small.yaml"
+
+
+def test_a_bare_name_falls_back_to_the_shipped_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("shipped/small.yaml", "model: {n_layers: 1}")
+    monkeypatch.setattr(load, "shipped_configs", lambda: Path("shipped").resolve())
+    assert load_config(["small"]).config.model.n_layers == 1
+    write("configs/small.yaml", "model: {n_layers: 2}")
+    assert load_config(["small"]).config.model.n_layers == 2
+
+
+def test_a_config_that_is_not_there_is_answered_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("shipped/small.yaml", "")
+    monkeypatch.setattr(load, "shipped_configs", lambda: Path("shipped").resolve())
+    with pytest.raises(KiaraError, match=r"no config huge \(looked at .*configs/huge.yaml.*one of: small"):
+        load_config(["huge"])
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("model.n_layer=4", "model.n_layer=4: no key 'n_layer' in model; did you mean 'n_layers'?"),
+        ("modle.n_layers=4", "modle.n_layers=4: no section 'modle'; did you mean 'model'?"),
+        ("zzz.n_layers=4", "zzz.n_layers=4: no section 'zzz'; it has: "),
+        ("model.zzzzzzzz=4", "model.zzzzzzzz=4: no key 'zzzzzzzz' in model; it has: vocab_size, "),
+        ("model.n_layers=four", "model.n_layers=four is not a valid value; expected a whole number"),
+        ("model.n_layers=4.5", "model.n_layers=4.5 is not a valid value; expected a whole number"),
+        ("model.n_layers=null", "model.n_layers=None is not a valid value; expected a whole number"),
+        ("model.n_layers=true", "model.n_layers=True is not a valid value; expected a whole number"),
+        ("data.stride=x", "data.stride=x is not a valid value; expected a whole number or null"),
+        ("model.bias=maybe", "model.bias=maybe is not a valid value; expected true or false"),
+        ("train.lr=fast", "train.lr=fast is not a valid value; expected a number"),
+        ("runtime.device=gpu", "runtime.device=gpu is not a valid value; choose one of: auto, cpu, cuda, mps"),
+        ("train.lr=-1", "train.lr=-1.0 is out of range; it must be above 0"),
+        ("model.n_layers={a: 1}", "model.n_layers={'a': 1} is not a valid value"),
+        ("model.drop_rate=2", "model.drop_rate=2.0 is out of range; it must be from 0 to 1, the nearest is 1"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_with_the_remedy(word: str, answer: str) -> None:
+    with pytest.raises(KiaraError) as caught:
+        load_config(overrides=[word])
+    assert str(caught.value).startswith(answer)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_a_file_names_the_file() -> None:
+    unknown = write("unknown.yaml", "model: {n_layer: 4}")
+    wrong = write("wrong.yaml", "model: {n_layers: 0}")
+    flat = write("flat.yaml", "model: 4")
+    with pytest.raises(KiaraError, match=r"^unknown.yaml: model.n_layer=4: no key"):
+        load_config([unknown])
+    with pytest.raises(KiaraError, match=r"^wrong.yaml: model.n_layers=0 is out of range"):
+        load_config([wrong])
+    with pytest.raises(KiaraError, match=r"^flat.yaml: model=4: model is a section"):
+        load_config([flat])
+
+
+def test_a_mistake_in_a_variable_names_the_variable() -> None:
+    with pytest.raises(KiaraError, match=r"^KIARA__MODEL__N_LAYER: model.n_layer=4: no key"):
+        load_config(environ={"KIARA__MODEL__N_LAYER": "4"})
+    write(".env", "KIARA__TRAIN__LR=x")
+    with pytest.raises(KiaraError, match=r"^\.env: KIARA__TRAIN__LR: train.lr=x is not"):
+        load_config()
+
+
+def test_a_whole_number_may_be_written_with_an_exponent() -> None:
+    file = write("steps.yaml", "train: {max_steps: 1e4, eval_interval: 2.0}")
+    train = load_config([file], ["train.warmup_steps=1e2"]).config.train
+    assert (train.max_steps, train.eval_interval, train.warmup_steps) == (10_000, 2, 100)
+    assert isinstance(train.max_steps, int)
+
+
+def test_a_text_is_taken_as_it_stands() -> None:
+    words = ["data.source=1e5", "data.name=007", "eval.sample_prompt=a: b # c", "data.val_source=null"]
+    config = load_config(overrides=words).config
+    assert (config.data.source, config.data.name, config.eval.sample_prompt) == ("1e5", "007", "a: b # c")
+    assert config.data.val_source is None
+
+
+def test_one_word_is_enough_where_a_list_is_asked_for() -> None:
+    assert load_config(overrides=["generate.stop=END"]).config.generate.stop == ("END",)
+    assert load_config(overrides=["generate.stop=[a, b]"]).config.generate.stop == ("a", "b")
+
+
+def test_threads_may_be_a_number_or_auto_in_every_layer() -> None:
+    assert load_config(overrides=["runtime.threads=2"]).config.runtime.threads == 2
+    assert load_config(overrides=["runtime.threads=auto"]).config.runtime.threads == "auto"
+    assert load_config(environ={"KIARA__RUNTIME__THREADS": "3"}).config.runtime.threads == 3
+    with pytest.raises(KiaraError, match="a number of threads, or auto"):
+        load_config(overrides=["runtime.threads=lots"])
+
+
+def test_a_path_is_not_an_override() -> None:
+    assert is_override("model.n_layers=4")
+    assert not is_override("data/a=b.txt")
+    assert not is_override("n_layers=4")
+    assert not is_override("model.n_layers")
+    assert not is_override("--model.n_layers=4")
+
+
+def test_dotenv_is_read_as_a_shell_would_read_it() -> None:
+    lines = [
+        "# KIARA__MODEL__N_LAYERS=9",
+        "export KIARA__DATA__NAME='my # data'  # a comment",
+        'KIARA__DATA__SOURCE="a b.txt"',
+        "KIARA__TRAIN__BATCH_SIZE = 4 # small",
+        "KIARA__EVAL__SAMPLE_PROMPT=  # nothing",
+        "OTHER=1",
+        "no equals sign",
+    ]
+    write(".env", "\n".join(lines))
+    config = load_config().config
+    assert (config.data.name, config.data.source) == ("my # data", "a b.txt")
+    assert (config.train.batch_size, config.eval.sample_prompt) == (4, "")
+    assert config.model.n_layers == Config().model.n_layers
+
+
+def test_an_empty_file_and_an_empty_section_set_nothing() -> None:
+    assert load_config([write("empty.yaml", "# nothing\n")]).config == Config()
+    assert load_config([write("section.yaml", "model:\n")]).config == Config()
+
+
+@pytest.mark.parametrize("text", ["model: [1, 2", "a: b: c", "\t- x", "model: {n_layers: 4"])
+def test_a_broken_yaml_file_is_one_line_that_names_it(text: str) -> None:
+    with pytest.raises(KiaraError) as caught:
+        load_config([write("broken.yaml", text)])
+    assert str(caught.value).startswith("broken.yaml does not parse: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_holds_no_sections_is_refused() -> None:
+    with pytest.raises(KiaraError, match="holds list, not sections"):
+        load_config([write("list.yaml", "- 1\n- 2\n")])
+    Path("bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(KiaraError, match=r"cannot read the config bytes.yaml"):
+        load_config(["bytes.yaml"])
+
+
+def test_a_reference_that_leads_nowhere_is_the_users_mistake() -> None:
+    with pytest.raises(KiaraError, match="correct the"):
+        load_config([write("ref.yaml", "model: {n_layers: '${nowhere}'}")])
+
+
+def test_json_and_yaml_say_the_same() -> None:
+    config = load_config(overrides=["model.n_layers=2", "train.lr=1e-5", "generate.stop=[a]"]).config
+    write("a.json", json.dumps(to_mapping(config)))
+    write("a.yaml", to_yaml(config))
+    assert load_config(["a.json"]).config == load_config(["a.yaml"]).config == config
+
+
+TEXT = st.text(max_size=20).filter(lambda text: "${" not in text and text != "???")
+
+
+@given(TEXT, TEXT, st.lists(TEXT, max_size=3), st.floats(1e-9, 1e3))
+def test_a_config_survives_its_own_yaml(name: str, prompt: str, stop: list[str], lr: float) -> None:
+    config = replace(
+        Config(),
+        data=DataConfig(name=name),
+        eval=EvalConfig(sample_prompt=prompt),
+        generate=GenerateConfig(stop=tuple(stop)),
+        train=replace(Config().train, lr=lr),
+    )
+    for text in (to_yaml(config), to_yaml(config, {"train.lr": "command line"})):
+        Path("config.yaml").write_bytes(text.encode())
+        assert from_mapping(read_mapping(Path("config.yaml")), "config.yaml").config == config
+
+
+def test_yaml_with_origins_says_beside_each_value_where_it_came_from() -> None:
+    loaded = load_config([write("my.yaml", "model: {n_layers: 2}")], ["generate.stop=[a]"])
+    lines = {line.split(":")[0].strip(): line for line in to_yaml(loaded.config, loaded.origins).splitlines()}
+    assert lines["n_layers"].split() == ["n_layers:", "2", "#", "my.yaml"]
+    assert lines["stop"].endswith("# command line")
+    assert lines["emb_dim"].endswith("# default")
+    assert lines["version"].endswith("# default")
+    assert "#" not in lines["model"]
+
+
+def test_a_renamed_key_is_migrated_with_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(load.RENAMED, "model.layers", "model.n_layers")
+    loaded = load_config([write("old.yaml", "model: {layers: 2}")])
+    assert loaded.config.model.n_layers == 2
+    assert loaded.notices == ("old.yaml: model.layers is now called model.n_layers",)
+
+
+def test_a_config_from_the_future_is_refused() -> None:
+    with pytest.raises(KiaraError, match=rf"^new.yaml: version={VERSION + 1}: .*update kiara-slm"):
+        load_config([write("new.yaml", f"version: {VERSION + 1}\nmodel: {{n_layers: 2}}\n")])
+
+
+def test_every_key_of_the_schema_can_be_looked_up() -> None:
+    assert "model.n_layers" in keys()
+    for key in keys():
+        value_at(Config(), key)
+
+
+def stored() -> dict[str, object]:
+    return to_mapping(load_config(overrides=["model.n_layers=2", "model.vocab_size=99", "train.lr=0.5"]).config)
+
+
+def test_a_checkpoint_gives_its_sections_and_leaves_the_others() -> None:
+    config = adopt(load_config(overrides=["train.lr=0.1"]), stored(), ("model", "tokenizer"), "best.pt")
+    assert (config.model.n_layers, config.model.vocab_size, config.train.lr) == (2, 99, 0.1)
+
+
+def test_a_layer_that_contradicts_a_checkpoint_is_named() -> None:
+    file = write("my.yaml", "model: {n_layers: 3}")
+    cause = r"model.n_layers=3: but best.pt was made with model.n_layers=2; leave it out"
+    with pytest.raises(KiaraError, match=rf"^my.yaml: {cause}"):
+        adopt(load_config([file]), stored(), ("model",), "best.pt")
+    with pytest.raises(KiaraError, match=rf"^{cause}"):
+        adopt(load_config(overrides=["model.n_layers=3"]), stored(), ("model",), "best.pt")
+
+
+def test_a_layer_that_agrees_with_a_checkpoint_is_no_contradiction() -> None:
+    config = adopt(load_config(overrides=["model.n_layers=2"]), stored(), ("model",), "best.pt")
+    assert config.model.n_layers == 2
+
+
+def test_the_implicit_default_yaml_contradicts_no_checkpoint() -> None:
+    write("configs/default.yaml", "model: {n_layers: 4}")
+    assert adopt(load_config(), stored(), ("model",), "best.pt").model.n_layers == 2

@@ -1,0 +1,70 @@
+"""What every test gets: an empty folder as home and working folder, one thread, fixed seeds; and tiny models."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from kiara_cli.config.schema import ModelConfig
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "kiara",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("kiara")
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a test from the person's files and settings, and from the tests before it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith("KIARA__")]:
+        monkeypatch.delenv(name)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny() -> ModelConfig:
+    """Two layers of width 32."""
+    return ModelConfig(vocab_size=64, context_length=16, emb_dim=32, n_heads=4, n_layers=2)
+
+
+@pytest.fixture(scope="session")
+def every_model() -> list[ModelConfig]:
+    """A tiny config for each combination of the options that change what a model computes."""
+    grid = itertools.product(
+        ("rotary", "learned", "sinusoidal"),
+        ("rmsnorm", "layernorm"),
+        ("swiglu", "gelu", "relu2"),
+        (None, 2),
+        *[(False, True)] * 3,
+    )
+    return [
+        ModelConfig(
+            vocab_size=64,
+            context_length=16,
+            emb_dim=32,
+            n_heads=4,
+            n_layers=2,
+            positions=positions,
+            norm=norm,
+            feedforward=feedforward,
+            n_kv_heads=kv_heads,
+            qk_norm=qk_norm,
+            bias=bias,
+            tied_head=tied_head,
+        )
+        for positions, norm, feedforward, kv_heads, qk_norm, bias, tied_head in grid
+    ]

@@ -1,0 +1,140 @@
+"""Byte-pair encoding, compared with the plainest form of itself."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kiara_cli.core.tokenizer.bpe import BYTES_PER_MERGE, PATTERN, PIECE, BPETokenizer, split
+from kiara_cli.core.tokenizer.protocol import SPECIALS, decode, fingerprint, incremental_decoder
+
+WORDS = "the quick brown fox jumps over a lazy dog and runs home; it's 2024, née Müller said: «да» 你好\n"
+
+
+def corpus(size: int, seed: int = 0) -> str:
+    rng = random.Random(seed)
+    return " ".join(rng.choice(WORDS.split(" ")) for _ in range(size))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BPETokenizer:
+    return BPETokenizer.fit([corpus(4000)], 400)
+
+
+def plain_bpe(tokens: list[bytes], piece: bytes) -> list[int]:
+    """Merge, again and again, the pair that was learned first: the definition, and nothing else."""
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    parts = [bytes([byte]) for byte in piece]
+    while True:
+        pairs = [(ranks.get(a + b, len(tokens)), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+        best, i = min(pairs, default=(len(tokens), 0))
+        if best == len(tokens):
+            return [ranks[part] for part in parts]
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+
+
+def whole(tokenizer: BPETokenizer, text: str) -> list[int]:
+    """Encode without cutting the text into pieces first."""
+    ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
+    return tiktoken.Encoding("whole", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}).encode_ordinary(text)
+
+
+@given(text=st.text())
+def test_any_text_comes_back_as_it_was(tokenizer: BPETokenizer, text: str) -> None:
+    assert decode(tokenizer, tokenizer.encode(text)) == text
+
+
+@given(ids=st.lists(st.integers(0, 404)))
+def test_any_ids_can_be_read_also_bit_by_bit(tokenizer: BPETokenizer, ids: list[int]) -> None:
+    ids = [token for token in ids if token < tokenizer.size]
+    decoder = incremental_decoder()
+    parts = [decoder.decode(tokenizer.token_bytes(token)) for token in ids]
+    assert "".join(parts) + decoder.decode(b"", final=True) == decode(tokenizer, ids)
+
+
+@given(word=st.text(st.sampled_from("theoxfé你"), min_size=1, max_size=12))
+def test_the_ids_of_a_word_are_those_of_the_plain_algorithm(tokenizer: BPETokenizer, word: str) -> None:
+    assert tokenizer.encode(word) == plain_bpe(tokenizer.tokens, word.encode())
+
+
+def test_the_ids_of_random_text_are_those_of_the_plain_algorithm(tokenizer: BPETokenizer) -> None:
+    for seed in range(20):
+        for word in corpus(30, seed).split():
+            if word.isalpha():
+                assert tokenizer.encode(" " + word) == plain_bpe(tokenizer.tokens, b" " + word.encode())
+
+
+@given(text=st.text(st.sampled_from("ab1 \t\r\n\u00a0.'"), min_size=1, max_size=80), limit=st.integers(1, 20))
+def test_pieces_put_together_are_the_text(text: str, limit: int) -> None:
+    pieces = list(split(text, limit))
+    assert "".join(pieces) == text
+    assert all(0 < len(piece) <= limit for piece in pieces)
+
+
+@settings(max_examples=200)
+@given(text=st.text(st.sampled_from("ab1 \t\r\n\u00a0\u0085\u2028\x1c.'"), max_size=60))
+def test_a_cut_after_a_newline_changes_no_id(tokenizer: BPETokenizer, text: str) -> None:
+    text += "\nx" + text  # there is at least one place to cut
+    limit = len(text) - 1
+    first = next(split(text, limit))
+    if first.endswith("\n") and not text[len(first)].isspace():
+        assert whole(tokenizer, first) + whole(tokenizer, text[len(first) :]) == whole(tokenizer, text)
+
+
+def test_a_text_longer_than_a_piece_has_the_ids_of_the_whole(tokenizer: BPETokenizer) -> None:
+    text = "\n".join(corpus(50, seed) for seed in range(1500))
+    assert len(text) > PIECE
+    assert len(list(split(text))) > 1
+    assert tokenizer.encode(text) == whole(tokenizer, text)
+
+
+def test_two_million_spaces_are_fitted_and_encoded() -> None:
+    text = " " * 2_000_000
+    tokenizer = BPETokenizer.fit([text], 300)
+    assert decode(tokenizer, tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("name", SPECIALS)
+def test_the_name_of_a_special_token_is_ordinary_text(tokenizer: BPETokenizer, name: str) -> None:
+    ids = tokenizer.encode(f"a {name} b")
+    assert not set(ids) & set(tokenizer.specials.values())
+    assert decode(tokenizer, ids) == f"a {name} b"
+
+
+def test_a_large_text_earns_the_whole_vocabulary(tokenizer: BPETokenizer) -> None:
+    assert tokenizer.size == 400
+    assert tokenizer.tokens[:256] == [bytes([byte]) for byte in range(256)]
+
+
+def test_a_small_text_earns_fewer_tokens() -> None:
+    text = corpus(200)
+    small = BPETokenizer.fit([text], 2048)
+    assert 256 < len(small.tokens) <= 256 + len(text) // BYTES_PER_MERGE
+    assert len(BPETokenizer.fit([""], 2048).tokens) == 256
+
+
+@given(st.text(st.sampled_from("ab"), min_size=200, max_size=2000))
+def test_a_text_of_two_letters_can_be_fitted(text: str) -> None:
+    tokenizer = BPETokenizer.fit([text * 4], 400)
+    assert decode(tokenizer, tokenizer.encode(text)) == text
+
+
+def test_the_same_text_gives_the_same_tokenizer(tokenizer: BPETokenizer) -> None:
+    assert fingerprint(BPETokenizer.fit([corpus(4000)], 400)) == fingerprint(tokenizer)
+    assert fingerprint(BPETokenizer.fit([corpus(4000, seed=1)], 400)) != fingerprint(tokenizer)
+
+
+def test_special_ids_come_last_and_stand_for_no_bytes(tokenizer: BPETokenizer) -> None:
+    assert list(tokenizer.specials.values()) == list(range(395, 400))
+    assert all(tokenizer.token_bytes(token) == b"" for token in tokenizer.specials.values())
+
+
+def test_a_vocabulary_lacks_no_byte_and_repeats_no_token() -> None:
+    every = [bytes([byte]) for byte in range(256)]
+    for tokens in (every[1:], [*every, b"a"]):
+        with pytest.raises(ValueError, match="holds each of the 256 bytes"):
+            BPETokenizer(tokens)
