@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from kiara_cli.commands.chat import chat
 from kiara_cli.commands.config import config
 from kiara_cli.commands.eval import eval
 from kiara_cli.commands.generate import generate
@@ -22,6 +23,7 @@ app.command()(tokenize)
 app.command()(train)
 app.command()(eval)
 app.command()(generate)
+app.command()(chat)
 app.command()(config)
 
 
@@ -37,11 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in arguments
     try:
-        if arguments[:1] == ["--version"]:
-            show_versions()
-        else:
-            app(arguments, prog_name="kiara", standalone_mode=False)
+        status = run(arguments)
         sys.stdout.flush()
+        sys.exit(status)
     except KiaraError as error:
         fail(str(error), 2, debug)
     except BrokenPipeError:
@@ -58,12 +58,30 @@ def main(arguments: list[str] | None = None) -> None:
         fail(usage(error, arguments), 2, debug)
 
 
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status; errors come through as they are.
+
+    Not by calling `app`, as that ends with status 1 on a closed pipe.
+    """
+    if arguments[:1] == ["--version"]:
+        show_versions()
+        return 0
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("kiara", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    return 0
+
+
 def fail(line: str, status: int, debug: bool) -> None:
-    """Print an error on one line, or with --debug where it came from, and exit."""
+    """Print an error on one line, with --debug after where it came from, and exit."""
     if debug:
         import traceback
 
         traceback.print_exc()
+    sys.stderr.write(f"error: {' '.join(line.split())}\n")
     sys.exit(status)
 
 

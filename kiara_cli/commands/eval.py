@@ -22,6 +22,11 @@ def eval(
     samples: Annotated[
         int, typer.Option(min=0, help="Also let it write: one text greedily, then this many sampled.")
     ] = 0,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Score conversation instead: held-out requests to a model of the tales.")
+    ] = False,
+    requests: Annotated[int, typer.Option(min=1, help="With --chat: how many requests for each seed.")] = 300,
+    seeds: Annotated[int, typer.Option(min=1, help="With --chat: how many seeds.")] = 3,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -31,10 +36,18 @@ def eval(
     from kiara_cli.core.eval.metrics import evaluate
 
     opened = open_model(read(words, config), ("tokenizer", "model", "data"))
-    tokens = tokens_of(opened, split, text)
+    if chat:
+        return show_chat_scores(opened, requests, seeds, json_)
+    tokens, conversations = tokens_of(opened, split, text)
     settings = opened.config.eval
     metrics = evaluate(
-        opened.model, tokens, opened.tokenizer, opened.runtime, settings.batch_size, settings.max_tokens
+        opened.model,
+        tokens,
+        opened.tokenizer,
+        opened.runtime,
+        settings.batch_size,
+        settings.max_tokens,
+        conversations,
     )
     values = {
         "checkpoint": str(opened.checkpoint.path),
@@ -57,8 +70,8 @@ def eval(
         output.result(f"\n--- {sample['how']}\n{sample['text']}")
 
 
-def tokens_of(opened: Opened, split: str, text: Path | None) -> Tokens:
-    """Return the ids to measure on: of a file, or of a split of the data that the checkpoint was trained on."""
+def tokens_of(opened: Opened, split: str, text: Path | None) -> tuple[Tokens, bool]:
+    """Return the ids to measure on, of a file or of a split of the checkpoint's data; and if they are a chat's."""
     import itertools
 
     import numpy as np
@@ -68,10 +81,11 @@ def tokens_of(opened: Opened, split: str, text: Path | None) -> Tokens:
     from kiara_cli.core.data.prepare import encode_documents
 
     if text is not None:
-        ids = itertools.chain.from_iterable(encode_documents(read_documents(str(text)), opened.tokenizer))
-        return np.fromiter(ids, dtype=np.uint32)
+        documents = read_documents(str(text))
+        ids = itertools.chain.from_iterable(encode_documents(documents, opened.tokenizer))
+        return np.fromiter(ids, dtype=np.uint32), any(document.messages for document in documents)
     prepared = prepare_showing(opened.config, DATA_ROOT, opened.tokenizer, opened.checkpoint.data)
-    return prepared.val if split == "val" else prepared.train
+    return (prepared.val if split == "val" else prepared.train), prepared.meta.conversations
 
 
 def write_samples(opened: Opened, number: int) -> list[dict[str, str]]:
@@ -91,3 +105,22 @@ def write_samples(opened: Opened, number: int) -> list[dict[str, str]]:
     ]
     prompt = config.eval.sample_prompt
     return [{"how": how, "text": prompt + complete(engine, opened.tokenizer, prompt, way).text} for how, way in ways]
+
+
+def show_chat_scores(opened: Opened, requests: int, seeds: int, json_: bool) -> None:
+    """Score replies greedily and at temperature 0.8, for each seed, and print them as a table."""
+    from kiara_cli.console import output
+    from kiara_cli.console.scores import score_showing
+    from kiara_cli.core.generate.text import make_engine
+
+    if not opened.checkpoint.data.get("conversations"):
+        output.warn("this model learned from plain text, not from conversations: expect low scores")
+    engine = make_engine(opened.model, opened.tokenizer, opened.runtime)
+    rows = score_showing(engine, opened.tokenizer, opened.config.generate, requests, seeds)
+    if json_:
+        for row in rows:
+            output.record({"checkpoint": str(opened.checkpoint.path), **row})
+        return
+    shown = [{key: f"{value:.1%}" if isinstance(value, float) and key != "temperature" else str(value)
+              for key, value in row.items()} for row in rows]  # fmt: skip
+    output.table(shown)

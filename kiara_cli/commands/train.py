@@ -46,7 +46,7 @@ def train(
             "leave out the path, --from and --dry-run, or start a new run without --resume",
         )
     if dry_run:
-        return show_plan(given, json_)
+        return show_plan(given, name, json_)
     training = resumed(given, name) if resume else started(given, name, from_)
     finished = run(training, json_)
     best = finished.best or finished.last
@@ -68,7 +68,7 @@ def with_source(given: Given) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, source=given.word))
 
 
-def show_plan(given: Given, json_: bool) -> None:
+def show_plan(given: Given, name: str | None, json_: bool) -> None:
     """Prepare the data in a temporary place and print what training would do."""
     import tempfile
     from pathlib import Path
@@ -84,7 +84,7 @@ def show_plan(given: Given, json_: bool) -> None:
         if json_:
             output.record(plan_record(planned))
         else:
-            output.facts("The plan (nothing was written)", plan_rows(planned, RUNS_ROOT), to_stdout=True)
+            output.facts("The plan (nothing was written)", plan_rows(planned, RUNS_ROOT, name), to_stdout=True)
 
 
 def started(given: Given, name: str | None, from_: str | None) -> Training:
@@ -106,7 +106,7 @@ def started(given: Given, name: str | None, from_: str | None) -> Training:
     tokenizer = weights.make_tokenizer() if weights else None
     data = prepare_showing(config, DATA_ROOT, tokenizer)
     planned = start.plan(config, data)
-    output.facts("The plan", plan_rows(planned, RUNS_ROOT))
+    output.facts("The plan", plan_rows(planned, RUNS_ROOT, name))
     return start.begin(config, data, RUNS_ROOT, weights, name)
 
 

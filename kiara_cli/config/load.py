@@ -14,14 +14,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kiara_cli.config.schema import VERSION, Config
+from kiara_cli.config.schema import VERSION, Config, Section
 from kiara_cli.errors import KiaraError
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 OVERRIDE = re.compile(r"^[a-z_]+(\.[a-z_0-9]+)+=")
 ENV_PREFIX = "KIARA__"
@@ -123,6 +125,14 @@ def from_mapping(values: Mapping[str, Any], origin: str) -> Loaded:
     return merge([Layer(origin, _flatten(values, origin))])
 
 
+def set_value(section: AnySection, key: str, text: str) -> AnySection:
+    """Return a section with one key set from text, checked as a KEY=VALUE word is. Raises KiaraError."""
+    path = f"{section.section}.{key}"
+    config = merge([Layer("command line", dict([_split_override(f"{path}={text}")]))]).config
+    checked: dict[str, Any] = {key: value_at(config, path)}
+    return dataclasses.replace(section, **checked)  # type: ignore[type-var]
+
+
 def value_at(config: Config, key: str) -> Any:
     """Look a dotted key up."""
     return functools.reduce(getattr, key.split("."), cast(Any, config))
@@ -168,6 +178,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], values)
 
 
+@functools.cache
 def keys() -> list[str]:
     """List every dotted key of the schema."""
     return list(_flatten(to_mapping(Config()), DEFAULT))
@@ -242,6 +253,8 @@ def _parse_value(key: str, text: str) -> Any:
     """Read a value as YAML, unless the setting is a text, which is taken as it stands."""
     if _types(key) and set(_types(key)) <= {str, type(None)}:
         return None if text == "null" and type(None) in _types(key) else text
+    if _types(key) == (tuple[str, ...],) and not text.startswith("["):
+        return [text]
     try:
         return _parse_yaml(text)
     except yaml.YAMLError:
@@ -252,9 +265,11 @@ def _write_value(value: Any) -> str:
     """Write a value on one line, so that YAML reads the same value back."""
     if isinstance(value, list):
         return f"[{', '.join(map(_write_value, value))}]"
-    if isinstance(value, str) and (not re.fullmatch(r"[\w./+-]*[A-Za-z_/]", value) or _parse_yaml(value) != value):
-        return json.dumps(value, ensure_ascii=not value.isprintable())
-    return json.dumps(value) if not isinstance(value, str) else value
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if re.fullmatch(r"[\w./-]*[A-Za-z_/]", value) and _parse_yaml(value) == value:
+        return value
+    return yaml.safe_dump(value, default_style='"', width=float("inf"), allow_unicode=True).rstrip("\n")
 
 
 def _parse_yaml(text: str) -> Any:

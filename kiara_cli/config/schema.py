@@ -63,11 +63,13 @@ class TokenizerConfig(Section):
 class DataConfig(Section):
     section: ClassVar[str] = "data"
 
-    source: str = "data/train.txt"
+    source: str = "tales"
     val_source: str | None = None
     name: str | None = None
     val_fraction: float = knob(0.1, low=0.0001, high=0.9)
     stride: int | None = knob(None, low=1)
+    corpus_bytes: int = knob(6_000_000, low=20_000)
+    corpus_seed: int = knob(0, low=0)
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class TrainConfig(Section):
     checkpoint_interval: int = knob(200, low=1)
     keep_last: int = knob(2, low=1)
     save_safetensors: bool = False
+    loss_on: Literal["assistant", "all"] = "assistant"
 
 
 @dataclass(frozen=True)
@@ -183,9 +186,17 @@ class GenerateConfig(Section):
     top_k: int | None = knob(None, low=1)
     top_p: float = knob(1.0, low=0, high=1)
     min_p: float = knob(0.0, low=0, high=1)
-    repetition_penalty: float = knob(1.0, above=0)
+    repetition_penalty: float = knob(1.0, low=0.01, high=100)
     stop: tuple[str, ...] = ()
-    seed: int | None = knob(None, low=0)
+    seed: int | None = knob(None, low=0, high=2**63 - 1)
+
+
+@dataclass(frozen=True)
+class ChatConfig(Section):
+    section: ClassVar[str] = "chat"
+
+    system: str | None = None
+    max_new_tokens: int = knob(200, low=1)
 
 
 @dataclass(frozen=True)
@@ -224,6 +235,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    chat: ChatConfig = field(default_factory=ChatConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 

@@ -67,6 +67,16 @@ def facts(title: str, rows: Iterable[tuple[str, str]], to_stdout: bool = False) 
     console.print(table)
 
 
+def table(rows: list[dict[str, str]]) -> None:
+    """Print rows that share their keys as a table on stdout."""
+    grid = Table(box=None, padding=(0, 2, 0, 0))
+    for name in rows[0]:
+        grid.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        grid.add_row(*map(escape, row.values()))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(grid)
+
+
 def amount(number: float, unit: str = "") -> str:
     """Write a number the way people say it: 1.2 M, 34 k, 5.6 G."""
     for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

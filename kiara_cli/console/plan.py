@@ -9,7 +9,7 @@ from kiara_cli.console.output import amount
 from kiara_cli.core.train.start import Plan
 
 
-def plan_rows(plan: Plan, root: Path) -> list[tuple[str, str]]:
+def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str, str]]:
     """Describe what will be done, what it costs and where it goes."""
     meta, model, train = plan.data.meta, plan.config.model, plan.config.train
     return [
@@ -20,7 +20,7 @@ def plan_rows(plan: Plan, root: Path) -> list[tuple[str, str]]:
         ("training", f"{plan.steps:,} steps of {train.batch_size * train.accumulation} × {model.context_length} "
                      f"tokens: {amount(plan.tokens)} tokens, {plan.epochs:.1f} epochs"),
         ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.training_bytes, 'B')} of memory"),
-        ("writes to", f"{root / (plan.config.data.name or meta.name)}/"),
+        ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
 
 

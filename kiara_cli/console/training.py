@@ -66,8 +66,8 @@ class TrainingView:
         if self.live is not None:
             self.live.update(self.render())
         else:
-            for _line in plain_lines(event, self.total):
-                pass
+            for line in plain_lines(event, self.total):
+                self.console.print(escape(line), soft_wrap=True)
 
     def render(self) -> RenderableType:
         """Lay out the panel for the terminal's present width."""

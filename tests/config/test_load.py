@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiara_cli.config import load
@@ -225,6 +225,7 @@ def test_json_and_yaml_say_the_same() -> None:
 TEXT = st.text(max_size=20).filter(lambda text: "${" not in text and text != "???")
 
 
+@settings(max_examples=20)
 @given(TEXT, TEXT, st.lists(TEXT, max_size=3), st.floats(1e-9, 1e3))
 def test_a_config_survives_its_own_yaml(name: str, prompt: str, stop: list[str], lr: float) -> None:
     config = replace(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,18 +57,11 @@ class Checkpoint:
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint atomically: the file that was there survives any failure. Raises OSError."""
-    if path.suffix == ".safetensors":
-        about = {part: json.dumps(getattr(checkpoint, part)) for part in PARTS if part != "model"}
-        weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
-        with replacing(path) as partial:
-            save_file(weights, partial, metadata={"format": "pt", **about})
-        return
-    content = {part: getattr(checkpoint, part) for part in PARTS}
-    content |= {part: value for part in RESUME_PARTS if (value := getattr(checkpoint, part)) is not None}
+    write = _save_safetensors if path.suffix == ".safetensors" else _save_pt
     with replacing(path) as partial:
         try:
-            torch.save(content, partial)
-        except RuntimeError as error:  # torch's writer reports a full disk so
+            write(checkpoint, partial)
+        except (RuntimeError, SafetensorError) as error:  # torch's and safetensors' writers report a full disk so
             raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
@@ -79,6 +73,9 @@ def load(path: Path, weights_only: bool = False) -> Checkpoint:
     try:
         content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pt(path)
         parts = {part: content[part] for part in PARTS}
+        for part, value in parts.items():
+            if not isinstance(value, dict) or (part == "model" and not all(map(torch.is_tensor, value.values()))):
+                raise TypeError(part)
         if not weights_only:
             parts |= {part: content.get(part) for part in RESUME_PARTS}
         return Checkpoint(**parts, path=path)
@@ -161,8 +158,24 @@ def _read(path: Path, read: Callable[[], Any]) -> Any:
         raise KiaraError(f"{path} is damaged or not a checkpoint", remedy) from None
 
 
+def _save_pt(checkpoint: Checkpoint, path: Path) -> None:
+    content = {part: getattr(checkpoint, part) for part in PARTS}
+    content |= {part: value for part in RESUME_PARTS if (value := getattr(checkpoint, part)) is not None}
+    torch.save(content, path)
+
+
+def _save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
+    about = {part: json.dumps(getattr(checkpoint, part)) for part in PARTS if part != "model"}
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
+    save_file(weights, path, metadata={"format": "pt", **about})
+
+
 def _load_pt(path: Path) -> dict[str, Any]:
-    content = _read(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
+    def read() -> Any:
+        with warnings.catch_warnings(action="ignore"):  # torch's, on files that it then refuses
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+    content = _read(path, read)
     if not isinstance(content, dict):
         raise TypeError("dict")
     return content

@@ -25,7 +25,7 @@ def open_checkpoint(word: str | None, folder: Path | None = None) -> tuple[Check
     """
     folder = folder or Path()
     candidates = find(word, folder)
-    named = word is not None and Path(word).suffix in SUFFIXES and (folder / word).is_file()
+    named = word is not None and (folder / Path(word).expanduser()).is_file()
     warnings: list[str] = []
     for path in candidates if not named else candidates[:1]:
         try:

@@ -79,10 +79,10 @@ class Run:
             "run": self.name,
             "created": now(),
             "git_commit": git_commit(),
-            "config_hash": config_hash(config),
         }
         known |= {"versions": versions(), "machine": f"{platform.platform()}, {platform.machine()}"}
-        self.write_text("run.json", json.dumps(known | self.facts() | dict(facts), indent=2) + "\n")
+        merged = known | self.facts() | {"config_hash": config_hash(config)} | dict(facts)
+        self.write_text("run.json", json.dumps(merged, indent=2) + "\n")
 
     def facts(self) -> dict[str, Any]:
         """Read run.json; empty where there is none yet."""
@@ -108,8 +108,8 @@ class Run:
         if not path.is_file():
             return
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
         self.write_text("metrics.jsonl", "".join(line + "\n" for line in kept))

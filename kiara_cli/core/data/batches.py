@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.errors import KiaraError
 
+IGNORE = -100  # a target that no loss is taken on (torch's own default)
 ROUNDS = 4  # of the Feistel network below; four make a pseudo-random permutation (Luby and Rackoff, 1988)
 
 
@@ -66,11 +67,16 @@ class Batcher:
         for epoch in np.unique(position // self.windows):
             here = position // self.windows == epoch
             rank = position[here] % self.windows
-            key = np.uint64(_mix(np.uint64(self.seed) ^ _mix(np.uint64(epoch + 1))))
+            key = epoch_key(self.seed, int(epoch))
             room = len(self.tokens) - self.context_length - 1 - (self.windows - 1) * self.stride
             offset = int(key % np.uint64(min(self.stride, room + 1)))
             starts[here] = permute(rank, self.windows, key) * self.stride + offset
         return starts
+
+
+def epoch_key(seed: int, epoch: int) -> np.uint64:
+    """Return the key of an epoch's order: unrelated for neighbouring seeds and epochs."""
+    return np.uint64(_mix(np.uint64(seed) ^ _mix(np.uint64(epoch + 1))))
 
 
 def permute(rank: NDArray[np.int64], size: int, key: np.uint64) -> NDArray[np.int64]:

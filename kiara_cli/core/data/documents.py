@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import codecs
 import glob
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiara_cli.core.tokenizer.chat_format import Message, check_messages
 from kiara_cli.errors import KiaraError
 
-SUFFIXES = (".txt", ".md")
+SUFFIXES = (".txt", ".md", ".jsonl")
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -22,7 +25,13 @@ class Document:
     """One text and where it came from; documents are the unit that a validation split keeps whole."""
 
     origin: str
-    text: str
+    text: str  # of a conversation: all that is said
+    messages: tuple[Message, ...] = ()
+
+
+def conversation(origin: str, messages: Sequence[Message]) -> Document:
+    """Make a document of a conversation."""
+    return Document(origin, "\n".join(message["content"] for message in messages), tuple(messages))
 
 
 def find_files(source: str) -> list[Path]:
@@ -43,10 +52,28 @@ def find_files(source: str) -> list[Path]:
 
 def read_documents(source: str) -> list[Document]:
     """Read each file of a source as one document. Raises KiaraError for an empty or binary file."""
-    documents = [Document(str(path), read_text(path)) for path in find_files(source)]
+    documents = [document for path in find_files(source) for document in _read_file(path)]
     documents = [document for document in documents if document.text.strip()]
     if not documents:
         raise KiaraError(f"{source} is empty", "give a file with some text in it, 1 KB or more")
+    return documents
+
+
+def _read_file(path: Path) -> list[Document]:
+    """Read a text as one document, a .jsonl file as one conversation a line. Raises KiaraError naming the line."""
+    if path.suffix != ".jsonl":
+        return [Document(str(path), read_text(path))]
+    documents = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        origin = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise KiaraError(f"{origin} is not JSON ({error})", "correct or delete the line") from None
+        messages = value.get("messages") if isinstance(value, dict) else None
+        documents.append(conversation(origin, check_messages(messages, origin)))
     return documents
 
 

@@ -14,13 +14,16 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data import shards
-from kiara_cli.core.data.documents import Document, find_files, read_documents
+from kiara_cli.core.data.corpora import CORPORA
+from kiara_cli.core.data.documents import Document, read_documents
 from kiara_cli.core.tokenizer import files
+from kiara_cli.core.tokenizer.chat_format import encode_conversation
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, fingerprint
 from kiara_cli.errors import KiaraError
 
@@ -41,6 +44,7 @@ class Meta:
     val_tokens: int
     vocab_size: int
     tokenizer_hash: str
+    conversations: bool  # whether documents are conversations, whose replies alone may be the targets
 
     @property
     def bytes_per_token(self) -> float:
@@ -79,12 +83,12 @@ def prepare(
 
     A given tokenizer is used as it is; otherwise one is fitted on the training split. Raises KiaraError.
     """
-    documents = read_documents(data.source)
-    held_out = read_documents(data.val_source) if data.val_source else []
-    digest = _digest(documents, held_out, data, tokenizing, tokenizer)
+    source = _Source(data)
+    digest = _digest(source, tokenizing, tokenizer)
     name = dataset_name(data)
     folder = root / f"{name}-{digest[:8]}"
     if not (folder / "meta.json").is_file():
+        documents, held_out = source.documents, source.held_out
         train, val = (documents, held_out) if held_out else split(documents, data.val_fraction)
         if tokenizer is None:
             report(Progress("fitting the tokenizer", 0, tokenizing.fit_bytes))
@@ -144,10 +148,13 @@ def split(documents: list[Document], fraction: float) -> tuple[list[Document], l
 
 
 def encode_documents(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """Yield the ids of each document, with the end-of-text mark before it."""
+    """Yield the ids of each document; it opens with the end-of-text mark."""
     mark = tokenizer.specials[END_OF_TEXT]
     for document in documents:
-        yield [mark, *tokenizer.encode(document.text)]
+        if document.messages:
+            yield encode_conversation(document.messages, tokenizer)[0]
+        else:
+            yield [mark, *tokenizer.encode(document.text)]
 
 
 def reopen(
@@ -166,15 +173,13 @@ def reopen(
     remedy = "restore it, or measure another text with: kiara eval --text FILE"
     folder = Path(recorded["folder"])
     try:
-        find_files(data.source)
+        source = _Source(data)
     except KiaraError as error:
         if (folder / "meta.json").is_file() and (prepared := open_folder(folder)).meta.hash == recorded["hash"]:
             return prepared
         raise KiaraError(f"neither {folder} nor its source {data.source} is there", remedy) from error
-    documents = read_documents(data.source)
-    held_out = read_documents(data.val_source) if data.val_source else []
     for given in (None, tokenizer):
-        if _digest(documents, held_out, data, tokenizing, given) == recorded["hash"]:
+        if _digest(source, tokenizing, given) == recorded["hash"]:
             return prepare(data, tokenizing, root, given, report)
     raise KiaraError(f"the data at {data.source} has changed since the checkpoint was made", remedy)
 
@@ -216,6 +221,7 @@ def _write(
             counts["val"],
             tokenizer.size,
             tokenizer_hash,
+            any(document.messages for document in train),
         )
         (partial / "meta.json").write_text(json.dumps(asdict(meta), indent=2) + "\n", encoding="utf-8")
         partial.rename(folder)
@@ -229,20 +235,43 @@ def _write(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _digest(
-    documents: list[Document],
-    held_out: list[Document],
-    data: DataConfig,
-    tokenizing: TokenizerConfig,
-    tokenizer: Tokenizer | None,
-) -> str:
+class _Source:
+    """The documents of a data section, and what tells them from any others.
+
+    A corpus by name knows that without being written out; files are read.
+    """
+
+    def __init__(self, data: DataConfig) -> None:
+        self.data = data
+        identity = [self._identity(data.source), self._identity(data.val_source) if data.val_source else ""]
+        self.identity = f"{identity} {data.val_fraction if data.val_source is None else ''}"
+
+    @cached_property
+    def documents(self) -> list[Document]:
+        return self._read(self.data.source)
+
+    @cached_property
+    def held_out(self) -> list[Document]:
+        return self._read(self.data.val_source) if self.data.val_source else []
+
+    def _read(self, source: str) -> list[Document]:
+        return list(CORPORA[source].documents(self.data)) if source in CORPORA else read_documents(source)
+
+    def _identity(self, source: str) -> str:
+        if source in CORPORA:
+            return CORPORA[source].identity(self.data)
+        documents = self.documents if source == self.data.source else self.held_out
+        digest = hashlib.sha256()
+        for document in documents:
+            said = json.dumps(document.messages) if document.messages else document.text
+            digest.update(hashlib.sha256(said.encode("utf-8", errors="surrogatepass")).digest())
+        return digest.hexdigest()
+
+
+def _digest(source: _Source, tokenizing: TokenizerConfig, tokenizer: Tokenizer | None) -> str:
     """Hash all that decides what the folder will hold."""
     made_by = fingerprint(tokenizer) if tokenizer else json.dumps(asdict(tokenizing), sort_keys=True)
-    split_by = f"file {len(documents)}" if held_out else data.val_fraction
-    digest = hashlib.sha256(f"{FORMAT} {made_by} {split_by}".encode())
-    for document in documents + held_out:
-        digest.update(hashlib.sha256(document.text.encode()).digest())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{FORMAT} {made_by} {source.identity}".encode()).hexdigest()
 
 
 def _head(documents: list[Document], limit: int) -> Iterator[str]:

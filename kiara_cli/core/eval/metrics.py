@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kiara_cli.core.data.batches import eval_windows
+from kiara_cli.core.data.batches import IGNORE, eval_windows
+from kiara_cli.core.data.conversations import ConversationBatcher, document_mask
 from kiara_cli.core.data.shards import Tokens
-from kiara_cli.core.loss import IGNORE, cross_entropy
+from kiara_cli.core.loss import cross_entropy
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
-from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.errors import KiaraError
 
 
@@ -50,14 +51,23 @@ class Metrics:
         return self.correct / max(1, self.tokens)
 
 
-def batch_loss(model: Transformer, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy of one batch, both (B, T)."""
-    return cross_entropy(model(inputs), targets)
+def batch_loss(model: Transformer, inputs: Tensor, targets: Tensor, separator: int | None = None) -> Tensor:
+    """Return the mean cross-entropy of one batch, both (B, T); 0 if it has no target.
+
+    `separator` is the id that opens a conversation, in rows whose conversations must not see each other.
+    """
+    visible = document_mask(inputs, separator) if separator is not None else None
+    total = cross_entropy(model(inputs, visible=visible), targets, reduction="sum")
+    return total / (targets != IGNORE).sum().clamp(min=1)
 
 
 @torch.inference_mode()
 def loader_metrics(
-    model: Transformer, batches: Iterable[tuple[Tensor, Tensor]], byte_lengths: Tensor, runtime: Runtime
+    model: Transformer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    byte_lengths: Tensor,
+    runtime: Runtime,
+    separator: int | None = None,
 ) -> Metrics:
     """Add up the metrics over batches of inputs and targets. `byte_lengths` (V,): bytes each id stands for."""
     was_training = model.training
@@ -66,7 +76,8 @@ def loader_metrics(
     for inputs, targets in batches:
         inputs, targets = inputs.to(runtime.device), targets.to(runtime.device)
         with runtime.precision():
-            logits = model(inputs)
+            visible = document_mask(inputs, separator) if separator is not None else None
+            logits = model(inputs, visible=visible)
         counted = targets != IGNORE
         nats += cross_entropy(logits, targets, reduction="sum").item()
         correct += int((logits.argmax(-1) == targets)[counted].sum())
@@ -83,11 +94,19 @@ def evaluate(
     runtime: Runtime,
     batch_size: int,
     max_tokens: int | None = None,
+    conversations: bool = False,
 ) -> Metrics:
-    """Measure a model over the whole of `tokens`, or over the first `max_tokens`. Raises KiaraError if none."""
+    """Measure a model over the whole of `tokens`, or over the first `max_tokens`. Raises KiaraError if none.
+
+    Of conversations only what the assistant says is measured.
+    """
     part = tokens if max_tokens is None else tokens[: max_tokens + 1]
     if len(part) < 2:
         raise KiaraError(f"this split has {len(part)} tokens, too few to predict one", "use a longer text")
     lengths = torch.tensor([len(tokenizer.token_bytes(token)) for token in range(tokenizer.size)])
-    windows = eval_windows(part, model.config.context_length, batch_size)
-    return loader_metrics(model, windows, lengths, runtime)
+    context = model.config.context_length
+    if conversations:
+        specials = tokenizer.specials
+        talks = ConversationBatcher(part, specials, context, batch_size, seed=0).in_order()
+        return loader_metrics(model, talks, lengths, runtime, specials[END_OF_TEXT])
+    return loader_metrics(model, eval_windows(part, context, batch_size), lengths, runtime)

@@ -116,7 +116,6 @@ class _Request:
         model, device = engine.model, engine.model.device
         self.ids = list(prompt)
         self.config = config
-        self.stop_ids = stop_ids
         self.start = 0  # of the window the cache holds
         self.cache = Cache(model.config, 1, device, DTYPES[engine.runtime.dtype]) if engine.use_cache else None
         self.generator = torch.Generator(device)
@@ -142,5 +141,5 @@ class _Request:
 
     def append(self, token: int) -> None:
         self.ids.append(token)
-        if self.seen is not None and token not in self.stop_ids:
+        if self.seen is not None:
             self.seen[0, token] = True

@@ -20,7 +20,7 @@ from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.feedforward import make_norm
 from kiara_cli.core.model.positions import rotate
 
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
 
 def attend_one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -36,9 +36,14 @@ def attend_one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return weights @ v  # (T, C): the mix of values each query asked for
 
 
-def attend_all_heads(q: Tensor, k: Tensor, v: Tensor, drop_rate: float) -> Tensor:
-    """Attend with every head through torch's fused kernel. q (B, H, T, C); k, v (B, H, S, C)."""
+def attend_all_heads(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
+    """Attend with every head through torch's fused kernel. q (B, H, T, C); k, v (B, H, S, C).
+
+    `visible` (B, 1, T, S) says what each position may look at; None: all that is not ahead of it.
+    """
     T, S = q.shape[2], k.shape[2]
+    if visible is not None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=drop_rate)
     if T in (1, S):  # one query sees everything; T = S is the plain causal triangle
         return F.scaled_dot_product_attention(q, k, v, dropout_p=drop_rate, is_causal=T == S and T > 1)
     past = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
@@ -63,7 +68,7 @@ class Attention(nn.Module):
         self.attend: Attend = attend_all_heads
         self.queries, self.keys, self.values, self.heads = (nn.Identity() for _ in range(4))  # points for hooks
 
-    def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None, visible: Tensor | None = None) -> Tensor:
         B, T, D = x.shape
         heads = self.qkv(x).view(B, T, self.H + 2 * self.K, self.C).transpose(1, 2)  # (B, H + 2K, T, C)
         q, k, v = heads.split([self.H, self.K, self.K], dim=1)
@@ -74,7 +79,7 @@ class Attention(nn.Module):
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, C)
         if self.K != self.H:  # each key and value head serves H/K queries
             k, v = (z.repeat_interleave(self.H // self.K, dim=1) for z in (k, v))
-        y = self.attend(q, k.to(q.dtype), v.to(q.dtype), self.drop_rate if self.training else 0.0)
+        y = self.attend(q, k.to(q.dtype), v.to(q.dtype), visible, self.drop_rate if self.training else 0.0)
         y = self.heads(y).transpose(1, 2).reshape(B, T, D)
         out: Tensor = self.out(y)
         return out

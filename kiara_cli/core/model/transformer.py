@@ -28,8 +28,8 @@ class Block(nn.Module):
         self.feedforward = FEEDFORWARDS[config.feedforward](config)
         self.dropout = nn.Dropout(config.drop_rate)
 
-    def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_1(x), turn, cache))
+    def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None, visible: Tensor | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), turn, cache, visible))
         x = x + self.dropout(self.feedforward(self.norm_2(x)))
         return x
 
@@ -55,12 +55,15 @@ class Transformer(nn.Module):
             self.head.weight = self.tokens.weight
         initialize(self)
 
-    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Return logits (B, T, V) for ids (B, T). With a cache, ids continue what the cache holds."""
-        x = self.states(ids, cache)
+    def forward(self, ids: Tensor, cache: Cache | None = None, visible: Tensor | None = None) -> Tensor:
+        """Return logits (B, T, V) for ids (B, T). With a cache, ids continue what the cache holds.
+
+        `visible` (B, 1, T, T) restricts what positions may look at; None: all that is not ahead of them.
+        """
+        x = self.states(ids, cache, visible)
         return F.linear(x, self.head.weight)  # (B, T, V)
 
-    def states(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def states(self, ids: Tensor, cache: Cache | None = None, visible: Tensor | None = None) -> Tensor:
         """Return what the head sees, (B, T, D)."""
         start = cache.length if cache is not None else 0
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
@@ -70,7 +73,7 @@ class Transformer(nn.Module):
         x = self.dropout(x)
         turn = self.turns(positions) if self.turns is not None else None
         for block in self.blocks:
-            x = block(x, turn, cache)
+            x = block(x, turn, cache, visible)
         if cache is not None:
             cache.advance(ids.shape[1])
         out: Tensor = self.norm(x)

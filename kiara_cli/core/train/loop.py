@@ -91,7 +91,8 @@ def update(training: Training, lr: float) -> tuple[torch.Tensor, float]:
     for micro in range(config.accumulation):
         inputs, targets = training.batcher.batch(training.progress.step * config.accumulation + micro)
         with training.runtime.precision():
-            loss = batch_loss(training.model, inputs.to(device), targets.to(device)) / config.accumulation
+            loss = batch_loss(training.model, inputs.to(device), targets.to(device), training.separator)
+            loss = loss / config.accumulation
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     limit = config.grad_clip or math.inf
@@ -108,7 +109,7 @@ def assess(training: Training, metrics: dict[str, Any]) -> Iterator[Event]:
     if len(training.data.val) > 1:
         measured = evaluate(
             training.model, training.data.val, training.data.tokenizer, training.runtime,
-            config.eval.batch_size, config.eval.max_tokens,
+            config.eval.batch_size, config.eval.max_tokens, training.data.meta.conversations,
         )  # fmt: skip
         is_best = progress.best_val_loss is None or measured.loss < progress.best_val_loss
         metrics |= summary(measured) | {"step": progress.step, "tokens": progress.tokens}

@@ -22,11 +22,12 @@ from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.data.batches import Batcher
+from kiara_cli.core.data.conversations import ConversationBatcher
 from kiara_cli.core.data.prepare import Prepared
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime, decide, seed_everything
-from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.core.train.optimizer import make_optimizer
 from kiara_cli.errors import KiaraError
 
@@ -66,9 +67,14 @@ class Training:
     data: Prepared
     model: Transformer
     optimizer: torch.optim.Optimizer
-    batcher: Batcher
+    batcher: Batcher | ConversationBatcher
     run: Run
     progress: Progress
+
+    @property
+    def separator(self) -> int | None:
+        """The id that opens a conversation, where rows hold several that must not see each other."""
+        return self.data.tokenizer.specials[END_OF_TEXT] if self.data.meta.conversations else None
 
     @property
     def total_steps(self) -> int:
@@ -82,7 +88,12 @@ class Training:
             config=config_load.to_mapping(self.config),
             tokenizer=self.data.tokenizer.state(),
             metrics=dict(metrics),
-            data={"folder": str(self.data.folder), "hash": self.data.meta.hash, "name": self.data.meta.name},
+            data={
+                "folder": str(self.data.folder),
+                "hash": self.data.meta.hash,
+                "name": self.data.meta.name,
+                "conversations": self.data.meta.conversations,
+            },
             optimizer=self.optimizer.state_dict() if resumable else None,
             progress=dataclasses.asdict(self.progress) if resumable else None,
         )
@@ -200,14 +211,18 @@ def resumed_config(loaded: Loaded, checkpoint: Checkpoint) -> Config:
     return dataclasses.replace(stored, **replaced)
 
 
-def make_batcher(config: Config, data: Prepared) -> Batcher:
+def make_batcher(config: Config, data: Prepared) -> Batcher | ConversationBatcher:
     """Cut the training split into batches as the config says."""
     context = config.model.context_length
+    if data.meta.conversations:
+        specials = data.tokenizer.specials
+        size, seed, loss_on = config.train.batch_size, config.runtime.seed, config.train.loss_on
+        return ConversationBatcher(data.train, specials, context, size, seed, loss_on)
     stride = config.data.stride or context
     return Batcher(data.train, context, config.train.batch_size, stride, config.runtime.seed)
 
 
-def total_steps(config: Config, batcher: Batcher) -> int:
+def total_steps(config: Config, batcher: Batcher | ConversationBatcher) -> int:
     """Return how many updates a run makes: max_steps, or fewer where max_epochs is reached first."""
     if config.train.max_epochs is None:
         return config.train.max_steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 import tiktoken
@@ -22,7 +23,7 @@ def corpus(size: int, seed: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> BPETokenizer:
-    return BPETokenizer.fit([corpus(4000)], 400)
+    return BPETokenizer.fit([corpus(4000)], 320)
 
 
 def plain_bpe(tokens: list[bytes], piece: bytes) -> list[int]:
@@ -30,7 +31,7 @@ def plain_bpe(tokens: list[bytes], piece: bytes) -> list[int]:
     ranks = {token: rank for rank, token in enumerate(tokens)}
     parts = [bytes([byte]) for byte in piece]
     while True:
-        pairs = [(ranks.get(a + b, len(tokens)), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+        pairs = [(ranks.get(a + b, len(tokens)), i) for i, (a, b) in enumerate(pairwise(parts))]
         best, i = min(pairs, default=(len(tokens), 0))
         if best == len(tokens):
             return [ranks[part] for part in parts]
@@ -48,9 +49,8 @@ def test_any_text_comes_back_as_it_was(tokenizer: BPETokenizer, text: str) -> No
     assert decode(tokenizer, tokenizer.encode(text)) == text
 
 
-@given(ids=st.lists(st.integers(0, 404)))
+@given(ids=st.lists(st.integers(0, 319)))
 def test_any_ids_can_be_read_also_bit_by_bit(tokenizer: BPETokenizer, ids: list[int]) -> None:
-    ids = [token for token in ids if token < tokenizer.size]
     decoder = incremental_decoder()
     parts = [decoder.decode(tokenizer.token_bytes(token)) for token in ids]
     assert "".join(parts) + decoder.decode(b"", final=True) == decode(tokenizer, ids)
@@ -106,7 +106,7 @@ def test_the_name_of_a_special_token_is_ordinary_text(tokenizer: BPETokenizer, n
 
 
 def test_a_large_text_earns_the_whole_vocabulary(tokenizer: BPETokenizer) -> None:
-    assert tokenizer.size == 400
+    assert tokenizer.size == 320
     assert tokenizer.tokens[:256] == [bytes([byte]) for byte in range(256)]
 
 
@@ -124,12 +124,12 @@ def test_a_text_of_two_letters_can_be_fitted(text: str) -> None:
 
 
 def test_the_same_text_gives_the_same_tokenizer(tokenizer: BPETokenizer) -> None:
-    assert fingerprint(BPETokenizer.fit([corpus(4000)], 400)) == fingerprint(tokenizer)
-    assert fingerprint(BPETokenizer.fit([corpus(4000, seed=1)], 400)) != fingerprint(tokenizer)
+    assert fingerprint(BPETokenizer.fit([corpus(4000)], 320)) == fingerprint(tokenizer)
+    assert fingerprint(BPETokenizer.fit([corpus(4000, seed=1)], 320)) != fingerprint(tokenizer)
 
 
 def test_special_ids_come_last_and_stand_for_no_bytes(tokenizer: BPETokenizer) -> None:
-    assert list(tokenizer.specials.values()) == list(range(395, 400))
+    assert list(tokenizer.specials.values()) == list(range(315, 320))
     assert all(tokenizer.token_bytes(token) == b"" for token in tokenizer.specials.values())
 
 

@@ -1,0 +1,117 @@
+"""Conversation shards to batches: whole conversations packed into rows, each seeing only itself.
+
+In: ids in which end-of-text opens each conversation. Out: for any step the batch of that step, as `Batcher` does,
+with targets only where there is something to learn. No row cuts a conversation unless it is longer than a row, and
+`document_mask` keeps conversations that share a row from seeing each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kiara_cli.core.data.batches import IGNORE, epoch_key, permute
+from kiara_cli.core.data.shards import Tokens
+from kiara_cli.core.tokenizer.chat_format import target_mask
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT
+from kiara_cli.errors import KiaraError
+
+
+@dataclass(frozen=True)
+class ConversationBatcher:
+    """Pack conversations, in file order, into rows of at most `context_length` + 1 tokens; shuffle rows by epoch.
+
+    Raises KiaraError if there is nothing to learn.
+    """
+
+    tokens: Tokens
+    specials: Mapping[str, int]
+    context_length: int  # T
+    batch_size: int  # B
+    seed: int
+    loss_on: str = "assistant"  # or all
+
+    def __post_init__(self) -> None:
+        if not len(self.starts):
+            raise KiaraError("the training split holds no conversation", "give more data")
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each conversation begins."""
+        return np.flatnonzero(np.asarray(self.tokens) == self.specials[END_OF_TEXT])
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """First and last + 1 token of each row, (rows, 2): next-fit packing."""
+        ends = np.append(self.starts[1:], len(self.tokens))
+        rows: list[tuple[int, int]] = []
+        first, last, limit = -1, -1, self.context_length + 1
+        for start, end in zip(self.starts.tolist(), ends.tolist(), strict=True):
+            if first < 0 or end - first > limit:
+                if first >= 0:
+                    rows.append((first, min(last, first + limit)))
+                first = start
+            last = end
+        rows.append((first, min(last, first + limit)))
+        return np.array(rows)
+
+    @property
+    def too_long(self) -> int:
+        """Conversations longer than a row; they lose their ends."""
+        return int((np.diff(np.append(self.starts, len(self.tokens))) > self.context_length + 1).sum())
+
+    @cached_property
+    def without_target(self) -> int:
+        """Conversations in which the assistant says nothing; nothing is learned from them."""
+        answered = self.starts.searchsorted(np.flatnonzero(target_mask(self.tokens, self.specials)), side="right")
+        return len(self.starts) - len(np.unique(answered))
+
+    @property
+    def windows(self) -> int:
+        """Rows in an epoch."""
+        return len(self.rows)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.windows / self.batch_size
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of a step, both (B, T) int64; targets to be ignored are IGNORE."""
+        position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        chosen = np.empty_like(position)
+        for epoch in np.unique(position // self.windows):
+            here = position // self.windows == epoch
+            chosen[here] = permute(position[here] % self.windows, self.windows, epoch_key(self.seed, int(epoch)))
+        return self._gather(chosen)
+
+    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every row once, in file order."""
+        for first in range(0, self.windows, self.batch_size):
+            yield self._gather(np.arange(first, min(first + self.batch_size, self.windows)))
+
+    def _gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        length = self.context_length + 1
+        block = np.full((len(rows), length), self.specials[END_OF_TEXT], dtype=np.int64)
+        counts = np.zeros((len(rows), length), dtype=bool)  # which ids are targets
+        for index, (start, end) in enumerate(self.rows[rows]):
+            ids = np.asarray(self.tokens[start:end], dtype=np.int64)
+            block[index, : end - start] = ids
+            counts[index, : end - start] = (
+                target_mask(ids, self.specials) if self.loss_on == "assistant" else ids != self.specials[END_OF_TEXT]
+            )
+        targets = torch.from_numpy(np.where(counts, block, IGNORE)[:, 1:].copy())
+        return torch.from_numpy(block[:, :-1].copy()), targets
+
+
+def document_mask(inputs: Tensor, end_of_text: int) -> Tensor:
+    """Return which positions each may look at, (B, 1, T, T): earlier ones of its own conversation, and itself."""
+    document = (inputs == end_of_text).cumsum(dim=1)  # (B, T)
+    same = document[:, None, :, None] == document[:, None, None, :]
+    T = inputs.shape[1]
+    return same & torch.ones(T, T, dtype=torch.bool, device=inputs.device).tril()
