@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 2 the user's mistake in one line, 1 a fault, 130 and 143 after signals."""
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in arguments
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - a closed stdin is an empty one
     try:
         status = run(arguments)
         sys.stdout.flush()

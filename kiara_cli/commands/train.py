@@ -57,7 +57,9 @@ def train(
         output.note(f"Stopped and saved at step {finished.step}.")
         output.hint(f"To go on:  kiara train --resume --name {finished.run}")
         raise typer.Exit(128 + (signals.received() or signals.SIGINT))
-    output.hint(f"Try it:  kiara generate {best} --prompt 'Once'   or   kiara eval {best}")
+    talks = training.data.meta.conversations
+    first = f"kiara chat {best}" if talks else f"kiara generate {best} --prompt 'Once upon a time'"
+    output.hint(f"Try it:      {first}\nMeasure it:  kiara eval {best}")
 
 
 def with_source(given: Given) -> Config:

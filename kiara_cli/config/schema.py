@@ -152,6 +152,7 @@ class TrainConfig(Section):
     max_epochs: float | None = knob(None, above=0)
     batch_size: int = knob(32, low=1)
     accumulation: int = knob(1, low=1)
+    optimizer: Literal["muon", "adamw"] = "muon"
     lr: float = knob(3e-3, above=0)
     min_lr_ratio: float = knob(0.1, low=0, high=1)
     warmup_steps: int = knob(50, low=0)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from kiara_cli.console.output import amount
+from kiara_cli.core.data.conversations import ConversationBatcher
 from kiara_cli.core.train.start import Plan
 
 
 def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str, str]]:
     """Describe what will be done, what it costs and where it goes."""
     meta, model, train = plan.data.meta, plan.config.model, plan.config.train
-    return [
+    rows = [
         ("data", f"{meta.source}: {amount(meta.train_tokens)} tokens, {amount(meta.val_tokens)} more held out"),
         ("tokenizer", f"{plan.data.tokenizer.kind}, {meta.vocab_size:,} ids, {meta.bytes_per_token:.2f} bytes each"),
         ("model", f"{amount(plan.count.parameters)} parameters: {model.n_layers} layers × {model.emb_dim}, "
@@ -22,6 +23,11 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
         ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.training_bytes, 'B')} of memory"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
+    talks = plan.batcher
+    if isinstance(talks, ConversationBatcher) and (talks.too_long or talks.without_target):
+        lost = f"{talks.too_long:,} of {len(talks.starts):,} are longer than the context and lose their ends"
+        rows.insert(1, ("conversations", f"{lost}; {talks.without_target:,} have no reply to learn from"))
+    return rows
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class TrainingView:
         elif isinstance(event, Evaluated):
             self.val_losses.append(event.metrics.loss)
         elif isinstance(event, Sampled):
-            self.sample = event.prompt + event.text
+            self.sample = event.text
         elif isinstance(event, Saved):
             self.saved = event.path.name
         if self.live is not None:
@@ -108,7 +108,7 @@ def plain_lines(event: Event, total: int) -> list[str]:
             f"{metrics.bits_per_byte:.3f} bits per byte  accuracy {metrics.accuracy:.1%}{mark}"
         ]
     if isinstance(event, Sampled):
-        return ["  it writes: " + " / ".join((event.prompt + event.text).split("\n"))[:200]]
+        return ["  it writes: " + " / ".join(event.text.split("\n"))[:200]]
     return []
 
 

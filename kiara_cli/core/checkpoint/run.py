@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,12 @@ class Run:
 
     @classmethod
     def create(cls, root: Path, name: str) -> Run:
-        """Make a new folder: `name`, or `name-2`, `name-3` … where it is taken. Two runs never share one."""
+        """Make a new folder: `name`, or `name-2`, `name-3` … where it is taken. Two runs never share one.
+
+        Raises KiaraError for a name that would be another place than one folder in `root`.
+        """
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise KiaraError(f"--name {name!r} cannot name a run", "use letters, digits, _ - and .")
         root.mkdir(parents=True, exist_ok=True)
         for folder in _names(root, name):
             with contextlib.suppress(FileExistsError):

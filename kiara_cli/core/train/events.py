@@ -35,7 +35,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The model wrote something."""
+    """The model wrote something: the prompt continued, or the reply to it."""
 
     step: int
     prompt: str

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 
 from kiara_cli.core.eval.metrics import Metrics, batch_loss, evaluate
-from kiara_cli.core.generate.text import complete, make_engine
+from kiara_cli.core.generate.text import complete, make_engine, stream_text
+from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
 from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Status, Stepped
 from kiara_cli.core.train.meter import Meter
 from kiara_cli.core.train.schedule import learning_rate
 from kiara_cli.core.train.start import Training
+
+FIRST_WORDS = "Tell me a story."  # what a chat is asked where the config names nothing
 
 log = logging.getLogger("kiara.train")
 
@@ -124,7 +127,7 @@ def assess(training: Training, metrics: dict[str, Any]) -> Iterator[Event]:
             training.run.publish()
             yield Saved(progress.step, path)
     if config.eval.sample_tokens:
-        yield Sampled(progress.step, config.eval.sample_prompt, sample_text(training))
+        yield sample_text(training)
 
 
 def save(training: Training, metrics: dict[str, Any]) -> Saved:
@@ -137,16 +140,23 @@ def save(training: Training, metrics: dict[str, Any]) -> Saved:
     return Saved(step, path)
 
 
-def sample_text(training: Training) -> str:
-    """Let the model continue the sample prompt, always with the same seed."""
+def sample_text(training: Training) -> Sampled:
+    """Let the model continue the sample prompt, or answer it if it learns from conversations; same seed each time."""
     config, tokenizer = training.config, training.data.tokenizer
     engine = make_engine(training.model, tokenizer, training.runtime)
     settings = dataclasses.replace(
         config.generate, max_new_tokens=config.eval.sample_tokens, seed=config.runtime.seed
     )
-    text = complete(engine, tokenizer, config.eval.sample_prompt, settings).text
+    prompt = config.eval.sample_prompt
+    if training.data.meta.conversations:
+        prompt = prompt or FIRST_WORDS
+        ids = encode_prompt([{"role": "user", "content": prompt}], tokenizer)
+        *_, done = stream_text(engine, tokenizer, ids, settings, stop_ids(tokenizer))
+        text = done.text
+    else:
+        text = prompt + complete(engine, tokenizer, prompt, settings).text
     training.model.train()
-    return text
+    return Sampled(training.progress.step, prompt, text)
 
 
 def summary(metrics: Metrics) -> dict[str, float]:

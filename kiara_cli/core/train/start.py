@@ -105,6 +105,7 @@ class Plan:
 
     config: Config
     data: Prepared
+    batcher: Batcher | ConversationBatcher
     steps: int
     epochs: float
     tokens: int
@@ -139,7 +140,7 @@ def plan(config: Config, data: Prepared) -> Plan:
     steps = total_steps(config, batcher)
     rows = config.train.batch_size * config.train.accumulation
     tokens = steps * rows * config.model.context_length
-    return Plan(config, data, steps, steps * rows / batcher.windows, tokens, count(config.model))
+    return Plan(config, data, batcher, steps, steps * rows / batcher.windows, tokens, count(config.model))
 
 
 def begin(

@@ -46,6 +46,13 @@ def test_processes_that_create_at_once_get_different_folders(tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == set(names)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "/tmp/x", "-x", "a b", "a\n"])
+def test_a_name_that_is_no_plain_word_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(KiaraError, match="cannot name a run"):
+        Run.create(tmp_path / "checkpoints", name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_root_that_is_a_file_is_an_error_of_the_system(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(OSError, match="exists"):

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiara_cli.config.load import load_config, to_mapping
+from kiara_cli.config.schema import Config
+
+Kiara = Callable[..., Any]
+
+
+def test_the_resolved_config_is_yaml_that_reads_back_as_itself(kiara: Kiara) -> None:
+    ran = kiara(
+        "config", "-c", "small", "model.n_layers=7", "data.source=my text: #1.txt", "generate.stop=[a, 'b c']"
+    )
+    assert ran.status == 0
+    assert ran.err == ""
+    Path("again.yaml").write_text(ran.out)
+    again = load_config(["again.yaml"]).config
+    assert again.model.n_layers == 7
+    assert again.data.source == "my text: #1.txt"
+    assert again.generate.stop == ("a", "b c")
+    settings = [line for line in kiara("config", "-c", "again.yaml").out.splitlines() if not line.endswith(":")]
+    origins = {line.rpartition("# ")[2] for line in settings}
+    assert origins - {"KIARA__RUNTIME__DEVICE", "KIARA__RUNTIME__DTYPE", "KIARA__RUNTIME__THREADS"} == {"again.yaml"}
+
+
+def test_each_value_says_where_it_came_from(kiara: Kiara, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("configs").mkdir()
+    Path("configs/default.yaml").write_text("train:\n  lr: 0.5\n  max_steps: 5\n  batch_size: 5\n")
+    Path(".env").write_text("KIARA__TRAIN__MAX_STEPS=6\nKIARA__TRAIN__BATCH_SIZE=6\n")
+    monkeypatch.setenv("KIARA__TRAIN__BATCH_SIZE", "7")
+    lines = {line.split(":")[0].strip(): line for line in kiara("config", "train.grad_clip=2").out.splitlines()}
+    for key, value, origin in (
+        ("lr", "0.5", "configs/default.yaml"),
+        ("max_steps", "6", ".env: KIARA__TRAIN__MAX_STEPS"),
+        ("batch_size", "7", "KIARA__TRAIN__BATCH_SIZE"),
+        ("grad_clip", "2.0", "command line"),
+        ("beta1", "0.9", "default"),
+    ):
+        if key == "batch_size":
+            continue  # the key stands in two sections
+        assert lines[key].split("#")[0].split(":")[1].strip() == value
+        assert lines[key].endswith(f"# {origin}")
+
+
+def test_json_is_the_whole_config(kiara: Kiara, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DEVICE", "DTYPE", "THREADS"):
+        monkeypatch.delenv(f"KIARA__RUNTIME__{name}")
+    ran = kiara("config", "--json")
+    assert json.loads(ran.out) == to_mapping(Config())
+    Path("c.json").write_text(ran.out)
+    assert load_config(["c.json"]).config == Config()

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiara_cli.core.data.prepare import open_folder
+
+Kiara = Callable[..., Any]
+KEYS = {"checkpoint", "split", "loss", "perplexity", "bits_per_byte", "accuracy", "tokens", "bytes"}
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_json_holds_the_figures_of_a_whole_split(kiara: Kiara, trained: Path, split: str) -> None:
+    ran = kiara("eval", "--split", split, "--json")
+    assert ran.status == 0
+    found = json.loads(ran.out)
+    assert found.keys() >= KEYS
+    assert found["checkpoint"] == "checkpoints/best.pt"
+    assert found["split"] == split
+    (folder,) = trained.glob("data/*")
+    assert found["tokens"] == len(getattr(open_folder(folder), split)) - 1
+    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+    assert found["bits_per_byte"] == pytest.approx(found["loss"] * found["tokens"] / found["bytes"] / math.log(2))
+    assert 0.0 <= found["accuracy"] <= 1.0
+
+
+def test_the_figures_are_those_that_training_wrote_down(kiara: Kiara, trained: Path) -> None:
+    records = map(json.loads, Path("checkpoints/text/metrics.jsonl").read_text().splitlines())
+    lowest = min(record["val_loss"] for record in records if "val_loss" in record)
+    assert json.loads(kiara("eval", "--json").out)["loss"] == pytest.approx(lowest, rel=1e-6)
+
+
+def test_another_text_can_be_measured(kiara: Kiara, trained: Path) -> None:
+    Path("other.txt").write_text("the cat sat")
+    found = json.loads(kiara("eval", "text", "--text", "other.txt", "--json").out)
+    assert found["split"] == "other.txt"
+    assert found["tokens"] == found["bytes"] == 11
+
+
+@pytest.mark.parametrize(
+    "word", [None, "text", "checkpoints/text", "checkpoints/text/last.pt", "checkpoints/last.pt"]
+)
+def test_every_way_to_name_a_checkpoint_works(kiara: Kiara, trained: Path, word: str | None) -> None:
+    ran = kiara("eval", *([word] if word else []))
+    assert ran.status == 0
+    for name in ("loss", "perplexity", "bits per byte", "accuracy", "tokens"):
+        assert name in ran.out
+    assert ran.err == ""
+
+
+def test_samples_are_written_on_request(kiara: Kiara, trained: Path) -> None:
+    samples = json.loads(kiara("eval", "--samples", "2", "--json").out)["samples"]
+    assert [sample["how"].split(",")[0] for sample in samples] == ["greedy", "temperature 0.8", "temperature 0.8"]
+    assert all(sample["text"] for sample in samples)
+    assert kiara("eval", "--samples", "1").out.count("---") == 2
+
+
+def test_a_setting_that_contradicts_the_checkpoint_is_refused(kiara: Kiara, trained: Path) -> None:
+    line = kiara("eval", "model.n_layers=3").mistake
+    assert "model.n_layers=3" in line
+    assert "model.n_layers=2" in line
+    assert kiara("eval", "model.n_layers=2").status == 0
+
+
+def test_data_that_has_changed_is_refused_and_data_that_is_gone_is_found_in_its_folder(
+    kiara: Kiara, trained: Path
+) -> None:
+    whole = Path("text.txt").read_bytes()
+    Path("text.txt").write_bytes(whole + b"more")
+    assert "has changed" in kiara("eval").mistake
+    Path("text.txt").unlink()
+    assert kiara("eval").status == 0
+    (folder,) = trained.glob("data/*")
+    for file in folder.iterdir():
+        file.unlink()
+    assert "neither" in kiara("eval").mistake
+    Path("text.txt").write_bytes(whole)
+    folder.rmdir()
+    assert kiara("eval").status == 0  # made again
+
+
+def test_a_truncated_data_file_is_refused(kiara: Kiara, trained: Path) -> None:
+    (path,) = trained.glob("data/*/val.bin")
+    path.write_bytes(path.read_bytes()[:-3])
+    assert "val.bin is truncated" in kiara("eval").mistake
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "is empty"), (b"\x00\x01" * 99, "binary file")])
+def test_a_text_that_is_none_is_refused(kiara: Kiara, trained: Path, content: bytes, reason: str) -> None:
+    Path("bad.txt").write_bytes(content)
+    assert reason in kiara("eval", "--text", "bad.txt").mistake
+
+
+@pytest.mark.parametrize("command", [["eval"], ["generate", "-p", "x"]])
+@pytest.mark.parametrize("keep", [0, 1000, -100])
+def test_a_truncated_checkpoint_that_was_named_is_a_mistake_with_the_last_good_one(
+    kiara: Kiara, trained: Path, command: list[str], keep: int
+) -> None:
+    path = Path("checkpoints/text/best.pt")
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[:keep])
+    line = kiara(command[0], str(path), *command[1:]).mistake
+    assert f"{path} is damaged" in line
+    assert "the last good one is checkpoints/text/last.pt" in line
+
+
+def test_a_truncated_checkpoint_that_was_only_found_is_passed_over_with_a_warning(
+    kiara: Kiara, trained: Path
+) -> None:
+    path = Path("checkpoints/best.pt")
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[:1000])
+    ran = kiara("eval", "--json")
+    assert ran.status == 0
+    assert json.loads(ran.out)["checkpoint"] == "checkpoints/last.pt"
+    assert ran.err.startswith("warning: checkpoints/best.pt is damaged")

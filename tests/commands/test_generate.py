@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Kiara = Callable[..., Any]
+KEYS = {"text", "finish_reason", "prompt_tokens", "completion_tokens", "tokens_per_second"}
+
+
+def test_stdout_is_the_continuation_and_nothing_else(kiara: Kiara, trained: Path) -> None:
+    words = ("generate", "--prompt", "the cat", "--seed", "1", "--max-new-tokens", "30")
+    ran = kiara(*words)
+    assert ran.status == 0
+    assert ran.err == ""
+    made = json.loads(kiara(*words, "--json").out)
+    assert ran.out == made["text"]
+    assert made.keys() >= KEYS
+    assert made["prompt_tokens"] == 7
+    assert made["completion_tokens"] <= 30
+    assert made["finish_reason"] in ("length", "stop")
+
+
+def test_the_same_seed_gives_the_same_text_and_another_one_another(kiara: Kiara, trained: Path) -> None:
+    texts = [kiara("generate", "-p", "the", "--seed", seed).out for seed in ("3", "3", "4")]
+    assert texts[0] == texts[1] != texts[2]
+    greedy = [kiara("generate", "-p", "the", "--greedy", "--seed", seed).out for seed in ("3", "4")]
+    assert greedy[0] == greedy[1]
+
+
+def test_every_way_to_give_a_prompt_means_the_same_and_loses_one_newline(kiara: Kiara, trained: Path) -> None:
+    Path("prompt.txt").write_text("the cat\n")
+    words = ("--seed", "1", "--max-new-tokens", "20")
+    plain = kiara("generate", "-p", "the cat", *words)
+    assert plain.out
+    assert kiara("generate", "-p", "@prompt.txt", *words).out == plain.out
+    assert kiara("generate", "-p", "-", *words, stdin="the cat\n").out == plain.out
+    assert kiara("generate", "-p", "-", *words, stdin="the cat").out == plain.out
+    two = json.loads(kiara("generate", "-p", "-", *words, "--json", stdin="the cat\n\n").out)
+    assert two["prompt_tokens"] == 8
+
+
+def test_an_empty_prompt_starts_a_document_and_an_empty_stdin_is_a_mistake(kiara: Kiara, trained: Path) -> None:
+    assert kiara("generate", "--prompt", "", "--seed", "1").status == 0
+    assert kiara("generate", "--seed", "1").out == kiara("generate", "--prompt", "", "--seed", "1").out
+    assert "stdin is empty" in kiara("generate", "--prompt", "-").mistake
+
+
+def test_n_gives_several_continuations_with_seeds_in_a_row(kiara: Kiara, trained: Path) -> None:
+    words = ("-p", "the", "--max-new-tokens", "10", "--json")
+    many = [json.loads(line)["text"] for line in kiara("generate", "-n", "3", "--seed", "5", *words).out.splitlines()]
+    single = [json.loads(kiara("generate", "--seed", seed, *words).out)["text"] for seed in ("5", "6", "7")]
+    assert many == single
+    plain = kiara("generate", "-n", "3", "--seed", "5", "-p", "the", "--max-new-tokens", "10").out
+    assert plain == "\n---\n".join(single)
+
+
+def test_the_text_ends_before_a_stop(kiara: Kiara, trained: Path) -> None:
+    words = ("generate", "-p", "the", "--seed", "1", "--max-new-tokens", "60")
+    whole = kiara(*words).out
+    stop = whole[10:12]
+    made = json.loads(kiara(*words, "--stop", "never", "--stop", stop, "--json").out)
+    assert made["text"] == whole[: whole.index(stop)]
+    assert made["finish_reason"] == "stop"
+    assert "holds an empty text" in kiara(*words, "--stop", "").mistake
+
+
+def test_stats_go_to_stderr(kiara: Kiara, trained: Path) -> None:
+    ran = kiara("generate", "-p", "the", "--stats", "--max-new-tokens", "5")
+    assert "tokens/s" in ran.err
+    assert "tokens/s" not in ran.out
+
+
+def test_a_prompt_longer_than_the_context_is_continued(kiara: Kiara, trained: Path) -> None:
+    ran = kiara("generate", "-p", "the cat sat on the mat. " * 20, "--max-new-tokens", "40", "--seed", "1")
+    assert ran.status == 0
+    assert 0 < len(ran.out) <= 40
+
+
+@pytest.mark.parametrize("prompt", ["🐈‍⬛", "\x00", "é\u0301", "<|endoftext|>", "\udcff"])
+def test_odd_prompts_are_continued(kiara: Kiara, trained: Path, prompt: str) -> None:
+    assert kiara("generate", "-p", prompt, "--max-new-tokens", "5").status == 0
+
+
+def test_bytes_that_are_no_utf8_are_read_from_stdin(kiara: Kiara, trained: Path) -> None:
+    assert kiara("generate", "-p", "-", "--max-new-tokens", "5", stdin=b"the \xff\xfe cat").status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--temperature", "-1"], "generate.temperature=-1"),
+        (["--temperature", "nan"], "generate.temperature=nan"),
+        (["--top-k", "0"], "generate.top_k=0"),
+        (["--min-p", "1.5"], "generate.min_p=1.5"),
+        (["--repetition-penalty", "0"], "generate.repetition_penalty=0"),
+        (["--max-new-tokens", "0"], "generate.max_new_tokens=0"),
+        (["--seed", "-1"], "generate.seed=-1"),
+        (["-n", "0"], "-n"),
+        (["model.n_layers=3"], "model.n_layers=2"),
+        (["-p", "@."], "cannot read"),
+    ],
+)
+def test_a_setting_out_of_range_is_a_mistake(kiara: Kiara, trained: Path, words: list[str], reason: str) -> None:
+    assert reason in kiara("generate", *words).mistake
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_ends_quietly_with_the_continuation_so_far(trained: Path) -> None:
+    words = "generate -p the --seed 1 --max-new-tokens 3000 runtime.device=cpu runtime.dtype=fp32 runtime.threads=1"
+    ran = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m kiara_cli.app {words} | head -c 20; echo ${{PIPESTATUS[0]}} >&2"],
+        capture_output=True,
+    )
+    assert ran.stderr == b"0\n"
+    assert len(ran.stdout) == 20

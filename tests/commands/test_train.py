@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kiara_cli.core.checkpoint import files
+
+Kiara = Callable[..., Any]
+Check = Callable[[], None]
+
+
+def test_json_is_one_object_per_record_and_the_result_at_last(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    ran = kiara("train", str(text), *tiny_settings, "--json")
+    assert ran.status == 0
+    *records, result = map(json.loads, ran.out.splitlines())
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4]
+    assert [record["step"] for record in records if "val_loss" in record] == [2, 4]
+    assert all({"step", "loss", "lr", "tokens_per_second"} <= record.keys() for record in records if "loss" in record)
+    assert records == [json.loads(line) for line in Path("checkpoints/text/metrics.jsonl").read_text().splitlines()]
+    assert {"run", "status", "step", "val_loss", "tokens", "seconds", "best", "last"} <= result.keys()
+    assert (result["run"], result["status"], result["step"], result["tokens"]) == ("text", "finished", 4, 256)
+    assert result["best"] == "checkpoints/text/best.pt"
+    assert result["last"] == "checkpoints/text/last.pt"
+
+
+def test_a_run_leaves_the_files_that_are_promised(kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]) -> None:
+    ran = kiara("train", str(text), *tiny_settings)
+    assert ran.status == 0
+    assert ran.out == ""
+    names = {str(path.relative_to("checkpoints")) for path in Path("checkpoints").rglob("*") if path.is_file()}
+    run = {"config.yaml", "run.json", "metrics.jsonl", "kiara.log", "best.pt", "last.pt"}
+    run |= {"step_0000002.pt", "step_0000004.pt"}
+    assert names == {"best.pt", "last.pt", *(f"text/{name}" for name in run)}
+    facts = json.loads(Path("checkpoints/text/run.json").read_text())
+    assert facts["status"] == "finished"
+    assert {"seed", "versions", "machine", "data_hash", "tokenizer_hash", "git_commit"} <= facts.keys()
+    assert Path("checkpoints/last.pt").read_bytes() == Path("checkpoints/text/last.pt").read_bytes()
+
+
+def test_what_happens_is_said_on_stderr_without_colours_or_cursor_codes(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    err = kiara("train", str(text), *tiny_settings).err
+    for word in ("The plan", "step 1/4  loss", "step 4/4  validation loss", "(best so far)", "it writes:"):
+        assert word in err
+    assert "kiara generate checkpoints/text/best.pt" in err
+    assert "\x1b" not in err
+
+
+def test_a_second_run_gets_a_number_and_the_first_stays(
+    kiara: Kiara, trained: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    before = Path("checkpoints/text/best.pt").read_bytes()
+    assert kiara("train", "text.txt", *tiny_settings, "runtime.seed=2").status == 0
+    assert Path("checkpoints/text/best.pt").read_bytes() == before
+    assert Path("checkpoints/text-2/best.pt").read_bytes() == Path("checkpoints/best.pt").read_bytes()
+    assert kiara("train", "text.txt", *tiny_settings, "--name", "mine").status == 0
+    assert Path("checkpoints/mine/best.pt").is_file()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "/tmp/x", "-x", "a b", "a\nb"])
+def test_a_name_that_is_no_plain_word_is_a_mistake(
+    kiara: Kiara, trained: Path, tiny_settings: tuple[str, ...], nothing_behind: Check, name: str
+) -> None:
+    nothing_behind()
+    assert "--name" in kiara("train", "text.txt", *tiny_settings, f"--name={name}").late_mistake
+    nothing_behind()
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...], nothing_behind: Check
+) -> None:
+    nothing_behind()
+    ran = kiara("train", str(text), *tiny_settings, "--dry-run", "--json")
+    assert ran.status == 0
+    plan = json.loads(ran.out)
+    assert plan["steps"] == 4
+    assert plan["tokens"] == 256
+    assert "nothing was written" in kiara("train", str(text), *tiny_settings, "--dry-run").out
+    nothing_behind()
+
+
+def test_resuming_a_finished_run_with_more_steps_goes_on(kiara: Kiara, trained: Path) -> None:
+    ran = kiara("train", "--resume", "train.max_steps=6", "--json")
+    assert ran.status == 0
+    assert "Resuming text at step 4 of 6" in ran.err
+    records = [json.loads(line) for line in Path("checkpoints/text/metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4, 5, 6]
+    assert json.loads(ran.out.splitlines()[-1])["step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["model.n_layers=3"], "the run to resume has model.n_layers=2"),
+        (["train.lr=0.1"], "the run to resume has train.lr=0.003"),
+        (["train.max_steps=2"], "has made 4 steps already"),
+        (["--name", "other"], "runs that can be resumed: text"),
+        (["--from", "text"], "--resume continues a run"),
+    ],
+)
+def test_what_cannot_change_on_resuming_is_a_mistake(
+    kiara: Kiara, trained: Path, nothing_behind: Check, words: list[str], reason: str
+) -> None:
+    nothing_behind()
+    assert reason in kiara("train", "--resume", *words).mistake
+    nothing_behind()
+
+
+def test_resuming_on_changed_data_is_a_mistake(kiara: Kiara, trained: Path, nothing_behind: Check) -> None:
+    Path("text.txt").write_text("something else altogether\n" * 100)
+    nothing_behind()
+    assert "text.txt has changed" in kiara("train", "--resume").mistake
+    nothing_behind()
+
+
+def test_resuming_passes_over_a_damaged_last_with_a_warning(kiara: Kiara, trained: Path) -> None:
+    for name in ("last.pt", "step_0000004.pt"):
+        path = Path("checkpoints/text") / name
+        path.write_bytes(path.read_bytes()[:500])
+    ran = kiara("train", "--resume")
+    assert ran.status == 0
+    assert "warning: checkpoints/text/last.pt is damaged" in ran.err
+    assert "Resuming text at step 2 of 4" in ran.err
+    for path in Path("checkpoints/text").glob("*.pt"):
+        files.load(path)
+
+
+def test_a_run_from_a_checkpoint_takes_its_tokenizer_and_model(
+    kiara: Kiara, trained: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    Path("other.txt").write_text("the dog sat on the cat\n" * 60)
+    train_only = [word for word in tiny_settings if word.startswith(("train.", "eval."))]
+    ran = kiara("train", "other.txt", "--from", "text", *train_only)
+    assert ran.status == 0
+    old, new = files.load(Path("checkpoints/text/best.pt")), files.load(Path("checkpoints/other/best.pt"))
+    assert new.tokenizer == old.tokenizer
+    assert new.config["model"] == old.config["model"]
+    assert json.loads(Path("checkpoints/other/run.json").read_text())["from"] == "checkpoints/text/best.pt"
+    assert "model.n_layers=2" in kiara("train", "other.txt", "--from", "text", "model.n_layers=5").mistake
+
+
+def test_a_file_shorter_than_the_context_is_a_mistake(kiara: Kiara) -> None:
+    Path("short.txt").write_text("Once upon a time.")
+    line = kiara("train", "short.txt").late_mistake
+    assert "model.context_length=256" in line
+    assert "use a longer text" in line
+    assert not Path("checkpoints").exists()
+    assert not list(Path().rglob("*partial*"))
+    assert all(path.name[0] != "." for path in Path("data").glob("*"))
+
+
+def test_a_file_where_the_checkpoints_folder_should_be_is_a_mistake(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    Path("checkpoints").write_text("in the way")
+    assert "checkpoints" in kiara("train", str(text), *tiny_settings).late_mistake
+    assert Path("checkpoints").read_text() == "in the way"
+
+
+def test_a_diverged_run_exits_1_and_says_what_to_try(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def spoiled(*arguments: Any, **options: Any) -> torch.Tensor:
+        return clip(*arguments, **options) * float("nan")
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoiled)
+    ran = kiara("train", str(text), *tiny_settings, "--json")
+    assert ran.status == 1
+    assert "try a smaller train.lr" in ran.err
+    assert json.loads(ran.out.splitlines()[-1])["status"] == "diverged"
+    assert json.loads(Path("checkpoints/text/run.json").read_text())["status"] == "diverged"
+    assert not Path("checkpoints/best.pt").exists()
+
+
+def test_nothing_touches_the_network(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert kiara("train", str(text), *tiny_settings).status == 0
+    assert kiara("eval").status == 0
+    assert kiara("generate", "-p", "the", "--max-new-tokens", "5").status == 0
+
+
+@pytest.mark.slow
+def test_a_kilobyte_trains_evaluates_and_generates_with_the_default_settings(kiara: Kiara) -> None:
+    words = [f"{subject} {verb} the {thing}." for subject in ("Ann", "Bob", "Cat") for verb in ("sees", "has", "eats")
+             for thing in ("apple", "bread", "cake", "dates", "eggs", "figs")]  # fmt: skip
+    Path("kilobyte.txt").write_text(" ".join(words)[:1024])
+    assert kiara("train", "kilobyte.txt", "train.max_steps=2").status == 0
+    assert kiara("eval").status == 0
+    assert kiara("generate", "--prompt", "Ann", "--max-new-tokens", "10").status == 0
+
+
+def started(text: Path, settings: tuple[str, ...], steps: int) -> subprocess.Popen[str]:
+    """Start training in another process and wait until it has logged a step."""
+    words = [
+        *settings,
+        f"train.max_steps={steps}",
+        "train.eval_interval=1000000",
+        "train.checkpoint_interval=1000000",
+    ]
+    words += ["runtime.device=cpu", "runtime.dtype=fp32", "runtime.threads=1", "model.drop_rate=0.1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kiara_cli.app", "train", str(text), *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    records = Path("checkpoints/text/metrics.jsonl")
+    while not (records.is_file() and records.stat().st_size > 0):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends_and_resume_finishes(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...], number: signal.Signals, status: int
+) -> None:
+    process = started(text, tiny_settings, 1000)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert out == ""
+    assert "Traceback" not in err
+    assert "kiara train --resume --name text" in err
+    facts = json.loads(Path("checkpoints/text/run.json").read_text())
+    assert facts["status"] == "interrupted"
+    reached = facts["step"]
+    assert 0 < reached < 1000
+    assert files.load(Path("checkpoints/text/last.pt")).metrics["step"] == reached
+    ran = kiara("train", "--resume", f"train.max_steps={reached + 3}", "--json")
+    assert ran.status == 0
+    result = json.loads(ran.out.splitlines()[-1])
+    assert (result["status"], result["step"]) == ("finished", reached + 3)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_leaves_only_whole_files(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    process = started(text, (*tiny_settings, "train.keep_last=1"), 100_000)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert json.loads(Path("checkpoints/text/run.json").read_text())["status"] == "running"
+    for path in Path("checkpoints").rglob("*.pt"):
+        files.load(path)
+    assert "no whole checkpoint to resume from" in kiara("train", "--resume", "--name", "text").mistake
