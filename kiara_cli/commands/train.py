@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -127,6 +128,9 @@ def resumed(given: Given, name: str | None) -> Training:
     config = start.resumed_config(given.loaded, checkpoint)
     data = prepare_showing(config, DATA_ROOT, checkpoint.make_tokenizer(), checkpoint.data)
     training = start.resume(config, checkpoint, data, found)
+    stored = checkpoint.config["train"]["max_steps"]
+    if config.train.max_steps != stored:
+        output.note(f"The learning rate is planned anew: {config.train.max_steps} steps instead of {stored}.")
     output.note(f"Resuming {found.name} at step {training.progress.step} of {training.total_steps}.")
     return training
 
@@ -141,10 +145,12 @@ def run(training: Training, json_: bool) -> Finished:
     from kiara_cli.core.train.loop import train as train_loop
 
     logs.start_logging(training.config.logging.level, training.run.folder)
+    log = logging.getLogger("kiara.train")
     view = TrainingView(training.total_steps, training.run.name)
     finished = None
     with view.showing(), signals.watched() as should_stop:
         for event in train_loop(training, should_stop):
+            log.debug("%s", event)
             view.show(event)
             if isinstance(event, Finished):
                 finished = event

@@ -78,8 +78,8 @@ class ModelConfig(Section):
 
     vocab_size: int | None = knob(None, low=1)
     context_length: int = knob(256, low=2)
-    emb_dim: int = knob(192, low=1)
-    n_heads: int = knob(6, low=1)
+    emb_dim: int = knob(128, low=1)
+    n_heads: int = knob(4, low=1)
     n_kv_heads: int | None = knob(None, low=1)
     n_layers: int = knob(4, low=1)
     ffn_dim: int | None = knob(None, low=1)
@@ -148,12 +148,12 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
-    max_steps: int = knob(1000, low=1)
+    max_steps: int = knob(700, low=1)
     max_epochs: float | None = knob(None, above=0)
-    batch_size: int = knob(32, low=1)
+    batch_size: int = knob(16, low=1)
     accumulation: int = knob(1, low=1)
     optimizer: Literal["muon", "adamw"] = "muon"
-    lr: float = knob(3e-3, above=0)
+    lr: float = knob(8e-3, above=0)
     min_lr_ratio: float = knob(0.1, low=0, high=1)
     warmup_steps: int = knob(50, low=0)
     weight_decay: float = knob(0.1, low=0)
@@ -161,8 +161,8 @@ class TrainConfig(Section):
     beta2: float = knob(0.99, low=0, high=0.9999)
     grad_clip: float = knob(1.0, low=0)
     log_interval: int = knob(10, low=1)
-    eval_interval: int = knob(100, low=1)
-    checkpoint_interval: int = knob(200, low=1)
+    eval_interval: int = knob(350, low=1)
+    checkpoint_interval: int = knob(350, low=1)
     keep_last: int = knob(2, low=1)
     save_safetensors: bool = False
     loss_on: Literal["assistant", "all"] = "assistant"
@@ -175,7 +175,7 @@ class EvalConfig(Section):
     batch_size: int = knob(32, low=1)
     max_tokens: int | None = knob(None, low=1)
     sample_prompt: str = ""
-    sample_tokens: int = knob(64, low=0)
+    sample_tokens: int = knob(160, low=0)
 
 
 @dataclass(frozen=True)

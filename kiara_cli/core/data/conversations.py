@@ -25,7 +25,7 @@ from kiara_cli.errors import KiaraError
 
 @dataclass(frozen=True)
 class ConversationBatcher:
-    """Pack conversations, in file order, into rows of at most `context_length` + 1 tokens; shuffle rows by epoch.
+    """Pack conversations into rows of at most `context_length` + 1 tokens; shuffle rows by epoch.
 
     Raises KiaraError if there is nothing to learn.
     """
@@ -47,19 +47,26 @@ class ConversationBatcher:
         return np.flatnonzero(np.asarray(self.tokens) == self.specials[END_OF_TEXT])
 
     @cached_property
-    def rows(self) -> NDArray[np.int64]:
-        """First and last + 1 token of each row, (rows, 2): next-fit packing."""
-        ends = np.append(self.starts[1:], len(self.tokens))
-        rows: list[tuple[int, int]] = []
-        first, last, limit = -1, -1, self.context_length + 1
-        for start, end in zip(self.starts.tolist(), ends.tolist(), strict=True):
-            if first < 0 or end - first > limit:
-                if first >= 0:
-                    rows.append((first, min(last, first + limit)))
-                first = start
-            last = end
-        rows.append((first, min(last, first + limit)))
-        return np.array(rows)
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each conversation, what does not fit into a row left off."""
+        return np.minimum(np.diff(np.append(self.starts, len(self.tokens))), self.context_length + 1)
+
+    @cached_property
+    def rows(self) -> list[list[int]]:
+        """Which conversations share a row: best fit, longest first (Johnson, 1973). Rows come out nearly full."""
+        rows: list[list[int]] = []
+        open_rows: list[list[int]] = [[] for _ in range(self.context_length + 2)]  # by the room they have left
+        for talk in np.argsort(-self.lengths, kind="stable").tolist():
+            length = int(self.lengths[talk])
+            room = next((room for room in range(length, len(open_rows)) if open_rows[room]), None)
+            if room is None:
+                rows.append([])
+                room, row = self.context_length + 1, len(rows) - 1
+            else:
+                row = open_rows[room].pop()
+            rows[row].append(talk)
+            open_rows[room - length].append(row)
+        return rows
 
     @property
     def too_long(self) -> int:
@@ -91,7 +98,7 @@ class ConversationBatcher:
         return self._gather(chosen)
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every row once, in file order."""
+        """Yield every row once."""
         for first in range(0, self.windows, self.batch_size):
             yield self._gather(np.arange(first, min(first + self.batch_size, self.windows)))
 
@@ -99,14 +106,18 @@ class ConversationBatcher:
         length = self.context_length + 1
         block = np.full((len(rows), length), self.specials[END_OF_TEXT], dtype=np.int64)
         counts = np.zeros((len(rows), length), dtype=bool)  # which ids are targets
-        for index, (start, end) in enumerate(self.rows[rows]):
-            ids = np.asarray(self.tokens[start:end], dtype=np.int64)
-            block[index, : end - start] = ids
-            counts[index, : end - start] = (
+        for index, row in enumerate(rows.tolist()):
+            ids = np.concatenate([self._ids(talk) for talk in self.rows[row]])
+            block[index, : len(ids)] = ids
+            counts[index, : len(ids)] = (
                 target_mask(ids, self.specials) if self.loss_on == "assistant" else ids != self.specials[END_OF_TEXT]
             )
         targets = torch.from_numpy(np.where(counts, block, IGNORE)[:, 1:].copy())
         return torch.from_numpy(block[:, :-1].copy()), targets
+
+    def _ids(self, talk: int) -> NDArray[np.int64]:
+        start = self.starts[talk]
+        return np.asarray(self.tokens[start : start + self.lengths[talk]], dtype=np.int64)
 
 
 def document_mask(inputs: Tensor, end_of_text: int) -> Tensor:

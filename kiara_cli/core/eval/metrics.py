@@ -56,9 +56,12 @@ def batch_loss(model: Transformer, inputs: Tensor, targets: Tensor, separator: i
 
     `separator` is the id that opens a conversation, in rows whose conversations must not see each other.
     """
-    visible = document_mask(inputs, separator) if separator is not None else None
-    total = cross_entropy(model(inputs, visible=visible), targets, reduction="sum")
-    return total / (targets != IGNORE).sum().clamp(min=1)
+    if separator is None:
+        return cross_entropy(model(inputs), targets)
+    states = model.states(inputs, visible=document_mask(inputs, separator))  # (B, T, D)
+    wanted = targets != IGNORE
+    logits = model.head(states[wanted])[None]  # (1, n, V): the others need no scores
+    return cross_entropy(logits, targets[wanted][None], reduction="sum") / wanted.sum().clamp(min=1)
 
 
 @torch.inference_mode()

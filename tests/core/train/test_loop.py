@@ -81,11 +81,14 @@ def test_accumulated_halves_equal_one_whole_batch(configure: Configure, data: Pr
         torch.testing.assert_close(tensor, weights(halves)[name], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("stop_by_signal", [False, True])
 def test_a_resumed_run_is_the_straight_run_bit_for_bit(
-    configure: Configure, data: Prepared, stop_by_signal: bool
+    configure: Configure, data: Prepared, stop_by_signal: bool, optimizer: str
 ) -> None:
-    config = configure("model.drop_rate=0.2", "train.accumulation=2", "train.checkpoint_interval=3")
+    config = configure(
+        "model.drop_rate=0.2", "train.accumulation=2", "train.checkpoint_interval=3", f"train.optimizer={optimizer}"
+    )
     straight = start.begin(config, data, ROOT, name="straight")
     run(straight)
 

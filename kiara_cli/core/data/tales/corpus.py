@@ -27,7 +27,7 @@ from kiara_cli.core.data.tales.creatures import Creature
 from kiara_cli.core.data.tales.stories import Cast, Story, article, pick, tell
 from kiara_cli.core.data.tales.things import Thing
 
-VERSION: int = 1
+VERSION: int = 2
 
 Message = dict[str, str]
 
@@ -83,8 +83,8 @@ def _story_talk(rng: Random, messages: list[Message]) -> None:
     if rng.random() < 0.12:
         _say(messages, *smalltalk.chat(rng, smalltalk.HELLO))
     asked, story = _told(rng)
-    _say(messages, asked, story.text)
-    _questions(rng, messages, story, pick(rng, (0, 1, 1, 2, 2, 2, 3, 3)))
+    _say(messages, asked, _opened(rng, story))
+    _questions(rng, messages, story, pick(rng, (0, 1, 2, 2, 3, 3, 3, 4)))
     if rng.random() < 0.15:
         _say(messages, *smalltalk.chat(rng, smalltalk.THANKS))
     if rng.random() < 0.08:
@@ -94,7 +94,7 @@ def _story_talk(rng: Random, messages: list[Message]) -> None:
 def _two_stories(rng: Random, messages: list[Message]) -> None:
     for _ in range(2):
         asked, story = _told(rng)
-        _say(messages, asked, story.text)
+        _say(messages, asked, _opened(rng, story))
         _questions(rng, messages, story, 1)
     _say(messages, *smalltalk.chat(rng, smalltalk.THANKS if rng.random() < 0.5 else smalltalk.BYE))
 
@@ -106,8 +106,8 @@ def _offered_story(rng: Random, messages: list[Message]) -> None:
         _say(messages, pick(rng, smalltalk.NO), pick(rng, smalltalk.NO_REPLIES))
         return
     story = tell(rng, cast)
-    _say(messages, pick(rng, smalltalk.YES), story.text)
-    _questions(rng, messages, story, pick(rng, (0, 1, 1, 2)))
+    _say(messages, pick(rng, smalltalk.YES), _opened(rng, story))
+    _questions(rng, messages, story, pick(rng, (0, 1, 2, 2)))
 
 
 def _small_talk(rng: Random, messages: list[Message]) -> None:
@@ -137,6 +137,12 @@ def _told(rng: Random) -> tuple[str, Story]:
         rng, Cast(hero=None if kind == "thing" else hero, thing=thing, friend=friend, name=name, place=place)
     )
     return _ask_for(phrase, story), story
+
+
+def _opened(rng: Random, story: Story) -> str:
+    """Let a story begin by naming what was asked for: it reads as an answer, and it is what a model learns first."""
+    opening = pick(rng, requests.OPENINGS)
+    return f"{opening.format(c=article(story.hero.name), t=article(story.thing.name))} {story.text}"
 
 
 def _friends(hero: Creature | None, thing: Thing | None) -> list[Creature]:
@@ -198,7 +204,7 @@ def _held_out(rng: Random) -> HeldOut:
         if kind < 0.45:
             return HeldOut("story", [request], {"names": [story.hero.name, story.thing.name]})
         answered = _short_answer(rng, story)
-        told = {"role": "assistant", "content": story.text}
+        told = {"role": "assistant", "content": _opened(rng, story)}
         messages = [request, told, {"role": "user", "content": answered.question}]
         return HeldOut("followup", messages, {"any_of": list(answered.any_of), "none_of": list(answered.none_of)})
     if kind < 0.90:

@@ -28,6 +28,9 @@ RESERVED: tuple[str, ...] = (
     "I am in the mood for a story about {c} and {t}.", "Now tell a story about {c}, and put {t} in it.",
     "Tell my son a story about {c} and {t}.", "May I hear a tale of {c} and {t}?",
 )  # fmt: skip
+OPENINGS: tuple[str, ...] = (
+    "Here is a story about {c} and {t}.", "This is the story of {c} and {t}.",
+)  # fmt: skip
 HERO: tuple[str, ...] = (
     "Tell me a story about {c}.", "A story about {c}, please.", "Tell me about {c}.",
     "Can you tell a story with {c}?",
