@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 
 Kiara = Callable[..., Any]
@@ -106,7 +107,7 @@ def test_resuming_a_finished_run_with_more_steps_goes_on(kiara: Kiara, trained: 
     ("words", "reason"),
     [
         (["model.n_layers=3"], "the run to resume has model.n_layers=2"),
-        (["train.lr=0.1"], "the run to resume has train.lr=0.003"),
+        (["train.lr=0.1"], f"the run to resume has train.lr={Config().train.lr}"),
         (["train.max_steps=2"], "has made 4 steps already"),
         (["--name", "other"], "runs that can be resumed: text"),
         (["--from", "text"], "--resume continues a run"),
@@ -156,7 +157,7 @@ def test_a_run_from_a_checkpoint_takes_its_tokenizer_and_model(
 def test_a_file_shorter_than_the_context_is_a_mistake(kiara: Kiara) -> None:
     Path("short.txt").write_text("Once upon a time.")
     line = kiara("train", "short.txt").late_mistake
-    assert "model.context_length=256" in line
+    assert f"model.context_length={Config().model.context_length}" in line
     assert "use a longer text" in line
     assert not Path("checkpoints").exists()
     assert not list(Path().rglob("*partial*"))

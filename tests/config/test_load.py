@@ -51,7 +51,7 @@ def test_each_layer_beats_the_one_before_it() -> None:
 
 def test_each_value_remembers_where_it_came_from() -> None:
     file = write("my.yaml", "model: {n_layers: 2}")
-    write(".env", "KIARA__MODEL__N_HEADS=3")
+    write(".env", "KIARA__MODEL__N_HEADS=8")
     loaded = load_config([file], ["train.lr=1e-3"], {"KIARA__RUNTIME__SEED": "7"})
     assert loaded.origins == {
         "model.n_layers": "my.yaml",

@@ -21,7 +21,7 @@ PATTERN = (
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 PIECE = 200_000  # characters; runs of some 400,000 spaces make both libraries panic
-BYTES_PER_MERGE = 32  # of text, at least, for each merge learned (a guess): less would memorize, not compress
+BYTES_PER_MERGE = 64  # of text, at least, for each merge learned (a guess): less would memorize, not compress
 _BREAK = re.compile(r"\n(?=\S)")
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,11 +39,15 @@ def test_a_gap_is_filled_and_nothing_is_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_that_create_at_once_get_different_folders(tmp_path: Path) -> None:
-    with multiprocessing.get_context("forkserver").Pool(2) as pool:
-        made = pool.starmap(create_many, [(tmp_path, 40)] * 2, chunksize=1)
-    names = [name for some in made for name in some]
+    program = (
+        "import sys, pathlib; from kiara_cli.core.checkpoint.run import Run; "
+        "[print(Run.create(pathlib.Path(sys.argv[1]), 'book').name) for _ in range(40)]"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "runs")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    names = [name for process in processes for name in process.communicate(timeout=120)[0].split()]
     assert len(set(names)) == len(names) == 80
-    assert {path.name for path in tmp_path.iterdir()} == set(names)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == set(names)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "/tmp/x", "-x", "a b", "a\n"])

@@ -98,7 +98,7 @@ def test_resuming_takes_up_step_and_config(configure: Configure, data: Prepared,
     ("word", "reason"),
     [
         ("model.n_layers=3", "model.n_layers=3: the run to resume has model.n_layers=2"),
-        ("train.lr=0.1", "train.lr=0.1: the run to resume has train.lr=0.003"),
+        ("train.lr=0.1", f"train.lr=0.1: the run to resume has train.lr={Config().train.lr}"),
         ("train.batch_size=5", "the run to resume has train.batch_size=4"),
         ("tokenizer.kind=bpe", "the run to resume has tokenizer.kind=char"),
         ("data.val_fraction=0.2", "the run to resume has data.val_fraction=0.1"),
@@ -119,7 +119,7 @@ def test_a_refused_change_names_its_source(stopped: Checkpoint) -> None:
 
 def test_logging_intervals_and_a_larger_number_of_steps_may_change(stopped: Checkpoint) -> None:
     words = ["train.max_steps=9", "train.log_interval=5", "train.keep_last=7", "eval.sample_tokens=0"]
-    words += ["logging.level=debug", "train.lr=0.003"]  # the last is as it was
+    words += ["logging.level=debug", f"train.lr={Config().train.lr}"]  # the last is as it was
     config = start.resumed_config(load_config(overrides=words), stopped)
     assert (config.train.max_steps, config.train.log_interval, config.train.keep_last) == (9, 5, 7)
     assert config.eval.sample_tokens == 0
