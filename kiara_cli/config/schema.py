@@ -77,7 +77,7 @@ class ModelConfig(Section):
     section: ClassVar[str] = "model"
 
     vocab_size: int | None = knob(None, low=1)
-    context_length: int = knob(320, low=2)
+    context_length: int = knob(256, low=2)
     emb_dim: int = knob(128, low=1)
     n_heads: int = knob(4, low=1)
     n_kv_heads: int | None = knob(None, low=1)
@@ -150,7 +150,7 @@ class TrainConfig(Section):
 
     max_steps: int = knob(700, low=1)
     max_epochs: float | None = knob(None, above=0)
-    batch_size: int = knob(12, low=1)
+    batch_size: int = knob(16, low=1)
     accumulation: int = knob(1, low=1)
     optimizer: Literal["muon", "adamw"] = "muon"
     lr: float = knob(8e-3, above=0)
