@@ -50,7 +50,8 @@ class Session:
         if forgot is not None and not self.told:
             self.told = True
             yield forgot
-        settings = dataclasses.replace(self.settings, max_new_tokens=self._reserve())
+        room = min(self.chat.max_new_tokens, self.engine.context - len(prompt))
+        settings = dataclasses.replace(self.settings, max_new_tokens=room)
         said = ""
         try:
             for event in stream_text(self.engine, self.tokenizer, prompt, settings, stop_ids(self.tokenizer)):
@@ -60,8 +61,8 @@ class Session:
             self.messages.append({"role": "assistant", "content": said})
 
     def _reserve(self) -> int:
-        """Tokens of the context kept free for the reply: at most half of it."""
-        return max(1, min(self.chat.max_new_tokens, self.engine.context // 2))
+        """Tokens of the context that reading always leaves to the reply; it may use all that is free."""
+        return max(1, min(self.chat.max_new_tokens, self.engine.context // 4))
 
     def _prompt(self) -> tuple[list[int], Forgot | None]:
         """Return the ids to read, within the context less the reply's room, and what had to be left out.
