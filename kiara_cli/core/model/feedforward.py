@@ -50,10 +50,18 @@ class ReLU2(nn.Module):
         return F.relu(x).square()
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's, with the weight in the input's precision: under bf16 it would warn and take a slow path."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+
+
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
     """Make the norm the config names; the epsilons are those of Llama and GPT-2."""
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(width, eps=1e-6)
+        return RMSNorm(width, eps=1e-6)
     return nn.LayerNorm(width, eps=1e-5, bias=config.bias)
 
 

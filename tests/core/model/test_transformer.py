@@ -11,6 +11,7 @@ import torch
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime.device import Runtime
 
 T = 12
 
@@ -173,3 +174,14 @@ def test_dropout_acts_in_training_alone(tiny: ModelConfig) -> None:
     assert torch.equal(model(ids), model(ids))
     model.train()
     assert not torch.equal(model(ids), model(ids))
+
+
+@pytest.mark.parametrize("norm", ["rmsnorm", "layernorm"])
+def test_bf16_trains_and_decodes_without_a_warning(norm: str) -> None:
+    config = ModelConfig(vocab_size=64, context_length=16, emb_dim=32, n_heads=4, n_layers=2, norm=norm)
+    model = Transformer(config)
+    ids = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))
+    with Runtime(torch.device("cpu"), "bf16", 1).precision():
+        logits = model(ids)
+    logits.float().logsumexp(-1).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
