@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from kiara_cli.console.output import amount, duration
-from kiara_cli.core.train.events import Evaluated, Event, Sampled, Saved, Stepped
+from kiara_cli.core.train.events import Evaluated, Event, Sampled, Stepped
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -33,7 +33,6 @@ class TrainingView:
         self.val_losses: list[float] = []
         self.step: Stepped | None = None
         self.sample = ""
-        self.saved = ""
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -61,8 +60,6 @@ class TrainingView:
             self.val_losses.append(event.metrics.loss)
         elif isinstance(event, Sampled):
             self.sample = event.text
-        elif isinstance(event, Saved):
-            self.saved = event.path.name
         if self.live is not None:
             self.live.update(self.render())
         else:
