@@ -22,6 +22,8 @@ from kiara_cli.core.model.positions import rotate
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
+SHORT = 1024  # positions whose scores are worth keeping in memory (a guess; measured at 64 and 256)
+
 
 def attend_one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend with one head, in the plainest form. q (T, C); k, v (S, C); returns (T, C).
@@ -39,7 +41,7 @@ def attend_one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attend_all_heads(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
     """Attend with every head through torch's fused kernel. q (B, H, T, C); k, v (B, H, S, C).
 
-    `visible` (B, 1, T, S) says what each position may look at; None: all that is not ahead of it.
+    `visible` (B, 1, T, S) holds 0 for what a position may look at, -inf elsewhere; None: all not ahead of it.
     """
     T, S = q.shape[2], k.shape[2]
     if visible is not None:
@@ -48,6 +50,26 @@ def attend_all_heads(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dr
         return F.scaled_dot_product_attention(q, k, v, dropout_p=drop_rate, is_causal=T == S and T > 1)
     past = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=past, dropout_p=drop_rate)
+
+
+def attend_by_products(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
+    """Attend as `attend_all_heads` does, by two plain products with all the scores in memory between them."""
+    T, S = q.shape[2], k.shape[2]
+    if visible is None:
+        visible = torch.full((T, S), float("-inf"), dtype=q.dtype, device=q.device).triu_(S - T + 1)
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, T, S)
+    scores += visible
+    return F.dropout(scores.softmax(dim=-1), drop_rate) @ v  # (B, H, T, C)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
+    """Attend in the way that is faster here.
+
+    torch's fused kernel, but on a CPU that learns in bf16 at short contexts: its backward pass leaves the chip's
+    bf16 products unused there, and plain products take half its time (64 × 256 × 32: 13 against 34 ms).
+    """
+    short = q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= SHORT
+    return (attend_by_products if short else attend_all_heads)(q, k, v, visible, drop_rate)
 
 
 class Attention(nn.Module):
@@ -65,7 +87,7 @@ class Attention(nn.Module):
         self.k_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
         self.out = nn.Linear(config.emb_dim, config.emb_dim, bias=config.bias)
         self.drop_rate = config.drop_rate
-        self.attend: Attend = attend_all_heads
+        self.attend: Attend = attend
         self.queries, self.keys, self.values, self.heads = (nn.Identity() for _ in range(4))  # points for hooks
 
     def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None, visible: Tensor | None = None) -> Tensor:

@@ -67,11 +67,13 @@ class Transformer(nn.Module):
         """Return what the head sees, (B, T, D)."""
         start = cache.length if cache is not None else 0
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
-        x = self.tokens(ids)  # (B, T, D)
+        x = at_speed(self.tokens(ids))  # (B, T, D)
         if self.positions is not None:
             x = x + self.positions(positions)
         x = self.dropout(x)
-        turn = self.turns(positions) if self.turns is not None else None
+        turn = self.turns(positions).to(x.dtype) if self.turns is not None else None
+        if visible is not None:
+            visible = torch.zeros_like(visible, dtype=x.dtype).masked_fill_(~visible, float("-inf"))
         for block in self.blocks:
             x = block(x, turn, cache, visible)
         if cache is not None:
@@ -82,3 +84,9 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.tokens.weight.device
+
+
+def at_speed(x: Tensor) -> Tensor:
+    """Cast to the precision that products run in, so that the residual stream needs no cast at each of them."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

@@ -89,7 +89,7 @@ def update(training: Training, lr: float) -> tuple[torch.Tensor, float]:
     """
     config, device = training.config.train, training.runtime.device
     for group in training.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_ratio", 1.0)
     losses = []
     for micro in range(config.accumulation):
         inputs, targets = training.batcher.batch(training.progress.step * config.accumulation + micro)

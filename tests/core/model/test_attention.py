@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import ModelConfig
-from kiara_cli.core.model.attention import Attention, attend_all_heads, attend_one_head
+from kiara_cli.core.model.attention import Attend, Attention, attend_all_heads, attend_by_products, attend_one_head
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.positions import Rotary, rotate
 
 
+@pytest.mark.parametrize("attend", [attend_all_heads, attend_by_products])
 @pytest.mark.parametrize(("new", "all_"), [(1, 1), (7, 7), (1, 7), (3, 7)])
-def test_all_heads_at_once_agree_with_one_head_at_a_time(new: int, all_: int) -> None:
+def test_all_heads_at_once_agree_with_one_head_at_a_time(attend: Attend, new: int, all_: int) -> None:
     q, k, v = torch.randn(2, 4, new, 8), torch.randn(2, 4, all_, 8), torch.randn(2, 4, all_, 8)
-    fused = attend_all_heads(q, k, v, None, 0.0)
+    fused = attend(q, k, v, None, 0.0)
     for row in range(2):
         for head in range(4):
             plain = attend_one_head(q[row, head], k[row, head], v[row, head])
@@ -37,6 +38,13 @@ def test_the_module_agrees_with_one_head_at_a_time(tiny: ModelConfig, kv_heads: 
         k_head = rotate(attention.k_norm(k[:, 8 * shared : 8 * shared + 8]), turn)
         heads.append(attend_one_head(q_head, k_head, v[:, 8 * shared : 8 * shared + 8]))
     torch.testing.assert_close(attention(x, turn, None)[0], attention.out(torch.cat(heads, dim=-1)))
+
+
+def test_both_ways_to_attend_obey_the_same_mask() -> None:
+    q, k, v = torch.randn(3, 2, 4, 9, 8).unbind()
+    visible = torch.zeros(2, 1, 9, 9).masked_fill_(torch.rand(2, 1, 9, 9) < 0.3, float("-inf"))
+    visible.diagonal(dim1=-2, dim2=-1).zero_()  # every position sees itself
+    torch.testing.assert_close(attend_by_products(q, k, v, visible, 0.0), attend_all_heads(q, k, v, visible, 0.0))
 
 
 def test_anything_of_its_shape_may_take_the_place_of_attend(tiny: ModelConfig) -> None:
