@@ -1,10 +1,10 @@
 """One .gguf file that llama.cpp, and what is built on it, runs.
 
 In: a model and its tokenizer, and how to store the matrices. Out: the file, written with the `gguf` package. Vectors
-and the table of positions stay in float32; q4_0 keeps the embedding and the head in q8_0, as llama.cpp does with more bits.
+and the table of positions stay in float32; q4_0 keeps the embedding and the head in q8_0.
 
-What the format cannot say is an error: tokenizers that are no byte-level BPE, and options that llama.cpp's qwen3, llama
-and gpt2 do not have.
+What the format cannot say is an error: tokenizers that are no byte-level BPE, and options that llama.cpp's qwen3,
+llama and gpt2 do not have.
 """
 
 from __future__ import annotations

@@ -76,7 +76,12 @@ def write_config(
     }
     never = forbidden_ids(tokenizer, max(config.vocab_size, tokenizer.size))[: config.vocab_size]
     silent = [token for token in never.nonzero().flatten().tolist() if token not in ends]
-    generation = {"do_sample": True, "temperature": 0.8, **specials, **({"suppress_tokens": silent} if silent else {})}
+    generation = {
+        "do_sample": True,
+        "temperature": 0.8,
+        **specials,
+        **({"suppress_tokens": silent} if silent else {}),
+    }
     for name, value in (("config.json", common | options | specials), ("generation_config.json", generation)):
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 

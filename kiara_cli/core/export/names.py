@@ -40,7 +40,7 @@ class Link:
 
     def split(self, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield theirs."""
-        for name, part in zip(self.theirs, tensor.split(self.rows), strict=True):
+        for name, part in zip(self.theirs, torch.split(tensor, list(self.rows)), strict=True):
             yield name, (part.T if self.turned else part).clone(memory_format=torch.contiguous_format)
 
     def join(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -57,8 +57,9 @@ def links(config: ModelConfig, shapes: Mapping[str, torch.Size], names: Names) -
     for ours, shape in shapes.items():
         module, _, kind = ours.rpartition(".")
         inside = re.fullmatch(r"blocks\.(\d+)\.(.+)", module)
+        theirs: tuple[str, ...]
         if inside is None:
-            theirs, module = (names.outside[module],), module
+            theirs = (names.outside[module],)
         else:
             module = inside[2]
             theirs = tuple(names.block.format(inside[1]) + name for name in names.inside[module])

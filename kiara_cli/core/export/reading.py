@@ -1,10 +1,10 @@
 """A Hugging Face folder of Llama, Qwen3 or GPT-2 to a Kiara checkpoint.
 
-In: config.json, model.safetensors (or its parts and their index) and tokenizer.json. Out: a checkpoint that every command
-reads. JSON and plain tensors are all that is opened: pickles are refused, and code in the folder is never run.
+In: config.json, model.safetensors (or its parts and their index) and tokenizer.json. Out: a checkpoint that every
+command reads. JSON and plain tensors are all that is opened: pickles are refused, code in the folder is never run.
 
-A vocabulary without room for Kiara's marks of a conversation gets rows for them, the mean of all others; the number of
-rows it came with is kept in the checkpoint's `data`, and an export drops the others again.
+A vocabulary without room for Kiara's marks of a conversation gets rows for them, the mean of all others; the number
+of rows it came with is kept in the checkpoint's `data`, and an export drops the others again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from kiara_cli.errors import KiaraError
 
 ROWS = "imported_vocab_size"  # in a checkpoint's `data`: the rows its vocabulary was imported with
 IGNORED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # constants that old files hold besides weights
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 REMEDY = "Kiara imports Llama, Qwen3 and GPT-2 with their usual options"
 GPT2_ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu_fast": "gelu", "relu2": "relu2"}
 
@@ -175,15 +176,20 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         listed = _json(index).get("weight_map")
-        parts = sorted(set(listed.values())) if isinstance(listed, dict) and all(
-            isinstance(part, str) and Path(part).name == part for part in listed.values()
-        ) else []
+        parts = (
+            sorted(set(listed.values()))
+            if isinstance(listed, dict)
+            and all(isinstance(part, str) and Path(part).name == part for part in listed.values())
+            else []
+        )
         if not parts:
             raise KiaraError(f"{index} names no files of this folder", "give a whole Hugging Face folder")
         files = [folder / part for part in parts]
     elif single.is_file():
         files = [single]
-    elif pickles := sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pt*")):
+    elif pickles := sorted(path.name for path in folder.glob("*.bin")) + sorted(
+        path.name for path in folder.glob("*.pt*")
+    ):
         raise KiaraError(
             f"{folder} holds its weights as a pickle ({pickles[0]}), which could run code and is never opened",
             "save them as model.safetensors",
@@ -223,7 +229,9 @@ def _tokenizer(folder: Path, values: Mapping[str, Any]) -> Tokenizer:
     if not path.is_file():
         raise KiaraError(f"{folder} holds no tokenizer.json", "add it, or give --tokenizer FILE_OR_CHECKPOINT")
     ends = values.get("eos_token_id")
-    end = ends[0] if isinstance(ends, list) and ends else ends if isinstance(ends, int) else values.get("bos_token_id")
+    end = (
+        ends[0] if isinstance(ends, list) and ends else ends if isinstance(ends, int) else values.get("bos_token_id")
+    )
     return from_json(_json(path), end, str(path))
 
 

@@ -5,6 +5,9 @@ In: a checkpoint. Out: the file, which every program that knows the format opens
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kiara_cli.core.checkpoint import files
@@ -12,8 +15,10 @@ from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.export.target import check_free, check_suffix
 
 
-def write(checkpoint: Checkpoint, path: Path) -> None:
-    """Write the file. Raises KiaraError if something is there, OSError if it cannot be written."""
+@contextmanager
+def writing(checkpoint: Checkpoint, path: Path) -> Iterator[Path]:
+    """Write the file. Raises KiaraError if something is at `path`, OSError if it cannot be written."""
     check_suffix(path, (".safetensors",))
     check_free(path)
-    files.save(checkpoint, path)
+    files.save(dataclasses.replace(checkpoint, optimizer=None, progress=None), path)
+    yield path

@@ -1,20 +1,22 @@
 """tokenizer.json and its neighbours, as Hugging Face's programs read and write them.
 
-In: a Kiara tokenizer. Out: tokenizer.json, tokenizer_config.json with the chat template, and on request vocab.json and
-merges.txt; and back. All of it is plain JSON made here; nothing in a file that is read is ever executed.
+In: a Kiara tokenizer. Out: tokenizer.json, tokenizer_config.json with the chat template, and on request vocab.json
+and merges.txt; and back. All of it is plain JSON made here; nothing in a file that is read is ever executed.
 
-A rank-based BPE joins any two neighbours that spell a token, the lowest id first. A list of merges names pairs, so every
-pair that spells a token is listed, in the order of the tokens' ids: then both make the same ids.
+A rank-based BPE joins any two neighbours that spell a token, the lowest id first. A list of merges names pairs, so
+every pair that spells a token is listed, in the order of the tokens' ids: then both make the same ids.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from kiara_cli.core.export.patterns import GPT2, pattern_of, spelling
+from kiara_cli.core.export.target import new_folder
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
 from kiara_cli.core.tokenizer.char import UNKNOWN, CharTokenizer
 from kiara_cli.core.tokenizer.chat_format import END, ROLES
@@ -35,6 +37,15 @@ class Ranked(Protocol):
 
     tokens: list[bytes]
     pattern: str
+
+
+@contextmanager
+def writing(tokenizer: Tokenizer, path: Path, context: int) -> Iterator[Path]:
+    """Write a folder with all the files there are, and give it its name at the end."""
+    with new_folder(path) as folder:
+        write_files(tokenizer, folder, context)
+        write_vocabulary(tokenizer, folder)
+        yield folder
 
 
 def write_files(tokenizer: Tokenizer, folder: Path, context: int, rows: int | None = None) -> None:
@@ -227,7 +238,8 @@ def _pattern(part: Any, origin: str) -> str:
 
 def _covers(split: Mapping[str, Any]) -> bool:
     """Whether a split keeps what its pattern matches (all of these patterns match every character)."""
-    return bool(split.get("invert", False)) == (split["behavior"] == "Removed")
+    inverted: bool = split.get("invert", False)
+    return inverted is (split["behavior"] == "Removed")
 
 
 def _check_merges(pairs: list[Any], ids: Mapping[str, int], origin: str) -> None:
@@ -238,7 +250,8 @@ def _check_merges(pairs: list[Any], ids: Mapping[str, int], origin: str) -> None
         made = ids[left + right]
         if made < last or left not in ids or right not in ids:
             raise KiaraError(
-                f"{origin}: its merges are not in the order of its ids", "Kiara merges by id and would read it otherwise"
+                f"{origin}: its merges are not in the order of its ids",
+                "Kiara merges by id and would read it otherwise",
             )
         last = made
 
