@@ -76,7 +76,8 @@ def writing(opened: Opened, to: str, out: Path, quant: str) -> AbstractContextMa
         return tokenizer.writing(opened.tokenizer, out, opened.config.model.context_length)
     model, weights = as_imported(opened.checkpoint, opened.config.model)
     if to == "hf":
-        return huggingface.writing(model, weights, opened.tokenizer, out, quant)
+        talks = bool(opened.checkpoint.data.get("conversations"))
+        return huggingface.writing(model, weights, opened.tokenizer, out, quant, talks)
     name = str(opened.checkpoint.data.get("name") or "kiara")
     return gguf.writing(model, weights, opened.tokenizer, out, quant, name)
 

@@ -10,7 +10,7 @@ llama and gpt2 do not have.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,6 @@ from kiara_cli.errors import KiaraError
 if TYPE_CHECKING:
     import gguf
 
-QUANTS = ("f32", "f16", "bf16", "q8_0", "q4_0")
 BLOCK = 32  # numbers of a row that q8_0 and q4_0 give one scale
 LACKING = {"gpt2": {"feedforward": "relu2"}}  # what llama.cpp's architectures miss and transformers' have
 WHOLE = ("position_embd.weight",)  # matrices that llama.cpp reads as float32
@@ -76,16 +75,15 @@ def writing(
     tensors = names.to_theirs(_interleaved(full, filled) if architecture == "llama" else filled, linked)
     kinds = {key: _kind(key, tensor, quant) for key, tensor in tensors.items()}
     with new_file(path) as partial:
-        writer = gguf.GGUFWriter(partial, architecture)
-        _add_model(writer, full, architecture, name, quant)
-        _add_tokenizer(writer, tokenizer, config)
-        for key, tensor in tensors.items():
-            kind = gguf.GGMLQuantizationType[kinds[key].upper()]
-            writer.add_tensor(key, gguf.quantize(tensor.float().numpy(), kind), raw_dtype=kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        with closing(gguf.GGUFWriter(partial, architecture)) as writer:
+            _add_model(writer, full, architecture, name, quant)
+            _add_tokenizer(writer, tokenizer, config)
+            for key, tensor in tensors.items():
+                kind = gguf.GGMLQuantizationType[kinds[key].upper()]
+                writer.add_tensor(key, gguf.quantize(tensor.float().numpy(), kind), raw_dtype=kind)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
         yield partial
 
 

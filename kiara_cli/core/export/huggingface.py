@@ -35,18 +35,24 @@ ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
 
 @contextmanager
 def writing(
-    config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, path: Path, quant: str = "f32"
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    path: Path,
+    quant: str = "f32",
+    conversations: bool = False,
 ) -> Iterator[Path]:
     """Write the folder beside `path`, hand it out to be looked at, and give it its name at the end.
 
-    Raises KiaraError for options or a tokenizer that cannot be expressed, and if something is at `path`.
+    `conversations`: the model learned to end a reply, which then ends a text too. Raises KiaraError for options or a
+    tokenizer that cannot be expressed, and if something is at `path`.
     """
     if quant not in DTYPES:
         raise KiaraError(f"--quant {quant} is of GGUF", f"choose {', '.join(DTYPES)}, or --to gguf")
     architecture = choose(config, "transformers")
     with new_folder(path) as folder:
         tokenizer_files.write_files(tokenizer, folder, config.context_length, config.vocab_size)
-        write_config(config, tokenizer, architecture, DTYPES[quant], folder)
+        write_config(config, architecture, DTYPES[quant], tokenizer, conversations, folder)
         full, filled = as_architecture(config, weights, architecture)
         linked = names.links(full, shapes(full), names.HUGGINGFACE[architecture])
         theirs = {name: tensor.to(DTYPES[quant]) for name, tensor in names.to_theirs(filled, linked).items()}
@@ -58,12 +64,17 @@ def writing(
 
 
 def write_config(
-    config: ModelConfig, tokenizer: Tokenizer, architecture: str, dtype: torch.dtype, folder: Path
+    config: ModelConfig,
+    architecture: str,
+    dtype: torch.dtype,
+    tokenizer: Tokenizer,
+    conversations: bool,
+    folder: Path,
 ) -> None:
     """Write config.json, and generation_config.json with what ends a text and what must never be sampled."""
     assert config.vocab_size is not None
     marks = tokenizer_files.marks_within(tokenizer, config.vocab_size)
-    ends = [marks[name] for name in (END_OF_TEXT, END) if name in marks]
+    ends = [marks[name] for name in (END_OF_TEXT, END)[: 1 + conversations] if name in marks]
     specials = {"bos_token_id": ends[0], "eos_token_id": ends, "pad_token_id": ends[0]} if ends else {}
     options = _gpt2(config) if architecture == "gpt2" else _llama(config, architecture)
     common = {
@@ -76,12 +87,7 @@ def write_config(
     }
     never = forbidden_ids(tokenizer, max(config.vocab_size, tokenizer.size))[: config.vocab_size]
     silent = [token for token in never.nonzero().flatten().tolist() if token not in ends]
-    generation = {
-        "do_sample": True,
-        "temperature": 0.8,
-        **specials,
-        **({"suppress_tokens": silent} if silent else {}),
-    }
+    generation = {"do_sample": True, "temperature": 0.8} | specials | ({"suppress_tokens": silent} if silent else {})
     for name, value in (("config.json", common | options | specials), ("generation_config.json", generation)):
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kiara_cli.config.load import to_mapping
+from kiara_cli.config.load import from_mapping, to_mapping
 from kiara_cli.config.schema import Config, ModelConfig, TokenizerConfig
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.export import names
@@ -43,10 +43,7 @@ def read_folder(folder: Path, tokenizer: Tokenizer | None = None, context_length
     if not folder.is_dir():
         raise KiaraError(f"no folder {folder}", "give a folder with config.json and model.safetensors")
     values = _json(folder / "config.json")
-    try:
-        model = model_config(values, str(folder / "config.json"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise KiaraError(f"{folder / 'config.json'}: no usable {error}", REMEDY) from None
+    model = model_config(values, str(folder / "config.json"))
     if context_length is not None:
         model = _shortened(model, context_length)
     expected = shapes(model)
@@ -66,14 +63,18 @@ def read_folder(folder: Path, tokenizer: Tokenizer | None = None, context_length
 def model_config(values: Mapping[str, Any], origin: str) -> ModelConfig:
     """Turn a config.json into a model config. Raises KiaraError naming an option that Kiara does not have."""
     kind = values.get("model_type")
-    if kind not in names.HUGGINGFACE:
+    if not isinstance(kind, str) or kind not in names.HUGGINGFACE:
         raise KiaraError(f"{origin}: model_type {kind!r} is not one that Kiara can compute", REMEDY)
     if "auto_map" in values:
         raise KiaraError(f"{origin}: auto_map asks to run code of its own, which is never done", REMEDY)
-    return _gpt2(values, origin) if kind == "gpt2" else _llama(values, origin)
+    try:
+        options = _gpt2(values, origin) if kind == "gpt2" else _llama(values, origin)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise KiaraError(f"{origin}: no usable {error}", REMEDY) from None
+    return from_mapping({"model": options}, origin).config.model
 
 
-def _llama(values: Mapping[str, Any], origin: str) -> ModelConfig:
+def _llama(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     kind, heads, width = values["model_type"], values["num_attention_heads"], values["hidden_size"]
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     rope_type = rope.get("rope_type", rope.get("type", "default"))
@@ -91,7 +92,7 @@ def _llama(values: Mapping[str, Any], origin: str) -> ModelConfig:
         },
     )
     head_dim = values.get("head_dim") or (128 if kind == "qwen3" else width // heads)
-    return ModelConfig(
+    return dict(
         vocab_size=values["vocab_size"],
         context_length=values.get("max_position_embeddings", 2048),
         emb_dim=width,
@@ -111,7 +112,7 @@ def _llama(values: Mapping[str, Any], origin: str) -> ModelConfig:
     )
 
 
-def _gpt2(values: Mapping[str, Any], origin: str) -> ModelConfig:
+def _gpt2(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     activation = values.get("activation_function", "gelu_new")
     _refuse(
         origin,
@@ -123,7 +124,7 @@ def _gpt2(values: Mapping[str, Any], origin: str) -> ModelConfig:
             "quantization_config": "quantization_config" in values,
         },
     )
-    return ModelConfig(
+    return dict(
         vocab_size=values["vocab_size"],
         context_length=values["n_positions"],
         emb_dim=values["n_embd"],
@@ -187,9 +188,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
         files = [folder / part for part in parts]
     elif single.is_file():
         files = [single]
-    elif pickles := sorted(path.name for path in folder.glob("*.bin")) + sorted(
-        path.name for path in folder.glob("*.pt*")
-    ):
+    elif pickles := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
         raise KiaraError(
             f"{folder} holds its weights as a pickle ({pickles[0]}), which could run code and is never opened",
             "save them as model.safetensors",
@@ -228,10 +227,9 @@ def _tokenizer(folder: Path, values: Mapping[str, Any]) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise KiaraError(f"{folder} holds no tokenizer.json", "add it, or give --tokenizer FILE_OR_CHECKPOINT")
-    ends = values.get("eos_token_id")
-    end = (
-        ends[0] if isinstance(ends, list) and ends else ends if isinstance(ends, int) else values.get("bos_token_id")
-    )
+    end = values.get("eos_token_id")
+    end = next(iter(end), None) if isinstance(end, list) else end
+    end = values.get("bos_token_id") if end is None else end
     return from_json(_json(path), end, str(path))
 
 

@@ -134,8 +134,9 @@ def from_json(value: Mapping[str, Any], end_of_text: int | None, origin: str) ->
         if not all(0 <= token < 2_000_000 for token in (*ids.values(), *added.values())):
             raise KiaraError(f"{origin}: its ids are out of range", "give a whole tokenizer.json")
         tokens = [b""] * size
+        marks = set(added.values())
         for text, token in ids.items():
-            if text not in added:
+            if token not in marks:
                 tokens[token] = _hidden(text, origin)
         _check_merges(model["merges"], ids, origin)
         specials = _specials(added, end_of_text, size)

@@ -47,11 +47,11 @@ class Completion:
 
 
 def generate_text(
-    engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig
+    engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig, ends: frozenset[int] = frozenset()
 ) -> Iterator[Piece | Completion]:
-    """Continue a text until its document ends. An empty prompt starts a new document."""
+    """Continue a text until its document ends, or at another of the ids `ends`. An empty prompt starts a document."""
     end = tokenizer.specials[END_OF_TEXT]
-    return stream_text(engine, tokenizer, tokenizer.encode(prompt) or [end], config, frozenset({end}))
+    return stream_text(engine, tokenizer, tokenizer.encode(prompt) or [end], config, ends | {end})
 
 
 def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime) -> Engine:
