@@ -59,6 +59,14 @@ def test_a_text_becomes_a_model_that_is_measured_continues_texts_and_is_trained_
     assert written["prompt_tokens"] == len(ids.split())
     assert run("generate", "--prompt", "The cat", "--seed", "1", *ENDLESS) == written["text"]
 
+    run("export", "--to", "hf", "--out", "shared", "--json", "--check")
+    if kind == "bpe":
+        run("import", "shared", "--out", "models/back.pt")
+        assert json.loads(run("eval", "back", "--text", "book.txt", "--json"))["loss"] == pytest.approx(
+            json.loads(run("eval", "--text", "book.txt", "--json"))["loss"], rel=1e-5
+        )
+        run("export", "--to", "gguf", "--out", "shared.gguf", "--check")
+
     *_, further = map(
         json.loads,
         run("train", "book.txt", "--from", "book", "--name", "further", "--json", *ENDLESS).splitlines(),

@@ -119,13 +119,17 @@ class LlamaCpp:
         return ids
 
     def continue_greedily(self, prompt: Sequence[int], steps: int) -> list[Step]:
-        wishes = {"n_predict": steps, "temperature": 0, "n_probs": TOP, "return_tokens": True, "cache_prompt": False}
-        answer = self.ask("completion", {"prompt": list(prompt), **wishes})
-        scored = {
-            index: {one["id"]: one["logprob"] for one in step["top_logprobs"]}
-            for index, step in enumerate(answer.get("completion_probabilities", ()))
-        }
-        return [Step(token, scored.get(index, {})) for index, token in enumerate(answer["tokens"])]
+        """One request a step: over several, the server leaves out the scores of ids that end within a character."""
+        wishes = {"n_predict": 1, "temperature": 0, "n_probs": TOP, "return_tokens": True, "cache_prompt": True}
+        made: list[Step] = []
+        while len(made) < steps:
+            answer = self.ask("completion", {"prompt": [*prompt, *(step.id for step in made)], **wishes})
+            if not answer["tokens"]:
+                break  # the text has ended
+            scored = answer.get("completion_probabilities") or [{"top_logprobs": ()}]
+            scores = {one["id"]: one["logprob"] for one in scored[0]["top_logprobs"]}
+            made.append(Step(answer["tokens"][0], scores))
+        return made
 
     def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request to the server."""

@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gpt2": {**GPT2, "bias": True},
     "gpt2-plain": {**GPT2, "tied_head": False},
     "gpt2-sinusoidal": {**GPT2, "positions": "sinusoidal"},
+    "gpt2-relu2": {**GPT2, "feedforward": "relu2"},
 }
 RANGES = [(32, 127), (0, 32), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x600), (0x900, 0xE00), (0x2000, 0x2070)]
 RANGES += [(0x3000, 0x3100), (0x4E00, 0x9FFF), (0x1F300, 0x1FAFF), (0x10000, 0x110000), (0x80, 0xD800)]
@@ -48,6 +49,12 @@ WORDS = [
 Make = Callable[..., tuple[ModelConfig, Transformer, dict[str, torch.Tensor]]]
 
 
+@pytest.fixture(params=OPTIONS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of each set of options in turn: its architecture, and what is special about it."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> BPETokenizer:
     return BPETokenizer.fit([TEXT], 400)
@@ -55,11 +62,14 @@ def tokenizer() -> BPETokenizer:
 
 @pytest.fixture(scope="session")
 def make() -> Make:
-    """Return a function that makes a model of 2 layers × 64 whose every weight, biases and norms too, is random."""
+    """Return a function that makes a model of 2 layers × 64 whose every weight, biases and norms too, is random.
 
-    def build(**options: Any) -> tuple[ModelConfig, Transformer, dict[str, torch.Tensor]]:
+    It takes the name of a set of options, and more options.
+    """
+
+    def build(kind: str = "qwen3", **options: Any) -> tuple[ModelConfig, Transformer, dict[str, torch.Tensor]]:
         shape = {"vocab_size": 448, "context_length": 48, "emb_dim": 64, "n_heads": 4, "n_layers": 2}
-        config = ModelConfig(**(shape | options))
+        config = ModelConfig(**(shape | OPTIONS[kind] | options))
         torch.manual_seed(1)
         model = Transformer(config).eval()
         with torch.no_grad():

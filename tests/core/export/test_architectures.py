@@ -23,15 +23,19 @@ def test_the_default_is_a_qwen3_for_both() -> None:
 def test_every_combination_of_options_is_expressed_or_refused_with_one_that_would_be(
     every_model: list[ModelConfig],
 ) -> None:
+    words = {"true": True, "false": False, "null": None}
     found = {"qwen3": 0, "llama": 0, "gpt2": 0, "none": 0}
     for config in every_model:
+        refused = None
         try:
             found[choose(config, "transformers")] += 1
         except KiaraError as error:
+            refused = error
+        if refused is not None:
             found["none"] += 1
-            wants = dict(re.findall(r"model\.(\w+)=(\w+)", error.remedy))
-            assert wants and all(f"model.{key}=" in error.cause for key in wants)
-            words = {"true": True, "false": False, "null": None}
+            wants = dict(re.findall(r"model\.(\w+)=(\w+)", refused.remedy))
+            assert wants
+            assert all(f"model.{key}=" in refused.cause for key in wants)
             changed = {
                 key: words.get(value, int(value) if value.isdigit() else value) for key, value in wants.items()
             }

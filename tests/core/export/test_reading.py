@@ -31,7 +31,9 @@ FOREIGN: dict[str, Any] = {
     "gpt2-untied": transformers.GPT2Config(
         vocab_size=448, n_positions=64, n_embd=64, n_layer=2, n_head=4, n_inner=96, tie_word_embeddings=False
     ),
-    "llama": transformers.LlamaConfig(**ROTARY, rms_norm_eps=1e-3, rope_parameters={"rope_theta": 5e5, "rope_type": "default"}),
+    "llama": transformers.LlamaConfig(
+        **ROTARY, rms_norm_eps=1e-3, rope_parameters={"rope_theta": 5e5, "rope_type": "default"}
+    ),
     "llama-biases": transformers.LlamaConfig(**ROTARY, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
     "qwen3": transformers.Qwen3Config(**ROTARY),  # its heads are 128 wide
     "qwen3-tied": transformers.Qwen3Config(**ROTARY, head_dim=16, tie_word_embeddings=True),
