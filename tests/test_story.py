@@ -19,7 +19,9 @@ ENDLESS = [word for word in SETTINGS if not word.startswith("model.")]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> object:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setenv("KIARA__RUNTIME__DTYPE", "fp32")  # `auto` may choose bf16, whose losses differ a little
+
     def command(*arguments: str) -> str:
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
