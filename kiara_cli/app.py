@@ -12,7 +12,9 @@ import typer
 from kiara_cli.commands.chat import chat
 from kiara_cli.commands.config import config
 from kiara_cli.commands.eval import eval
+from kiara_cli.commands.export import export
 from kiara_cli.commands.generate import generate
+from kiara_cli.commands.import_ import import_
 from kiara_cli.commands.tokenize import tokenize
 from kiara_cli.commands.train import train
 from kiara_cli.config.load import OVERRIDE
@@ -24,6 +26,8 @@ app.command()(train)
 app.command()(eval)
 app.command()(generate)
 app.command()(chat)
+app.command()(export)
+app.command("import")(import_)
 app.command()(config)
 
 
@@ -93,7 +97,7 @@ def usage(error: Exception, arguments: list[str]) -> str:
             return f"no option {word}; settings are written without dashes: {word[2:]}"
     message: str = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
     command = next((word for word in arguments if not word.startswith("-")), "")
-    known = {info.callback.__name__ for info in app.registered_commands if info.callback}
+    known = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}
     return f"{message[0].lower()}{message[1:]}; see: kiara {command + ' ' if command in known else ''}--help"
 
 

@@ -19,7 +19,9 @@ ENDLESS = [word for word in SETTINGS if not word.startswith("model.")]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> object:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setenv("KIARA__RUNTIME__DTYPE", "fp32")  # `auto` may choose bf16, whose losses differ a little
+
     def command(*arguments: str) -> str:
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
@@ -58,6 +60,14 @@ def test_a_text_becomes_a_model_that_is_measured_continues_texts_and_is_trained_
     written = json.loads(run("generate", "--prompt", "The cat", "--seed", "1", "--json", *ENDLESS))
     assert written["prompt_tokens"] == len(ids.split())
     assert run("generate", "--prompt", "The cat", "--seed", "1", *ENDLESS) == written["text"]
+
+    run("export", "--to", "hf", "--out", "shared", "--json", "--check")
+    if kind == "bpe":
+        run("import", "shared", "--out", "models/back.pt")
+        assert json.loads(run("eval", "back", "--text", "book.txt", "--json"))["loss"] == pytest.approx(
+            json.loads(run("eval", "--text", "book.txt", "--json"))["loss"], rel=1e-5
+        )
+        run("export", "--to", "gguf", "--out", "shared.gguf", "--check")
 
     *_, further = map(
         json.loads,

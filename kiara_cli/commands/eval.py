@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, Words, read
+from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
     from kiara_cli.commands.model import Opened
@@ -84,6 +85,8 @@ def tokens_of(opened: Opened, split: str, text: Path | None) -> tuple[Tokens, bo
         documents = read_documents(str(text))
         ids = itertools.chain.from_iterable(encode_documents(documents, opened.tokenizer))
         return np.fromiter(ids, dtype=np.uint32), any(document.messages for document in documents)
+    if not opened.checkpoint.data.get("folder"):
+        raise KiaraError(f"{opened.checkpoint.path} was imported and has no text of its own", "give --text FILE")
     prepared = prepare_showing(opened.config, DATA_ROOT, opened.tokenizer, opened.checkpoint.data)
     return (prepared.val if split == "val" else prepared.train), prepared.meta.conversations
 

@@ -47,6 +47,7 @@ def generate(
     from kiara_cli.commands.model import open_model
     from kiara_cli.console import output
     from kiara_cli.core.generate.text import Completion, generate_text, make_engine
+    from kiara_cli.core.tokenizer.chat_format import stop_ids
 
     given = read(words, config)
     text = read_prompt(prompt)
@@ -58,11 +59,13 @@ def generate(
     settings = settled(given.loaded.config.generate, chosen)
     opened = open_model(given)
     engine = make_engine(opened.model, opened.tokenizer, opened.runtime)
+    talks = bool(opened.checkpoint.data.get("conversations"))  # then a text ends where a reply ends, too
+    ends = stop_ids(opened.tokenizer) if talks else frozenset()
     for index in range(n):
         one = settings if settings.seed is None else dataclasses.replace(settings, seed=settings.seed + index)
         if index and not json_:
             output.result("\n---")
-        for event in generate_text(engine, opened.tokenizer, text, one):
+        for event in generate_text(engine, opened.tokenizer, text, one, ends):
             if isinstance(event, Completion):
                 finish(event, json_, stats)
             elif not json_:

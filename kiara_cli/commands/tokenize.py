@@ -29,16 +29,31 @@ def tokenize(
     ] = None,
     encode: Annotated[str | None, typer.Option(metavar="TEXT|-", help="Print the ids of a text.")] = None,
     decode: Annotated[str | None, typer.Option(metavar="IDS|-", help="Print the text of ids.")] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Also write tokenizer.json, vocab.json and merges.txt as others read them."
+        ),
+    ] = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Turn text into token files: kiara tokenize FILE."""
     from kiara_cli.console import output
+    from kiara_cli.core.export.target import check_free
+    from kiara_cli.core.export.tokenizer import writing
+    from kiara_cli.core.tokenizer import files
 
     given = read(words, config)
     if encode is not None or decode is not None:
         return convert(open_tokenizer(tokenizer), encode, decode)
+    if export is not None:
+        check_free(export)
     made = prepare_folder(given, open_tokenizer(tokenizer) if tokenizer else None)
+    if export is not None:
+        fitted = files.load(Path(str(made["folder"])) / "tokenizer.json")
+        with writing(fitted, export, given.loaded.config.model.context_length):
+            pass
     if json_:
         output.record(made)
     else:

@@ -81,12 +81,14 @@ class ModelConfig(Section):
     emb_dim: int = knob(128, low=1)
     n_heads: int = knob(4, low=1)
     n_kv_heads: int | None = knob(None, low=1)
+    head_width: int | None = knob(None, low=1)
     n_layers: int = knob(4, low=1)
     ffn_dim: int | None = knob(None, low=1)
     drop_rate: float = knob(0.0, low=0, high=1)
     positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
     rope_theta: float = knob(10_000.0, above=0)
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_eps: float | None = knob(None, above=0)
     feedforward: Literal["swiglu", "gelu", "relu2"] = "swiglu"
     qk_norm: bool = True
     tied_head: bool = True
@@ -94,7 +96,7 @@ class ModelConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.emb_dim % self.n_heads:
+        if self.head_width is None and self.emb_dim % self.n_heads:
             nearest = nearest_multiple(self.emb_dim, self._width_step)
             raise KiaraError(
                 f"model.emb_dim={self.emb_dim} is not divisible by model.n_heads={self.n_heads}",
@@ -108,6 +110,12 @@ class ModelConfig(Section):
                 f"model.n_heads={self.n_heads} is not divisible by model.n_kv_heads={self.kv_heads}",
                 f"the nearest valid value is model.n_kv_heads={nearest}",
                 key="model.n_kv_heads",
+            )
+        if self.positions == "rotary" and self.head_width is not None and self.head_width % 2:
+            raise KiaraError(
+                f"model.positions=rotary turns pairs of channels, and model.head_width={self.head_width} is odd",
+                f"the nearest valid value is model.head_width={self.head_width + 1}",
+                key="model.head_width",
             )
         needs_even = self.head_dim if self.positions == "rotary" else self.emb_dim
         if self.positions != "learned" and needs_even % 2:
@@ -127,12 +135,19 @@ class ModelConfig(Section):
     @property
     def head_dim(self) -> int:
         """Channels per head, C."""
-        return self.emb_dim // self.n_heads
+        return self.head_width if self.head_width is not None else self.emb_dim // self.n_heads
 
     @property
     def kv_heads(self) -> int:
         """Key and value heads, K; fewer than n_heads means grouped-query attention."""
         return self.n_kv_heads if self.n_kv_heads is not None else self.n_heads
+
+    @property
+    def epsilon(self) -> float:
+        """What the norms add before they divide; by default that of Llama or of GPT-2."""
+        if self.norm_eps is not None:
+            return self.norm_eps
+        return 1e-6 if self.norm == "rmsnorm" else 1e-5
 
     @property
     def hidden_dim(self) -> int:

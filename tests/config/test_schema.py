@@ -121,3 +121,18 @@ def test_the_nearest_multiple_is_positive_and_at_most_half_a_step_away(value: in
     assert nearest % of == 0
     assert nearest >= of
     assert abs(nearest - value) <= max(of / 2, of - value)
+
+
+def test_heads_may_have_a_width_of_their_own() -> None:
+    config = ModelConfig(emb_dim=50, n_heads=4, head_width=32)
+    assert config.head_dim == 32
+    assert ModelConfig().head_dim == 32
+    with pytest.raises(KiaraError, match=r"model.head_width=33 is odd; .*model.head_width=34"):
+        ModelConfig(head_width=33)
+    assert ModelConfig(head_width=33, positions="learned").head_dim == 33
+
+
+def test_norms_add_what_the_config_says_or_what_is_usual_for_them() -> None:
+    assert ModelConfig().epsilon == 1e-6
+    assert ModelConfig(norm="layernorm").epsilon == 1e-5
+    assert ModelConfig(norm_eps=1e-3).epsilon == 1e-3

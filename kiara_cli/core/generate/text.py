@@ -47,11 +47,11 @@ class Completion:
 
 
 def generate_text(
-    engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig
+    engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig, ends: frozenset[int] = frozenset()
 ) -> Iterator[Piece | Completion]:
-    """Continue a text until its document ends. An empty prompt starts a new document."""
+    """Continue a text until its document ends, or at another of the ids `ends`. An empty prompt starts a document."""
     end = tokenizer.specials[END_OF_TEXT]
-    return stream_text(engine, tokenizer, tokenizer.encode(prompt) or [end], config, frozenset({end}))
+    return stream_text(engine, tokenizer, tokenizer.encode(prompt) or [end], config, ends | {end})
 
 
 def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime) -> Engine:
@@ -152,9 +152,9 @@ def forbidden_ids(tokenizer: Tokenizer, vocab_size: int) -> Tensor:
     END_OF_TEXT is not among them: a document may end.
     """
     assert vocab_size >= tokenizer.size, "a model's vocabulary covers its tokenizer's"
-    mask = torch.zeros(vocab_size, dtype=torch.bool)
-    mask[tokenizer.size :] = True
-    mask[[token for name, token in tokenizer.specials.items() if name != END_OF_TEXT]] = True
+    mask = torch.ones(vocab_size, dtype=torch.bool)
+    mask[: tokenizer.size] = torch.tensor([not tokenizer.token_bytes(token) for token in range(tokenizer.size)])
+    mask[tokenizer.specials[END_OF_TEXT]] = False
     if isinstance(tokenizer, CharTokenizer):
         mask[tokenizer.unknown] = True
     return mask

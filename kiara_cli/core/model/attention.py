@@ -85,13 +85,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.emb_dim, (self.H + 2 * self.K) * self.C, bias=config.bias)
         self.q_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
-        self.out = nn.Linear(config.emb_dim, config.emb_dim, bias=config.bias)
+        self.out = nn.Linear(self.H * self.C, config.emb_dim, bias=config.bias)
         self.drop_rate = config.drop_rate
         self.attend: Attend = attend
         self.queries, self.keys, self.values, self.heads = (nn.Identity() for _ in range(4))  # points for hooks
 
     def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None, visible: Tensor | None = None) -> Tensor:
-        B, T, D = x.shape
+        B, T, _ = x.shape
         heads = self.qkv(x).view(B, T, self.H + 2 * self.K, self.C).transpose(1, 2)  # (B, H + 2K, T, C)
         q, k, v = heads.split([self.H, self.K, self.K], dim=1)
         q = self.queries(rotate(self.q_norm(q), turn))  # (B, H, T, C)
@@ -102,6 +102,6 @@ class Attention(nn.Module):
         if self.K != self.H:  # each key and value head serves H/K queries
             k, v = (z.repeat_interleave(self.H // self.K, dim=1) for z in (k, v))
         y = self.attend(q, k.to(q.dtype), v.to(q.dtype), visible, self.drop_rate if self.training else 0.0)
-        y = self.heads(y).transpose(1, 2).reshape(B, T, D)
+        y = self.heads(y).transpose(1, 2).reshape(B, T, self.H * self.C)
         out: Tensor = self.out(y)
         return out

@@ -39,14 +39,15 @@ def count(config: ModelConfig) -> Count:
     D, L, V, T = config.emb_dim, config.n_layers, config.vocab_size, config.context_length
     qkv = (config.n_heads + 2 * config.kv_heads) * config.head_dim
     gates = 2 if config.feedforward == "swiglu" else 1
-    matrices = D * qkv + D * D + (gates + 1) * D * config.hidden_dim
+    heads = config.n_heads * config.head_dim
+    matrices = D * qkv + heads * D + (gates + 1) * D * config.hidden_dim
     biases = (qkv + D + gates * config.hidden_dim + D) if config.bias else 0
     norm = 2 if config.norm == "layernorm" and config.bias else 1
     norms = 2 * D * norm + (2 * config.head_dim * norm if config.qk_norm else 0)
     tables = V * D + (T * D if config.positions == "learned" else 0)
     head = 0 if config.tied_head else V * D
     parameters = tables + head + L * (matrices + biases + norms) + D * norm
-    attention = 2 * 2 * D * (T + 1) / 2  # scores and mixing, over (T + 1) / 2 positions on average
+    attention = 2 * 2 * heads * (T + 1) / 2  # scores and mixing, over (T + 1) / 2 positions on average
     forward = L * (2 * matrices + attention) + 2 * V * D
     rows = 8 * D + 2 * qkv + (5 if gates == 2 else 3) * config.hidden_dim
     return Count(parameters, tables if not config.tied_head else tables - V * D, int(forward), 4 * (L * rows + 3 * V))

@@ -59,10 +59,10 @@ class RMSNorm(nn.RMSNorm):
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
-    """Make the norm the config names; the epsilons are those of Llama and GPT-2."""
+    """Make the norm the config names."""
     if config.norm == "rmsnorm":
-        return RMSNorm(width, eps=1e-6)
-    return nn.LayerNorm(width, eps=1e-5, bias=config.bias)
+        return RMSNorm(width, eps=config.epsilon)
+    return nn.LayerNorm(width, eps=config.epsilon, bias=config.bias)
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

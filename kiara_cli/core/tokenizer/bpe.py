@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import rustbpe
@@ -26,16 +27,33 @@ _BREAK = re.compile(r"\n(?=\S)")
 
 
 class BPETokenizer:
-    """256 bytes, then merges in the order they were learned, then the special tokens."""
+    """256 bytes, then merges in the order they were learned, then the special tokens.
+
+    An imported vocabulary may differ: an empty token keeps the place of an id that stands for no text, the special
+    tokens may have ids of their own, and text may be composed (NFC) before it is encoded.
+    """
 
     kind = "bpe"
 
-    def __init__(self, tokens: list[bytes], pattern: str = PATTERN) -> None:
+    def __init__(
+        self,
+        tokens: list[bytes],
+        pattern: str = PATTERN,
+        specials: Mapping[str, int] | None = None,
+        compose: bool = False,
+    ) -> None:
         self.tokens = tokens
         self.pattern = pattern
-        ranks = {token: rank for rank, token in enumerate(tokens)}
-        if len(ranks) != len(tokens) or not all(bytes([byte]) in ranks for byte in range(256)):
+        self.compose = compose
+        self.default_specials = {name: len(tokens) + index for index, name in enumerate(SPECIALS)}
+        self._specials = dict(specials) if specials is not None else self.default_specials
+        texts = [token for token in tokens if token]
+        ranks = {token: rank for rank, token in enumerate(tokens) if token}
+        if len(ranks) != len(texts) or not all(bytes([byte]) in ranks for byte in range(256)):
             raise ValueError("a BPE vocabulary holds each of the 256 bytes, and no token twice")
+        ids = list(self._specials.values())
+        if set(self._specials) != set(SPECIALS) or len(set(ids)) != len(ids) or any(map(self.token_bytes, ids)):
+            raise ValueError("each special token has an id of its own")
         self._encoding = tiktoken.Encoding("kiara", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
     @classmethod
@@ -63,17 +81,19 @@ class BPETokenizer:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> BPETokenizer:
         """Rebuild from what `state` returned. Raises ValueError if it is not that."""
-        return cls([base64.b64decode(token) for token in state["tokens"]], state["pattern"])
+        tokens = [base64.b64decode(token) for token in state["tokens"]]
+        return cls(tokens, state["pattern"], state.get("specials"), state.get("compose", False))
 
     @property
     def size(self) -> int:
-        return len(self.tokens) + len(SPECIALS)
+        return max(len(self.tokens), max(self._specials.values()) + 1)
 
     @property
     def specials(self) -> dict[str, int]:
-        return {name: len(self.tokens) + index for index, name in enumerate(SPECIALS)}
+        return dict(self._specials)
 
     def encode(self, text: str) -> list[int]:
+        text = unicodedata.normalize("NFC", text) if self.compose else text
         ids: list[int] = []
         for piece in split(text):
             ids += self._encoding.encode_ordinary(piece)
@@ -84,7 +104,10 @@ class BPETokenizer:
 
     def state(self) -> dict[str, Any]:
         tokens = [base64.b64encode(token).decode() for token in self.tokens]
-        return {"kind": self.kind, "pattern": self.pattern, "tokens": tokens}
+        state: dict[str, Any] = {"kind": self.kind, "pattern": self.pattern, "tokens": tokens}
+        if self._specials != self.default_specials:
+            state["specials"] = self.specials
+        return state | ({"compose": True} if self.compose else {})
 
 
 def split(text: str, limit: int = PIECE) -> Iterator[str]:

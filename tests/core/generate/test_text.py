@@ -176,6 +176,13 @@ def test_the_bytes_of_a_stop_id_are_no_text() -> None:
     assert (last.text, last.finish_reason) == ("ab", "stop")
 
 
+def test_a_text_may_end_at_other_ids_as_well() -> None:
+    engine: Any = Script([*b"ab", BYTES.specials["<|end|>"], *b"c"])
+    *_, last = generate_text(engine, BYTES, "x", GenerateConfig(), frozenset({BYTES.specials["<|end|>"]}))
+    assert isinstance(last, Completion)
+    assert (last.text, last.finish_reason) == ("ab", "stop")
+
+
 def test_the_clock_of_a_completion_is_consistent() -> None:
     _, last = run(list(b"abc"))
     assert 0 < last.first_token_seconds <= last.seconds

@@ -10,6 +10,7 @@ import torch
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.cache import Cache
+from kiara_cli.core.model.count import count
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 
@@ -185,3 +186,14 @@ def test_bf16_trains_and_decodes_without_a_warning(norm: str) -> None:
         logits = model(ids)
     logits.float().logsumexp(-1).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@torch.inference_mode()
+def test_heads_of_their_own_width_count_and_cache_like_any_other(tiny: ModelConfig) -> None:
+    config = replace(tiny, head_width=12, n_kv_heads=2)
+    model = Transformer(config).eval()
+    assert sum(weight.numel() for weight in model.parameters()) == count(config).parameters
+    ids = torch.randint(0, 64, (1, 10))
+    cache = Cache(config, 1, model.device, torch.float32)
+    steps = torch.cat([model(ids[:, start : start + 5], cache) for start in (0, 5)], dim=1)
+    torch.testing.assert_close(steps, model(ids), rtol=1e-4, atol=1e-5)

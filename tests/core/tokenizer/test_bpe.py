@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from itertools import pairwise
 
@@ -138,3 +139,23 @@ def test_a_vocabulary_lacks_no_byte_and_repeats_no_token() -> None:
     for tokens in (every[1:], [*every, b"a"]):
         with pytest.raises(ValueError, match="holds each of the 256 bytes"):
             BPETokenizer(tokens)
+
+
+def test_an_imported_vocabulary_may_have_holes_and_special_tokens_of_its_own() -> None:
+    tokens = [b"", *(bytes([byte]) for byte in range(256)), b"", b"th"]
+    specials = {name: 300 + index for index, name in enumerate(SPECIALS)} | {SPECIALS[0]: 0}
+    tokenizer = BPETokenizer(tokens, specials=specials, compose=True)
+    assert tokenizer.encode("the") == [258, ord("e") + 1]
+    assert tokenizer.size == 305
+    assert tokenizer.token_bytes(0) == tokenizer.token_bytes(257) == b""
+    assert tokenizer.encode("e\u0301") == tokenizer.encode("\u00e9")
+    again = BPETokenizer.from_state(json.loads(json.dumps(tokenizer.state())))
+    assert (again.state(), again.specials) == (tokenizer.state(), specials)
+    for wrong in ({SPECIALS[0]: 0}, specials | {SPECIALS[1]: 0}, specials | {SPECIALS[1]: 5}):
+        with pytest.raises(ValueError, match="special"):
+            BPETokenizer(tokens, specials=wrong)
+
+
+def test_a_fitted_vocabulary_is_stored_as_before() -> None:
+    tokenizer = BPETokenizer.fit(["the cat " * 100], 300)
+    assert tokenizer.state().keys() == {"kind", "pattern", "tokens"}

@@ -1,0 +1,186 @@
+"""One .gguf file that llama.cpp, and what is built on it, runs.
+
+In: a model and its tokenizer, and how to store the matrices. Out: the file, written with the `gguf` package. Vectors
+and the table of positions stay in float32; q4_0 keeps the embedding and the head in q8_0.
+
+What the format cannot say is an error: tokenizers that are no byte-level BPE, and options that llama.cpp's qwen3,
+llama and gpt2 do not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kiara_cli.config.schema import ModelConfig
+from kiara_cli.core.export import names
+from kiara_cli.core.export.architectures import as_architecture, choose, shapes
+from kiara_cli.core.export.patterns import spelling
+from kiara_cli.core.export.target import check_suffix, new_file
+from kiara_cli.core.export.tokenizer import CHAT_TEMPLATE, Ranked, has_chat, marks_within, merges, visible
+from kiara_cli.core.tokenizer.chat_format import END
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
+from kiara_cli.errors import KiaraError
+
+if TYPE_CHECKING:
+    import gguf
+
+BLOCK = 32  # numbers of a row that q8_0 and q4_0 give one scale
+LACKING = {"gpt2": {"feedforward": "relu2"}}  # what llama.cpp's architectures miss and transformers' have
+WHOLE = ("position_embd.weight",)  # matrices that llama.cpp reads as float32
+SHARP = ("token_embd.weight", "output.weight")  # q8_0 where the others are q4_0
+NORMAL, CONTROL, UNUSED = 1, 3, 5  # kinds of tokens
+
+
+def package() -> Any:
+    """Import `gguf`. Raises KiaraError naming the extra it comes with."""
+    try:
+        import gguf
+    except ImportError:
+        raise KiaraError(
+            "--to gguf needs the package gguf, which is not installed", "pip install 'kiara-slm[export]'"
+        ) from None
+    return gguf
+
+
+@contextmanager
+def writing(
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    path: Path,
+    quant: str = "f32",
+    name: str = "kiara",
+) -> Iterator[Path]:
+    """Write the file beside `path`, hand it out to be looked at, and give it its name at the end.
+
+    Raises KiaraError for options or a tokenizer that cannot be expressed, and if something is at `path`.
+    """
+    gguf = package()
+    check_suffix(path, (".gguf",))
+    if not isinstance(tokenizer, Ranked):
+        raise KiaraError(
+            f"GGUF cannot express tokenizer.kind={tokenizer.kind}, only byte-level BPEs",
+            "train with tokenizer.kind=bpe, or export --to hf",
+        )
+    architecture = choose(config, "GGUF", LACKING)
+    full, filled = as_architecture(config, weights, architecture)
+    linked = names.links(full, shapes(full), names.GGUF[architecture])
+    tensors = names.to_theirs(_interleaved(full, filled) if architecture == "llama" else filled, linked)
+    kinds = {key: _kind(key, tensor, quant) for key, tensor in tensors.items()}
+    with new_file(path) as partial:
+        with closing(gguf.GGUFWriter(partial, architecture)) as writer:
+            _add_model(writer, full, architecture, name, quant)
+            _add_tokenizer(writer, tokenizer, config)
+            for key, tensor in tensors.items():
+                kind = gguf.GGMLQuantizationType[kinds[key].upper()]
+                writer.add_tensor(key, gguf.quantize(tensor.float().numpy(), kind), raw_dtype=kind)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        yield partial
+
+
+def read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """Read a file that `writing` wrote back into Kiara's weights, quantized ones as what they stand for."""
+    gguf = package()
+    architecture = choose(config, "GGUF", LACKING)
+    full, _ = as_architecture(config, {}, architecture)
+    expected = shapes(full)
+    read = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        read[tensor.name] = torch.from_numpy(values.reshape(*reversed(tensor.shape.tolist())).copy())
+    linked = names.links(full, expected, names.GGUF[architecture])
+    weights = names.to_ours(read, linked, expected, str(path))
+    if architecture == "llama":
+        weights = _interleaved(full, weights, back=True)
+    wanted = shapes(config)
+    return {key: tensor for key, tensor in weights.items() if key in wanted}
+
+
+def _kind(name: str, tensor: Tensor, quant: str) -> str:
+    """Return how to store one tensor. Raises KiaraError if its rows do not divide into blocks."""
+    if tensor.dim() < 2 or name in WHOLE:
+        return "f32"
+    if quant in ("q8_0", "q4_0") and tensor.shape[1] % BLOCK:
+        raise KiaraError(
+            f"--quant {quant} stores blocks of {BLOCK} numbers, and {name} has rows of {tensor.shape[1]}",
+            f"use --quant f16, or train with model.emb_dim and model.ffn_dim that are multiples of {BLOCK}",
+        )
+    return "q8_0" if quant == "q4_0" and name in SHARP else quant
+
+
+def _interleaved(config: ModelConfig, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
+    """Reorder the rows of queries and keys: llama.cpp's llama turns channels 2i and 2i + 1 together, Kiara's i and
+    i + C/2."""
+    heads, C = config.n_heads + config.kv_heads, config.head_dim
+    pairs = (C // 2, 2) if back else (2, C // 2)
+
+    def turn(tensor: Tensor) -> Tensor:
+        turned, values = tensor[: heads * C], tensor[heads * C :]
+        rest = tensor.shape[1:]
+        return torch.cat([turned.reshape(heads, *pairs, *rest).transpose(1, 2).reshape(heads * C, *rest), values])
+
+    return {key: turn(tensor) if ".qkv." in key else tensor for key, tensor in weights.items()}
+
+
+def _add_model(writer: gguf.GGUFWriter, config: ModelConfig, architecture: str, name: str, quant: str) -> None:
+    """Say what the model is."""
+    files = package().LlamaFileType
+    kinds = {"f32": files.ALL_F32, "f16": files.MOSTLY_F16, "bf16": files.MOSTLY_BF16}
+    kinds |= {"q8_0": files.MOSTLY_Q8_0, "q4_0": files.MOSTLY_Q4_0}
+    assert config.vocab_size is not None
+    writer.add_name(name)
+    writer.add_file_type(kinds[quant])
+    writer.add_quantization_version(2)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.emb_dim)
+    writer.add_block_count(config.n_layers)
+    writer.add_feed_forward_length(config.hidden_dim)
+    writer.add_head_count(config.n_heads)
+    writer.add_head_count_kv(config.kv_heads)
+    if architecture == "gpt2":
+        writer.add_layer_norm_eps(config.epsilon)
+        return
+    writer.add_layer_norm_rms_eps(config.epsilon)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, config: ModelConfig) -> None:
+    """Say how text becomes ids: no mark is put before a text by itself, as the chat template writes its own."""
+    assert isinstance(tokenizer, Ranked)
+    rows = config.vocab_size or 0
+    marks = marks_within(tokenizer, rows)
+    texts = [f"<|unused_{token}|>" for token in range(rows)]
+    kinds = [UNUSED] * rows
+    for token, text in enumerate(tokenizer.tokens):
+        if text:
+            texts[token], kinds[token] = visible(text), NORMAL
+    for mark, token in marks.items():
+        texts[token], kinds[token] = mark, CONTROL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(spelling(tokenizer.pattern).pre)
+    writer.add_token_list(texts)
+    writer.add_token_types(kinds)
+    writer.add_token_merges([f"{left} {right}" for left, right in merges(tokenizer)])
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)
+    if END_OF_TEXT in marks:
+        writer.add_bos_token_id(marks[END_OF_TEXT])
+        writer.add_eos_token_id(marks[END_OF_TEXT])
+    if END in marks:
+        writer.add_eot_token_id(marks[END])
+    if has_chat(tokenizer, rows):
+        writer.add_chat_template(CHAT_TEMPLATE)

@@ -1,0 +1,101 @@
+"""Small models of each architecture with weights that matter, and a tokenizer that has learned some merges."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from kiara_cli.config.schema import ModelConfig
+from kiara_cli.core.checkpoint.files import weights_of
+from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.tokenizer.bpe import BPETokenizer
+
+TEXT = "The cat sat on the mat. It's a dog's life, we'll see 1234 things!\n\n  über 漢字 aaaaaaa bananas\r\n" * 300
+GPT2: dict[str, Any] = {"positions": "learned", "norm": "layernorm", "feedforward": "gelu", "qk_norm": False}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "qwen3-untied-grouped-wide": {"tied_head": False, "n_kv_heads": 2, "head_width": 32, "rope_theta": 500.0},
+    "llama": {"qk_norm": False, "n_kv_heads": 2, "norm_eps": 1e-5},
+    "llama-biases": {"qk_norm": False, "bias": True, "tied_head": False},
+    "gpt2": {**GPT2, "bias": True},
+    "gpt2-plain": {**GPT2, "tied_head": False},
+    "gpt2-sinusoidal": {**GPT2, "positions": "sinusoidal"},
+    "gpt2-relu2": {**GPT2, "feedforward": "relu2"},
+}
+RANGES = [(32, 127), (0, 32), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x600), (0x900, 0xE00), (0x2000, 0x2070)]
+RANGES += [(0x3000, 0x3100), (0x4E00, 0x9FFF), (0x1F300, 0x1FAFF), (0x10000, 0x110000), (0x80, 0xD800)]
+WORDS = [
+    "'s",
+    "'LL",
+    " the ",
+    "  ",
+    "\n",
+    "\r\n",
+    "\t",
+    "12345",
+    "٣٤٥",
+    "don't",
+    "  \n \n x",
+    "'ſ",
+    "aaaa",
+    "ß",
+    "e\u0301",
+]
+
+Make = Callable[..., tuple[ModelConfig, Transformer, dict[str, torch.Tensor]]]
+
+
+@pytest.fixture(params=OPTIONS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of each set of options in turn: its architecture, and what is special about it."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> BPETokenizer:
+    return BPETokenizer.fit([TEXT], 400)
+
+
+@pytest.fixture(scope="session")
+def make() -> Make:
+    """Return a function that makes a model of 2 layers × 64 whose every weight, biases and norms too, is random.
+
+    It takes the name of a set of options, and more options.
+    """
+
+    def build(kind: str = "qwen3", **options: Any) -> tuple[ModelConfig, Transformer, dict[str, torch.Tensor]]:
+        shape = {"vocab_size": 448, "context_length": 48, "emb_dim": 64, "n_heads": 4, "n_layers": 2}
+        config = ModelConfig(**(shape | OPTIONS[kind] | options))
+        torch.manual_seed(1)
+        model = Transformer(config).eval()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(torch.randn_like(weight) * 0.1)
+        return config, model, {name: weight.clone() for name, weight in weights_of(model).items()}
+
+    return build
+
+
+def unicode_strings(number: int, seed: int = 0) -> list[str]:
+    """Make texts of words, odd spaces and characters from all over Unicode."""
+    draw = random.Random(seed)
+
+    def piece() -> str:
+        kind = draw.random()
+        if kind < 0.35:
+            return draw.choice(WORDS)
+        if kind < 0.6:
+            return "".join(chr(draw.randrange(97, 123)) for _ in range(draw.randrange(1, 9)))
+        code = draw.randrange(*draw.choice(RANGES))
+        return "" if 0xD800 <= code < 0xE000 else chr(code)
+
+    return ["".join(piece() for _ in range(draw.randrange(1, 40))) for _ in range(number)]
+
+
+@pytest.fixture(scope="session")
+def strings() -> list[str]:
+    return unicode_strings(1000)
