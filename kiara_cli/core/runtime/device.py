@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ import torch
 from kiara_cli.config.schema import Device, Dtype, RuntimeConfig
 from kiara_cli.errors import KiaraError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-TRIAL = 512  # rows and columns of the trial product
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TRIAL = 512  # rows and columns of the trial products that choose a precision
+PEAK = 1024  # and of those that measure the peak: large enough to be near it, 21 ms at 100 GFLOP/s
 WORTH_IT = 1.5  # bf16 must beat fp32 by this factor to be chosen on a CPU (a guess: casts cost some of it)
 
 
@@ -27,7 +29,7 @@ class Runtime:
     """Where and how to compute. Weights stay in float32; `dtype` is what matrix products run in."""
 
     device: torch.device
-    dtype: Dtype  # fp32 or bf16
+    dtype: Dtype  # fp32, bf16 or fp16
     threads: int
 
     @property
@@ -58,6 +60,37 @@ def decide(config: RuntimeConfig) -> Runtime:
 def seed_everything(seed: int) -> None:
     """Seed torch's generators: initial weights and dropout. Batches take their order from the seed itself."""
     torch.manual_seed(seed)
+
+
+def matrix_rate(device: torch.device, dtype: Dtype, size: int = PEAK) -> float:
+    """Measure the floating-point operations a second of a product of size × size matrices: the best of five."""
+    a = torch.ones(size, size, dtype=DTYPES[dtype], device=device)
+    best = float("inf")
+    for _ in range(6):  # the first warms up; the minimum ignores it
+        start = time.perf_counter()
+        wait(device, a @ a)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def wait(device: torch.device, result: torch.Tensor) -> None:
+    """Return when `result` has been computed: at once on a CPU."""
+    if device.type != "cpu":
+        result.flatten()[0].item()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes held so far: of this process on a CPU, of the device's memory otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
 
 
 def physical_cores() -> int:
@@ -97,16 +130,4 @@ def _pick_dtype(device: torch.device) -> Dtype:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type != "cpu":
         return "fp32"
-    seconds = {name: _time_product(dtype) for name, dtype in DTYPES.items()}
-    return "bf16" if seconds["fp32"] > WORTH_IT * seconds["bf16"] else "fp32"
-
-
-def _time_product(dtype: torch.dtype) -> float:
-    """Return the best of five times, in seconds, of one product of TRIAL × TRIAL matrices."""
-    a = torch.ones(TRIAL, TRIAL, dtype=dtype)
-    best = float("inf")
-    for _ in range(6):  # the first warms up; the minimum ignores it
-        start = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - start)
-    return best
+    return "bf16" if matrix_rate(device, "bf16", TRIAL) > WORTH_IT * matrix_rate(device, "fp32", TRIAL) else "fp32"
