@@ -55,8 +55,8 @@ def generate(
         "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
         "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
-    settings = settled(given.loaded.config.generate, chosen)
     opened = open_model(given)
+    settings = settled(opened.config.generate, chosen)
     engine = make_engine(opened.model, opened.tokenizer, opened.runtime)
     for index in range(n):
         one = settings if settings.seed is None else dataclasses.replace(settings, seed=settings.seed + index)

@@ -40,7 +40,7 @@ class Objective:
         if self.chunk is None or len(targets) <= self.chunk:
             return self._sums(states, head, targets)
         pulled, nats = states.new_zeros((), dtype=torch.float32), states.new_zeros((), dtype=torch.float32)
-        for part, wanted in zip(states.split(self.chunk), targets.split(self.chunk), strict=True):
+        for part, wanted in zip(torch.split(states, self.chunk), torch.split(targets, self.chunk), strict=True):
             sums = checkpoint(self._sums, part, head, wanted, use_reentrant=False, preserve_rng_state=False)
             pulled, nats = pulled + sums[0], nats + sums[1]
         return pulled, nats

@@ -71,7 +71,7 @@ class Meter:
         rate = (self._tokens - first_tokens) / max(1e-9, self._busy - first_busy)
         flops = rate * self._flops_per_token
         steps, self._steps = max(1, self._steps), 0
-        seconds = {phase: spent.get(phase, 0.0) / steps for phase in TRAINING}
+        seconds: dict[str, float] = {phase: spent.get(phase, 0.0) / steps for phase in TRAINING}
         return Reading(rate, flops, flops / self._peak if self._peak else None, seconds)
 
     def lap(self) -> float:
@@ -83,7 +83,7 @@ class Meter:
     def _stamp(self) -> Any:
         if not self._on_cuda:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 

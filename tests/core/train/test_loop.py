@@ -14,7 +14,7 @@ from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.data.prepare import Prepared
 from kiara_cli.core.eval.metrics import evaluate
-from kiara_cli.core.train import start
+from kiara_cli.core.train import resume, start
 from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Stepped
 from kiara_cli.core.train.loop import train, update
 from kiara_cli.core.train.start import Training
@@ -104,7 +104,7 @@ def test_a_resumed_run_is_the_straight_run_bit_for_bit(
     checkpoint = files.load(path)
     assert checkpoint.progress is not None
     assert checkpoint.progress["step"] == 3
-    resumed = start.resume(parted.config, checkpoint, data, parted.run)
+    resumed = resume.resume(parted.config, checkpoint, data, parted.run)
     _, finished = run(resumed)
 
     assert finished.status == "finished"

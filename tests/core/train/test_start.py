@@ -13,7 +13,7 @@ from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.data.prepare import Prepared
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.train import start
+from kiara_cli.core.train import resume, start
 from kiara_cli.core.train.loop import train
 from kiara_cli.errors import KiaraError
 
@@ -91,7 +91,7 @@ def test_a_run_from_a_checkpoint_starts_with_its_weights(
 
 def test_resuming_takes_up_step_and_config(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
     loaded = load_config()
-    assert to_mapping(start.resumed_config(loaded, stopped)) == stopped.config
+    assert to_mapping(resume.resumed_config(loaded, stopped)) == stopped.config
 
 
 @pytest.mark.parametrize(
@@ -108,19 +108,19 @@ def test_resuming_takes_up_step_and_config(configure: Configure, data: Prepared,
 )
 def test_a_change_that_would_make_it_another_training_is_refused(stopped: Checkpoint, word: str, reason: str) -> None:
     with pytest.raises(KiaraError) as caught:
-        start.resumed_config(load_config(overrides=[word]), stopped)
+        resume.resumed_config(load_config(overrides=[word]), stopped)
     assert reason in str(caught.value)
 
 
 def test_a_refused_change_names_its_source(stopped: Checkpoint) -> None:
     with pytest.raises(KiaraError, match="KIARA__TRAIN__LR: train.lr=0.1"):
-        start.resumed_config(load_config(environ={"KIARA__TRAIN__LR": "0.1"}), stopped)
+        resume.resumed_config(load_config(environ={"KIARA__TRAIN__LR": "0.1"}), stopped)
 
 
 def test_logging_intervals_and_a_larger_number_of_steps_may_change(stopped: Checkpoint) -> None:
     words = ["train.max_steps=9", "train.log_interval=5", "train.keep_last=7", "eval.sample_tokens=0"]
     words += ["logging.level=debug", f"train.lr={Config().train.lr}"]  # the last is as it was
-    config = start.resumed_config(load_config(overrides=words), stopped)
+    config = resume.resumed_config(load_config(overrides=words), stopped)
     assert (config.train.max_steps, config.train.log_interval, config.train.keep_last) == (9, 5, 7)
     assert config.eval.sample_tokens == 0
     assert config.logging.level == "debug"
@@ -131,12 +131,12 @@ def test_logging_intervals_and_a_larger_number_of_steps_may_change(stopped: Chec
 def test_the_default_config_of_the_working_folder_changes_nothing_on_resuming(stopped: Checkpoint) -> None:
     Path("configs").mkdir()
     Path("configs/default.yaml").write_text("model:\n  n_layers: 9\ntrain:\n  lr: 1.0\n")
-    assert to_mapping(start.resumed_config(load_config(), stopped)) == stopped.config
+    assert to_mapping(resume.resumed_config(load_config(), stopped)) == stopped.config
 
 
 def test_a_longer_run_goes_on_to_the_new_end(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
-    config = start.resumed_config(load_config(overrides=["train.max_steps=8"]), stopped)
-    training = start.resume(config, stopped, data, Run.find(ROOT, "stopped"))
+    config = resume.resumed_config(load_config(overrides=["train.max_steps=8"]), stopped)
+    training = resume.resume(config, stopped, data, Run.find(ROOT, "stopped"))
     assert training.progress.step == 2
     list(train(training))
     assert training.progress.step == 8
@@ -150,4 +150,4 @@ def test_weights_alone_cannot_be_resumed(configure: Configure, data: Prepared) -
     list(train(training))
     best = files.load(training.run.best)
     with pytest.raises(KiaraError, match="weights alone and cannot be resumed; .*kiara train --from .*best.pt"):
-        start.resume(training.config, best, data, training.run)
+        resume.resume(training.config, best, data, training.run)
