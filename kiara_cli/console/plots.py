@@ -12,7 +12,7 @@ from rich.text import Text
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # the bits of a braille cell: 4 rows of 2
 MARK = "◆"
-LABEL = 7  # characters of the range at the left
+LABEL = 9  # characters of the range at the left
 
 Points = Sequence[tuple[float, float]]
 
@@ -42,7 +42,7 @@ def curves(line: Points, marks: Points, width: int, height: int, styles: tuple[s
 
     rows = []
     for index in range(height):
-        label = f"{high:.3f}" if index == 0 else f"{low:.3f}" if index == height - 1 else ""
+        label = f"{high:.4g}" if index == 0 else f"{low:.4g}" if index == height - 1 else ""
         text = Text(f"{label:>{LABEL}} ", style="dim", no_wrap=True)
         for column in range(width):
             marked = (index, column) in over

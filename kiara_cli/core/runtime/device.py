@@ -6,6 +6,7 @@ In: the runtime section of a config. Out: a `Runtime` in which every `auto` has 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -21,6 +22,7 @@ from kiara_cli.errors import KiaraError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TRIAL = 512  # rows and columns of the trial products that choose a precision
 PEAK = 1024  # and of those that measure the peak: large enough to be near it, 21 ms at 100 GFLOP/s
+LONG = 0.005  # seconds of a product after which no larger one is tried
 WORTH_IT = 1.5  # bf16 must beat fp32 by this factor to be chosen on a CPU (a guess: casts cost some of it)
 
 
@@ -63,14 +65,26 @@ def seed_everything(seed: int) -> None:
 
 
 def matrix_rate(device: torch.device, dtype: Dtype, size: int = PEAK) -> float:
-    """Measure the floating-point operations a second of a product of size × size matrices: the best of five."""
-    a = torch.ones(size, size, dtype=DTYPES[dtype], device=device)
-    best = float("inf")
-    for _ in range(6):  # the first warms up; the minimum ignores it
-        start = time.perf_counter()
-        wait(device, a @ a)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    """Measure the floating-point operations a second of a product of size × size matrices, once a process.
+
+    Where products are slow, as those of fp16 on a CPU, smaller matrices are taken.
+    """
+    return _measured_rate(device, DTYPES[dtype], size, torch.get_num_threads())
+
+
+@functools.cache
+def _measured_rate(device: torch.device, dtype: torch.dtype, size: int, threads: int) -> float:
+    side, best = min(64, size), 0.0
+    while True:
+        a = torch.ones(side, side, dtype=dtype, device=device)
+        for _ in range(6):  # the first warms up; the maximum ignores it
+            start = time.perf_counter()
+            wait(device, a @ a)
+            seconds = time.perf_counter() - start
+            best = max(best, 2 * side**3 / max(seconds, 1e-9))
+        if side >= size or seconds > LONG:
+            return best
+        side = min(2 * side, size)
 
 
 def wait(device: torch.device, result: torch.Tensor) -> None:

@@ -68,7 +68,7 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
         progress.losses.append(loss)
         last = progress.step == total or should_stop()
 
-        if progress.step % config.log_interval == 0 or last:
+        if progress.step % config.log_interval == 0 or progress.step == total:
             reading = meter.read()
             mean = math.fsum(progress.losses) / len(progress.losses)
             progress.losses.clear()

@@ -17,9 +17,8 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     warmup = min(config.warmup_steps, total // 10)
     if step <= warmup:
         return config.lr * step / warmup
-    done = (step - warmup) / max(1, total - warmup)
-    floor = config.lr * config.min_lr_ratio
-    return floor + (config.lr - floor) * SCHEDULES[config.schedule](done, config)
+    share = SCHEDULES[config.schedule]((step - warmup) / max(1, total - warmup), config)
+    return config.lr * (share + (1 - share) * config.min_lr_ratio)
 
 
 def constant(done: float, config: TrainConfig) -> float:

@@ -184,7 +184,7 @@ def assemble(
     model.to(runtime.device)
     if config.train.recompute:
         recompute_blocks(model)
-    states = torch.compile(model.states, dynamic=False) if config.runtime.compile else model.states
+    states = torch.compile(model.states, dynamic=False) if config.runtime.compile is True else model.states
     average = Average(model, config.train.ema_decay) if config.train.ema_decay else None
     optimizer, batcher = make_optimizer(model, config.train), make_batcher(config, data)
     return Training(config, runtime, data, model, optimizer, batcher, run, lock, progress, states, average)
