@@ -105,7 +105,7 @@ class TrainingView:
     def facts(self) -> Table:
         """Tabulate the numbers of the newest events."""
         rows = Table.grid(padding=(0, 2))
-        rows.add_column(style="dim")
+        rows.add_column(style="dim", no_wrap=True, min_width=6)
         rows.add_column(no_wrap=True, overflow="ellipsis")
         if self.step is not None:
             losses = [f"[{STYLES[0]}]{self.step.loss:.4f}[/]"]
@@ -147,6 +147,8 @@ def fold(lines: list[str], width: int, rows: int) -> list[Text]:
             piece = rest
             while cell_len(piece) > width:
                 piece = set_cell_size(piece, width).rstrip()
+                if rest[len(piece) : len(piece) + 1] != " " and " " in piece.strip():
+                    piece = piece[: piece.rindex(" ")]
             folded.append(Text(piece, no_wrap=True))
             rest = rest[len(piece) :].lstrip()
     return folded

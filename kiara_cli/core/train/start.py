@@ -217,7 +217,7 @@ def decide_auto(planned: Plan) -> tuple[Config, Runtime]:
     compiles, why = decide_compile(config.runtime.compile, runtime.device, planned.training_flops / usual)
     if config.runtime.compile is True and not compiles:
         log.warning("runtime.compile=true cannot be honoured: %s", why)
-    how = f"{runtime.device_name}, {runtime.dtype}, {runtime.threads} threads"
+    how = f"{runtime.device_name}, {runtime.dtype}, {runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
     log.info("On %s, %s: %s.", how, "compiled" if compiles else "not compiled", why)
     decided = dataclasses.replace(
         config.runtime, device=runtime.device_name, dtype=runtime.dtype, threads=runtime.threads, compile=compiles

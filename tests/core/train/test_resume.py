@@ -153,7 +153,8 @@ def test_other_data_is_refused_and_may_be_allowed(configure: Configure, data: Pr
     run = Run.find(ROOT, "stopped")
     with pytest.raises(KiaraError, match="holds other data than .*; restore it, or .*--allow-changed-data"):
         resume.resume(configure(), stopped, other, run)
-    training = resume.resume(configure(), stopped, other, run, allow_changed_data=True)
+    config = start.settle(configure(), data.tokenizer)
+    training = resume.resume(config, stopped, other, run, allow_changed_data=True)
     list(train(training))
     assert training.progress.step == 6
     assert training.run.facts()["data_changed_at_step"] == 2
