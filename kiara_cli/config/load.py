@@ -68,7 +68,7 @@ class Loaded:
                 )
         except KiaraError as error:
             source = self.origins.get(error.key or "")
-            raise _at(source, error.cause, error.remedy) if source else error from None
+            raise mistake_at(source, error.cause, error.remedy) if source else error from None
         except OmegaConfBaseException as error:
             raise KiaraError(first_line(error), "correct the ${...} reference") from None
         return config
@@ -138,7 +138,7 @@ def adopt(loaded: Loaded, stored: Mapping[str, Any], sections: Iterable[str], ch
             continue
         wanted, fixed = loaded.values[key], value_at(kept, key)
         if wanted != fixed:
-            raise _at(
+            raise mistake_at(
                 origin,
                 f"{key}={wanted}: but {checkpoint} was made with {key}={fixed}",
                 "leave it out, or train a new model with it",
@@ -307,7 +307,9 @@ def _coerce(key: str, value: Any) -> Any:
 
 def _check_version(key: str, value: Any, origin: str) -> None:
     if key == "version" and isinstance(value, int) and value > VERSION:
-        raise _at(origin, f"version={value}: this Kiara knows configs up to version {VERSION}", "update kiara-slm")
+        raise mistake_at(
+            origin, f"version={value}: this Kiara knows configs up to version {VERSION}", "update kiara-slm"
+        )
 
 
 def _check_key(key: str, value: Any, origin: str) -> None:
@@ -317,7 +319,7 @@ def _check_key(key: str, value: Any, origin: str) -> None:
     section, _, name = key.partition(".")
     sections = {known.split(".")[0] for known in keys()}
     if section in sections and not name:
-        raise _at(origin, f"{key}={value}: {key} is a section", f"write {key}.KEY=VALUE")
+        raise mistake_at(origin, f"{key}={value}: {key} is a section", f"write {key}.KEY=VALUE")
     if section not in sections:
         cause, names, wrong = f"no section '{section}'", sorted(sections), section
     else:
@@ -325,7 +327,7 @@ def _check_key(key: str, value: Any, origin: str) -> None:
         names = [known.partition(".")[2] for known in keys() if known.startswith(f"{section}.")]
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     remedy = f"did you mean '{close[0]}'?" if close else f"it has: {', '.join(names)}"
-    raise _at(origin, f"{key}={value}: {cause}", remedy)
+    raise mistake_at(origin, f"{key}={value}: {cause}", remedy)
 
 
 def _assign(tree: Any, key: str, value: Any, origin: str) -> Any:
@@ -342,7 +344,7 @@ def _assign(tree: Any, key: str, value: Any, origin: str) -> Any:
     except (OmegaConfBaseException, ValueError, TypeError):
         wanted = " or ".join(_plain_name(kind) for kind in _types(key))
         remedy = f"choose one of: {_choices(key)}" if _choices(key) else f"expected {wanted}"
-        raise _at(origin, f"{key}={value} is not a valid value", remedy) from None
+        raise mistake_at(origin, f"{key}={value} is not a valid value", remedy) from None
 
 
 def _choices(key: str) -> str:
@@ -356,6 +358,6 @@ def _plain_name(kind: Any) -> str:
     return names.get(kind, "a list of texts")
 
 
-def _at(origin: str, cause: str, remedy: str) -> KiaraError:
+def mistake_at(origin: str, cause: str, remedy: str) -> KiaraError:
     """Name the source of a mistake, unless it is what the person has just typed."""
     return KiaraError(cause if origin == "command line" else f"{origin}: {cause}", remedy)

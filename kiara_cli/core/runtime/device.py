@@ -54,7 +54,8 @@ def decide(config: RuntimeConfig) -> Runtime:
     threads = physical_cores() if config.threads == "auto" else int(config.threads)
     torch.set_num_threads(threads)
     device = torch.device(_pick_device(config.device))
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=device.type != "cpu")
+    strictness = ("error" if device.type == "cpu" else "warn") if config.deterministic else "default"
+    torch.set_deterministic_debug_mode(strictness)  # as use_deterministic_algorithms, which loads the compiler too
     dtype = config.dtype if config.dtype != "auto" else _pick_dtype(device)
     return Runtime(device, dtype, threads)
 

@@ -95,14 +95,16 @@ def resumed_config(loaded: Loaded, checkpoint: Checkpoint) -> Config:
         if source == str(config_load.IMPLICIT) or wanted == kept:
             continue
         if key.split(".")[0] not in RESUMABLE and key not in RESUMABLE_KEYS:
-            raise KiaraError(
-                f"{source}: {key}={wanted}: the run to resume has {key}={kept}",
+            raise config_load.mistake_at(
+                source,
+                f"{key}={wanted}: the run to resume has {key}={kept}",
                 "leave it out, or start a new run without --resume",
             )
         if key == "train.max_steps" and wanted < kept:
             done = (checkpoint.progress or {}).get("step", 0)
-            raise KiaraError(
-                f"{source}: train.max_steps={wanted}: the run was planned for {kept} steps and has made {done}",
+            raise config_load.mistake_at(
+                source,
+                f"train.max_steps={wanted}: the run was planned for {kept} steps and has made {done}",
                 "give a larger number, or leave it out",
             )
         changes.append(Layer(source, {key: wanted}))

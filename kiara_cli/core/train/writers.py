@@ -70,6 +70,8 @@ def wandb(config: Config, run: Run, step: int) -> Iterator[Write]:
     import wandb as package
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
+    settings = package.Settings(mode=config.logging.wandb_mode, silent=True, console="off")
+    package.setup(settings=settings)  # before `init`, whose telemetry would look its server up even when offline
     tracked = package.init(
         project=config.logging.wandb_project,
         name=run.name,
@@ -77,8 +79,7 @@ def wandb(config: Config, run: Run, step: int) -> Iterator[Write]:
         resume="allow",
         dir=str(run.folder),
         config=to_mapping(config),
-        mode=config.logging.wandb_mode,
-        settings=package.Settings(silent=True, console="off"),
+        settings=settings,
     )
 
     def write(record: Record) -> None:
