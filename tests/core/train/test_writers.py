@@ -54,6 +54,7 @@ def test_wandb_works_offline_and_looks_no_address_up(
     configure: Configure, data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
+
     def refuse(*arguments: Any, **options: Any) -> Any:
         asked.append(arguments)
         raise OSError("no network here")
