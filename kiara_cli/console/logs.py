@@ -18,13 +18,13 @@ FORM = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 class Screen(logging.Handler):
     """Show records to a person: what is only information as it stands, the rest with its name in front."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console | None) -> None:
         super().__init__()
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
         name = f"[yellow]{record.levelname.lower()}:[/] " if record.levelno > logging.INFO else ""
-        self.console.print(name + escape(self.format(record)), soft_wrap=True)
+        (self.console or stderr()).print(name + escape(self.format(record)), soft_wrap=True)
 
 
 def start_logging(level: str, folder: Path | None = None, console: Console | None = None) -> None:
@@ -38,7 +38,7 @@ def start_logging(level: str, folder: Path | None = None, console: Console | Non
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    screen = Screen(console or stderr())
+    screen = Screen(console)
     screen.setLevel(level.upper())
     logger.addHandler(screen)
     if folder is not None:

@@ -5,7 +5,6 @@ In: the events of the training loop. Out: stderr.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -34,7 +33,7 @@ class TrainingView:
 
     def __init__(self, total_steps: int, run: str, stopping: Callable[[], bool] = lambda: False) -> None:
         self.total, self.run, self.stopping = total_steps, run, stopping
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.console = Console(stderr=True, highlight=False)
         self.losses: list[tuple[float, float]] = []
         self.val_losses: list[tuple[float, float]] = []
         self.step: Stepped | None = None
