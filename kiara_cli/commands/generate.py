@@ -45,6 +45,7 @@ def generate(
 ) -> None:
     """Continue a text: kiara generate --prompt 'Once upon a time'."""
     from kiara_cli.commands.model import open_model
+    from kiara_cli.config.schema import GenerateConfig
     from kiara_cli.console import output
     from kiara_cli.core.generate.text import Completion, generate_text, make_engine
     from kiara_cli.core.tokenizer.chat_format import stop_ids
@@ -56,8 +57,9 @@ def generate(
         "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
         "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
-    settings = settled(given.loaded.config.generate, chosen)
+    settled(GenerateConfig(), chosen)  # a wrong option is said before a checkpoint is looked for
     opened = open_model(given)
+    settings = settled(opened.config.generate, chosen)
     engine = make_engine(opened.model, opened.tokenizer, opened.runtime)
     talks = bool(opened.checkpoint.data.get("conversations"))  # then a text ends where a reply ends, too
     ends = stop_ids(opened.tokenizer) if talks else frozenset()

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from kiara_cli.config.load import Loaded, is_override, load_config
+from kiara_cli.config.schema import LoggingConfig
 from kiara_cli.errors import KiaraError
 
 ConfigFiles = Annotated[
@@ -41,7 +42,7 @@ class Given:
 
 
 def read(words: Iterable[str] | None, config: list[str] | None) -> Given:
-    """Tell paths from overrides and load the config. Raises KiaraError."""
+    """Tell paths from overrides and load the config; how its values go together is checked when it is used."""
     words = list(words or ())
     overrides = [word for word in words if is_override(word)]
     others = [word for word in words if not is_override(word)]
@@ -50,10 +51,10 @@ def read(words: Iterable[str] | None, config: list[str] | None) -> Given:
             f"more than one path or name: {' '.join(others)}",
             "give one; settings are written KEY=VALUE, such as train.max_steps=100",
         )
-    loaded = load_config(config or (), overrides, os.environ)
+    loaded = load_config(config or (), overrides, os.environ, check=False)
     from kiara_cli.console import logs, output
 
     for notice in loaded.notices:
         output.note(notice)
-    logs.start_logging(loaded.config.logging.level)
+    logs.start_logging(loaded.values.get("logging.level", LoggingConfig.level))
     return Given(others[0] if others else None, loaded)

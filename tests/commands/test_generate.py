@@ -119,3 +119,14 @@ def test_a_closed_pipe_ends_quietly_with_the_continuation_so_far(trained: Path) 
     )
     assert ran.stderr == b"0\n"
     assert len(ran.stdout) == 20
+
+
+def test_a_setting_that_contradicts_the_checkpoint_is_said_to_do_so_whatever_else_it_would_break(
+    kiara: Kiara, trained: Path
+) -> None:
+    line = kiara("generate", "-p", "the", "model.emb_dim=66").mistake
+    assert line == (
+        "error: model.emb_dim=66: but checkpoints/best.pt was made with model.emb_dim=32; "
+        "leave it out, or train a new model with it"
+    )
+    assert kiara("generate", "-p", "the", "--max-new-tokens", "2", "model.emb_dim=32").status == 0

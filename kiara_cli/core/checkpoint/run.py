@@ -9,6 +9,8 @@ import contextlib
 import datetime
 import hashlib
 import json
+import logging
+import os
 import platform
 import re
 import subprocess
@@ -23,6 +25,14 @@ from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.errors import KiaraError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("kiara.checkpoint")
+
+STALE = ".*.partial*"  # what a process that was killed while writing left behind
 PACKAGES = ("kiara-slm", "torch", "numpy", "tiktoken", "rustbpe")
 
 
@@ -73,6 +83,13 @@ class Run:
     @property
     def best(self) -> Path:
         return self.folder / "best.pt"
+
+    def lock(self) -> Lock:
+        """Claim the run for this process, and clear away what a killed one left. Raises KiaraError if it is taken."""
+        lock = Lock(self.folder)
+        for stale in self.folder.glob(STALE):
+            stale.unlink(missing_ok=True)
+        return lock
 
     def steps(self) -> list[Path]:
         """List the periodic checkpoints, oldest first."""
@@ -149,6 +166,38 @@ class Run:
         """Replace a text file of the run, atomically."""
         with files.replacing(self.folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
+
+
+class Lock:
+    """A claim on a folder that ends with `release`, or with the process however it ends.
+
+    The operating system keeps it (flock on the folder itself); Windows has no such lock, and gets none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor: int | None = None
+        if fcntl is None:
+            return
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise KiaraError(
+                f"{folder} is being trained by another process", "wait for it, or start a new run without --resume"
+            ) from None
+        except OSError as error:  # a file system without locks
+            self.release()
+            log.warning("%s cannot be locked (%s): do not train it twice at once", folder, error.strerror)
+
+    def release(self) -> None:
+        """Let others have it; a second time changes nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.release()
 
 
 def config_hash(config: Config) -> str:
