@@ -10,33 +10,58 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import rustbpe
 import tiktoken
+from numpy.typing import NDArray
 
-from kiara_cli.core.tokenizer.protocol import SPECIALS
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, SPECIALS
 
 # The split pattern of rustbpe, GPT-4's with possessive quantifiers: what llama.cpp calls "llama-bpe".
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
+# The same without looking ahead, which lets the regex engine run as an automaton (up to 1.7 times as fast, measured),
+# for text in which `mark` has put a NUL wherever `\s+(?!\S)` would have ended before a blank. `encode` is the plain
+# way and `encode_array` this one; a test shows that they agree.
+MARKED = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}\x00]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}\x00]+[\r\n]*"
+    r"|\s*[\r\n]|\s+|\x00"
+)
 PIECE = 200_000  # characters; runs of some 400,000 spaces make both libraries panic
+FIT_PIECE, FIT_BUFFER = 50_000, 64  # characters of a piece and pieces that rustbpe takes at once: bounds its memory
 BYTES_PER_MERGE = 64  # of text, at least, for each merge learned (a guess): less would memorize, not compress
-_BREAK = re.compile(r"\n(?=\S)")
+
+_RARE_BLANKS = "\t\x0b\x0c\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # \s, less space and newlines
+_RARE = re.compile(f"[{_RARE_BLANKS}]")
+_LAST_SPACE = re.compile(f"  (?=[^ {_RARE_BLANKS}\r\n])")
+_LAST_BLANK = re.compile(f"(?<=[ {_RARE_BLANKS}])(?=[ {_RARE_BLANKS}][^ {_RARE_BLANKS}\r\n])")
 
 
 class BPETokenizer:
-    """256 bytes, then merges in the order they were learned, then the special tokens."""
+    """256 bytes, then merges in the order they were learned, then the special tokens.
 
-    kind = "bpe"
+    A pretrained vocabulary may have ids that stand for no bytes (b""), one of them its own end of text.
+    """
 
-    def __init__(self, tokens: list[bytes], pattern: str = PATTERN) -> None:
+    def __init__(
+        self, tokens: list[bytes], pattern: str = PATTERN, kind: str = "bpe", end_of_text: int | None = None
+    ) -> None:
+        self.kind = kind
         self.tokens = tokens
         self.pattern = pattern
-        ranks = {token: rank for rank, token in enumerate(tokens)}
-        if len(ranks) != len(tokens) or not all(bytes([byte]) in ranks for byte in range(256)):
+        ranks = {token: rank for rank, token in enumerate(tokens) if token}
+        if len(ranks) != len(tokens) - tokens.count(b"") or not all(bytes([byte]) in ranks for byte in range(256)):
             raise ValueError("a BPE vocabulary holds each of the 256 bytes, and no token twice")
-        self._encoding = tiktoken.Encoding("kiara", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        if end_of_text is not None and tokens[end_of_text]:
+            raise ValueError("the end of text is no text")
+        self._end_of_text = end_of_text
+        self._ranks = ranks
+        self._encoding = tiktoken.Encoding(kind, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        self._marked = self._encoding
+        if pattern == PATTERN:
+            self._marked = tiktoken.Encoding(kind, pat_str=MARKED, mergeable_ranks=ranks, special_tokens={})
 
     @classmethod
     def fit(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
@@ -49,12 +74,12 @@ class BPETokenizer:
         def pieces() -> Iterator[str]:
             nonlocal read
             for text in texts:
-                for piece in split(text):
+                for piece in split(text, FIT_PIECE):
                     read += len(piece)
-                    yield piece
+                    yield mark(piece.replace("\0", " "))
 
         trainer = rustbpe.Tokenizer()
-        trainer.train_from_iterator(pieces(), vocab_size - len(SPECIALS), pattern=PATTERN)
+        trainer.train_from_iterator(pieces(), vocab_size - len(SPECIALS), buffer_size=FIT_BUFFER, pattern=MARKED)
         ranked = sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])
         earned = 256 + read // BYTES_PER_MERGE
         # Two pairs can spell the same bytes (ab+c, a+bc); tiktoken knows tokens by their bytes, the first one wins.
@@ -63,15 +88,19 @@ class BPETokenizer:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> BPETokenizer:
         """Rebuild from what `state` returned. Raises ValueError if it is not that."""
-        return cls([base64.b64decode(token) for token in state["tokens"]], state["pattern"])
+        tokens = [base64.b64decode(token) for token in state["tokens"]]
+        return cls(tokens, state["pattern"], state["kind"], state.get("end_of_text"))
 
     @property
     def size(self) -> int:
-        return len(self.tokens) + len(SPECIALS)
+        return len(self.tokens) + len(SPECIALS) - (self._end_of_text is not None)
 
     @property
     def specials(self) -> dict[str, int]:
-        return {name: len(self.tokens) + index for index, name in enumerate(SPECIALS)}
+        if self._end_of_text is None:
+            return {name: len(self.tokens) + index for index, name in enumerate(SPECIALS)}
+        others = {name: len(self.tokens) + index for index, name in enumerate(SPECIALS[1:])}
+        return {END_OF_TEXT: self._end_of_text, **others}
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
@@ -79,12 +108,34 @@ class BPETokenizer:
             ids += self._encoding.encode_ordinary(piece)
         return ids
 
+    def encode_array(self, text: str) -> NDArray[np.uint32]:
+        try:
+            parts = [self._encode_piece(piece) for piece in split(text)]
+        except UnicodeEncodeError:  # a lone surrogate, which is no character; `encode` reads it as U+FFFD
+            return np.array(self.encode(text), dtype=np.uint32)
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint32)
+
+    def encode_byte(self, byte: int) -> int:
+        return self._ranks[bytes([byte])]
+
     def token_bytes(self, token: int) -> bytes:
         return self.tokens[token] if token < len(self.tokens) else b""
 
     def state(self) -> dict[str, Any]:
         tokens = [base64.b64encode(token).decode() for token in self.tokens]
-        return {"kind": self.kind, "pattern": self.pattern, "tokens": tokens}
+        known: dict[str, Any] = {"kind": self.kind, "pattern": self.pattern, "tokens": tokens}
+        return known if self._end_of_text is None else {**known, "end_of_text": self._end_of_text}
+
+    def _encode_piece(self, piece: str) -> NDArray[np.uint32]:
+        if self._marked is self._encoding or "\0" in piece:
+            return self._encoding.encode_to_numpy(piece, disallowed_special=())
+        ids = self._marked.encode_to_numpy(mark(piece), disallowed_special=())
+        return ids[ids != self._ranks[b"\0"]]
+
+
+def mark(text: str) -> str:
+    """Put a NUL before the last blank of each run of blanks that something visible follows."""
+    return _LAST_BLANK.sub("\0", text) if _RARE.search(text) else _LAST_SPACE.sub(" \0 ", text)
 
 
 def split(text: str, limit: int = PIECE) -> Iterator[str]:
@@ -95,9 +146,17 @@ def split(text: str, limit: int = PIECE) -> Iterator[str]:
     """
     start = 0
     while len(text) - start > limit:
-        ends = [match.end() for match in _BREAK.finditer(text, start, start + limit)]
-        end = ends[-1] if ends else start + limit
+        end = last_break(text, start, start + limit)
         yield text[start:end]
         start = end
     if start < len(text):
         yield text[start:]
+
+
+def last_break(text: str, start: int, end: int) -> int:
+    """Return the last place from `start` + 1 to `end` where text may be cut without changing ids, or `end`."""
+    at = end
+    while (at := text.rfind("\n", start, at)) >= 0:
+        if at + 1 < len(text) and not text[at + 1].isspace() and text[at + 1] != "/":  # o200k joins newlines and /
+            return at + 1
+    return end
