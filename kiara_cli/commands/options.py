@@ -36,16 +36,16 @@ RUNS_ROOT = Path("checkpoints")
 class Given:
     """What stood on the command line: at most one path or name, and the config it and its layers make."""
 
-    word: str | None
+    word: str | None  # where several are welcome, one a line
     loaded: Loaded
 
 
-def read(words: Iterable[str] | None, config: list[str] | None) -> Given:
-    """Tell paths from overrides and load the config. Raises KiaraError."""
+def read(words: Iterable[str] | None, config: list[str] | None, several: bool = False) -> Given:
+    """Tell paths from overrides and load the config; `several` paths are welcome or not. Raises KiaraError."""
     words = list(words or ())
     overrides = [word for word in words if is_override(word)]
     others = [word for word in words if not is_override(word)]
-    if len(others) > 1:
+    if len(others) > 1 and not several:
         raise KiaraError(
             f"more than one path or name: {' '.join(others)}",
             "give one; settings are written KEY=VALUE, such as train.max_steps=100",
@@ -56,4 +56,4 @@ def read(words: Iterable[str] | None, config: list[str] | None) -> Given:
     for notice in loaded.notices:
         output.note(notice)
     logs.start_logging(loaded.config.logging.level)
-    return Given(others[0] if others else None, loaded)
+    return Given("\n".join(others) if others else None, loaded)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,13 +16,18 @@ from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Given, Jso
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
+    from kiara_cli.config.schema import Config
+    from kiara_cli.core.data.folders import Prepared
     from kiara_cli.core.tokenizer.protocol import Tokenizer
 
 
 def tokenize(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH] [KEY=VALUE]...", help="A text file, a folder or a glob, and settings."),
+        typer.Argument(
+            metavar="[PATH]... [KEY=VALUE]...",
+            help="Text files, folders, globs, addresses, a corpus by name, or - for stdin; and settings.",
+        ),
     ] = None,
     config: ConfigFiles = None,
     tokenizer: Annotated[
@@ -29,33 +36,70 @@ def tokenize(
     ] = None,
     encode: Annotated[str | None, typer.Option(metavar="TEXT|-", help="Print the ids of a text.")] = None,
     decode: Annotated[str | None, typer.Option(metavar="IDS|-", help="Print the text of ids.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Do only this share of the work, as one of N processes.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Put the shares together.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out and count what cannot be read, instead of stopping.")
+    ] = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Turn text into token files: kiara tokenize FILE."""
     from kiara_cli.console import output
 
-    given = read(words, config)
+    given = read(words, config, several=True)
     if encode is not None or decode is not None:
-        return convert(open_tokenizer(tokenizer), encode, decode)
-    made = prepare_folder(given, open_tokenizer(tokenizer) if tokenizer else None)
-    if json_:
-        output.record(made)
-    else:
-        output.facts("", [(key.replace("_", " "), str(value)) for key, value in made.items()], to_stdout=True)
-        output.hint(f"Train on it:  kiara train {given.word or given.loaded.config.data.source}")
+        return convert(open_tokenizer(tokenizer, given), encode, decode)
+    if shard is not None or merge:
+        return share(with_source(given), shard, merge, open_shared(tokenizer, given), skip_bad, json_)
+    chosen, began = open_tokenizer(tokenizer, given) if tokenizer else None, time.perf_counter()
+    with stdin_as_file(given) as given:
+        from kiara_cli.console.preparing import prepare_showing
+
+        prepared = prepare_showing(with_source(given), DATA_ROOT, chosen, skip_bad=skip_bad)
+    show(prepared, began, json_)
+    if not json_:
+        source = given.word or given.loaded.config.data.source
+        again = source if prepared.meta.source != STDIN and "\n" not in source else prepared.folder
+        output.hint(f"Train on it:  kiara train {again}")
 
 
-def prepare_folder(given: Given, tokenizer: Tokenizer | None) -> dict[str, object]:
-    """Make the data folder and return what `--json` shows."""
-    from kiara_cli.console.preparing import prepare_showing
+STDIN = "stdin"
 
-    config, start = given.loaded.config, time.perf_counter()
-    if given.word is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=given.word))
-    prepared = prepare_showing(config, DATA_ROOT, tokenizer)
+
+def with_source(given: Given) -> Config:
+    """Put the paths from the command line into the config."""
+    config = given.loaded.config
+    if given.word is None:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=given.word))
+
+
+@contextmanager
+def stdin_as_file(given: Given) -> Iterator[Given]:
+    """Where - stands for stdin, keep what comes in in a file for as long as it is needed."""
+    import shutil
+    import tempfile
+
+    if given.word != "-":
+        yield given
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"{STDIN}.txt")
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield dataclasses.replace(given, word=str(path))
+
+
+def show(prepared: Prepared, began: float, json_: bool) -> None:
+    """Print what was made."""
+    from kiara_cli.console import output
+    from kiara_cli.core.tokenizer.report import longest_tokens
+
     meta = prepared.meta
-    return {
+    made: dict[str, object] = {
         "folder": str(prepared.folder),
         "documents": meta.documents,
         "bytes": meta.train_bytes + meta.val_bytes,
@@ -63,25 +107,86 @@ def prepare_folder(given: Given, tokenizer: Tokenizer | None) -> dict[str, objec
         "val_tokens": meta.val_tokens,
         "vocab_size": meta.vocab_size,
         "bytes_per_token": round(meta.bytes_per_token, 4),
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(time.perf_counter() - began, 3),
+        "unused_tokens": meta.unused_tokens,
+        "longest_tokens": longest_tokens(prepared.tokenizer),
+        "skipped": meta.skipped,
     }
+    if json_:
+        return output.record(made)
+    made["longest_tokens"] = " ".join(map(repr, longest_tokens(prepared.tokenizer)))
+    output.facts("", [(key.replace("_", " "), str(value)) for key, value in made.items()], to_stdout=True)
 
 
-def open_tokenizer(word: str | None) -> Tokenizer:
-    """Open a tokenizer.json, or take a checkpoint's."""
+def share(config: Config, shard: str | None, merge: bool, tokenizer: Tokenizer, skip_bad: bool, json_: bool) -> None:
+    """Do one share of the work, or put all of them together."""
+    from kiara_cli.console import output
+    from kiara_cli.console.preparing import means_of, showing
+    from kiara_cli.core.data.prepare import merge_shares, prepare_share
+    from kiara_cli.core.data.units import Share
+
+    began, means = time.perf_counter(), means_of(config, skip_bad)
+    if shard is not None and merge:
+        raise KiaraError("--shard does a share and --merge puts all together", "run one after the other")
+    if shard is None:
+        with showing() as report:
+            prepared = merge_shares(config.data, DATA_ROOT, tokenizer, report, means)
+        return show(prepared, began, json_)
+    mine = Share.parse(shard)
+    with showing() as report:
+        place, units, whole = prepare_share(config.data, DATA_ROOT, tokenizer, mine, report, means)
+    seconds = round(time.perf_counter() - began, 3)
+    made = {"shard": shard, "parts": place, "units": units, "of_units": whole, "seconds": seconds}
+    if json_:
+        return output.record(made)
+    output.facts("", [(key.replace("_", " "), str(value)) for key, value in made.items()], to_stdout=True)
+
+
+def open_shared(word: str | None, given: Given) -> Tokenizer:
+    """Open the tokenizer that all shares use. Raises KiaraError if none is named."""
+    from kiara_cli.core.tokenizer.pretrained import NAMES
+
+    if word is None and given.loaded.config.tokenizer.kind not in NAMES:
+        raise KiaraError(
+            "--shard and --merge need a tokenizer that all processes share",
+            "make one first with kiara tokenize on a part of the text, and give its file: --tokenizer tokenizer.json",
+        )
+    return open_tokenizer(word, given)
+
+
+def open_tokenizer(word: str | None, given: Given) -> Tokenizer:
+    """Open a tokenizer.json, a data folder's, tiktoken's of that name, or a checkpoint's.
+
+    Without a word: the encoding that tokenizer.kind names, else the newest checkpoint's, else the newest folder's.
+    """
     from kiara_cli.core.checkpoint.find import open_checkpoint
-    from kiara_cli.core.tokenizer import files
+    from kiara_cli.core.tokenizer import files, pretrained
 
+    name = word or given.loaded.config.tokenizer.kind
+    if name in pretrained.NAMES:
+        return pretrained.load(name)
+    if word is not None and Path(word, "tokenizer.json").is_file():
+        return files.load(Path(word, "tokenizer.json"))
     if word is not None and word.endswith(".json"):
         return files.load(Path(word))
-    return open_checkpoint(word)[0].make_tokenizer()
+    try:
+        return open_checkpoint(word)[0].make_tokenizer()
+    except KiaraError:
+        made = sorted(DATA_ROOT.glob("*/meta.json"), key=lambda path: path.stat().st_mtime)
+        if word is not None or not made:
+            raise
+        return files.load(made[-1].with_name("tokenizer.json"))
 
 
 def convert(tokenizer: Tokenizer, encode: str | None, decode: str | None) -> None:
     """Print the ids of a text on one line, or the text of ids, byte for byte."""
+    import os
+
+    from kiara_cli.core.tokenizer.protocol import encode_bytes
+
     if encode is not None:
-        text = sys.stdin.buffer.read().decode("utf-8", errors="replace") if encode == "-" else encode
-        sys.stdout.write(" ".join(map(str, tokenizer.encode(text))) + "\n")
+        raw = sys.stdin.buffer.read() if encode == "-" else os.fsencode(encode)
+        sys.stdout.write(" ".join(map(str, encode_bytes(tokenizer, raw))) + "\n")
         return
     words = (sys.stdin.read() if decode == "-" else decode or "").split()
     try:

@@ -78,12 +78,13 @@ def show_plan(given: Given, name: str | None, json_: bool) -> None:
 
     from kiara_cli.console import output
     from kiara_cli.console.plan import plan_record, plan_rows
+    from kiara_cli.console.preparing import means_of
     from kiara_cli.core.data.prepare import prepare
     from kiara_cli.core.train.start import plan
 
     config = with_source(given)
     with tempfile.TemporaryDirectory() as folder:
-        planned = plan(config, prepare(config.data, config.tokenizer, Path(folder)))
+        planned = plan(config, prepare(config.data, config.tokenizer, Path(folder), means=means_of(config)))
         if json_:
             output.record(plan_record(planned))
         else:
@@ -97,6 +98,7 @@ def started(given: Given, name: str | None, from_: str | None) -> Training:
     from kiara_cli.console.plan import plan_rows
     from kiara_cli.console.preparing import prepare_showing
     from kiara_cli.core.checkpoint.find import open_checkpoint
+    from kiara_cli.core.checkpoint.run import Run
     from kiara_cli.core.train import start
 
     config, weights = with_source(given), None
@@ -107,7 +109,8 @@ def started(given: Given, name: str | None, from_: str | None) -> Training:
         loaded = dataclasses.replace(given.loaded, config=config)
         config = adopt(loaded, weights.config, ("tokenizer", "model"), str(weights.path))
     tokenizer = weights.make_tokenizer() if weights else None
-    data = prepare_showing(config, DATA_ROOT, tokenizer)
+    Run.check_name(RUNS_ROOT, name)
+    data = prepare_showing(config, DATA_ROOT, tokenizer, check=lambda data: start.plan(config, data))
     planned = start.plan(config, data)
     output.facts("The plan", plan_rows(planned, RUNS_ROOT, name))
     return start.begin(config, data, RUNS_ROOT, weights, name)

@@ -39,14 +39,21 @@ class Run:
 
         Raises KiaraError for a name that would be another place than one folder in `root`.
         """
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise KiaraError(f"--name {name!r} cannot name a run", "use letters, digits, _ - and .")
+        cls.check_name(root, name)
         root.mkdir(parents=True, exist_ok=True)
         for folder in _names(root, name):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return cls(root, folder)
         raise AssertionError("there is always a next number")
+
+    @classmethod
+    def check_name(cls, root: Path, name: str | None) -> None:
+        """Raise KiaraError, before any work is done, if a run of this name could not be made under `root`."""
+        if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+            raise KiaraError(f"--name {name!r} cannot name a run", "use letters, digits, _ - and .")
+        if root.exists() and not root.is_dir():
+            raise KiaraError(f"{root} is a file, not the folder of runs", "move it away")
 
     @classmethod
     def find(cls, root: Path, name: str | None) -> Run:

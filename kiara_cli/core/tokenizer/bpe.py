@@ -130,7 +130,8 @@ class BPETokenizer:
         if self._marked is self._encoding or "\0" in piece:
             return self._encoding.encode_to_numpy(piece, disallowed_special=())
         ids = self._marked.encode_to_numpy(mark(piece), disallowed_special=())
-        return ids[ids != self._ranks[b"\0"]]
+        kept: NDArray[np.uint32] = ids[ids != self._ranks[b"\0"]]
+        return kept
 
 
 def mark(text: str) -> str:

@@ -71,7 +71,8 @@ class CharTokenizer:
 
     def encode_array(self, text: str) -> NDArray[np.uint32]:
         codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4")
-        return self._table[np.minimum(codes, len(self._table) - 1)]
+        ids: NDArray[np.uint32] = self._table[np.minimum(codes, len(self._table) - 1)]
+        return ids
 
     def encode_byte(self, byte: int) -> int:
         return self.unknown

@@ -74,6 +74,7 @@ def train(training: Training, should_stop: Callable[[], bool] = lambda: False) -
             break
 
     progress.seconds += meter.lap()
+    training.ahead.close()
     training.run.set_status(status, step=progress.step, val_loss=progress.best_val_loss, tokens=progress.tokens)
     best, last_path = (path if path.is_file() else None for path in (training.run.best, training.run.last))
     yield Finished(
@@ -92,7 +93,7 @@ def update(training: Training, lr: float) -> tuple[torch.Tensor, float]:
         group["lr"] = lr
     losses = []
     for micro in range(config.accumulation):
-        inputs, targets = training.batcher.batch(training.progress.step * config.accumulation + micro)
+        inputs, targets = training.ahead.batch(training.progress.step * config.accumulation + micro)
         with training.runtime.precision():
             loss = batch_loss(training.model, inputs.to(device), targets.to(device), training.separator)
             loss = loss / config.accumulation

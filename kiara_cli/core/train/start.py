@@ -21,9 +21,10 @@ from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Run
+from kiara_cli.core.data.ahead import Ahead
 from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.conversations import ConversationBatcher
-from kiara_cli.core.data.prepare import Prepared
+from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime, decide, seed_everything
@@ -70,6 +71,9 @@ class Training:
     batcher: Batcher | ConversationBatcher
     run: Run
     progress: Progress
+
+    def __post_init__(self) -> None:
+        self.ahead = Ahead(self.batcher)  # the same batches, made while the model works
 
     @property
     def separator(self) -> int | None:
@@ -220,7 +224,7 @@ def make_batcher(config: Config, data: Prepared) -> Batcher | ConversationBatche
         size, seed, loss_on = config.train.batch_size, config.runtime.seed, config.train.loss_on
         return ConversationBatcher(data.train, specials, context, size, seed, loss_on)
     stride = config.data.stride or context
-    return Batcher(data.train, context, config.train.batch_size, stride, config.runtime.seed)
+    return Batcher(data.train, context, config.train.batch_size, stride, config.runtime.seed, config.data.sampling)
 
 
 def total_steps(config: Config, batcher: Batcher | ConversationBatcher) -> int:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kiara_cli.core.data.documents import decode_text, find_files, read_documents
+from kiara_cli.core.data.documents import decode_text
+from kiara_cli.core.data.readers import read_documents
 from kiara_cli.errors import KiaraError
 
 TEXT = "Grüße, 你好 — ça va?\nSecond line.\n"

@@ -14,7 +14,8 @@ import pytest
 from kiara_cli.config.schema import DataConfig, ModelConfig, TokenizerConfig
 from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.documents import Document
-from kiara_cli.core.data.prepare import Progress, dataset_name, open_folder, prepare, reopen, split
+from kiara_cli.core.data.folders import dataset_name, open_folder
+from kiara_cli.core.data.prepare import Progress, prepare, reopen
 from kiara_cli.core.data.tales.corpus import conversations
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.char import CharTokenizer

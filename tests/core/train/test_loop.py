@@ -12,7 +12,7 @@ import torch
 
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
-from kiara_cli.core.data.prepare import Prepared
+from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.train import start
 from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Stepped
