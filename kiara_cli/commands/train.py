@@ -109,7 +109,7 @@ def started(given: Given, name: str | None, from_: str | None) -> Training:
         loaded = dataclasses.replace(given.loaded, config=config)
         config = adopt(loaded, weights.config, ("tokenizer", "model"), str(weights.path))
     tokenizer = weights.make_tokenizer() if weights else None
-    Run.check_name(RUNS_ROOT, name)
+    Run.check(RUNS_ROOT, name)
     data = prepare_showing(config, DATA_ROOT, tokenizer, check=lambda data: start.plan(config, data))
     planned = start.plan(config, data)
     output.facts("The plan", plan_rows(planned, RUNS_ROOT, name))

@@ -50,7 +50,7 @@ def prepare_showing(
             with suppress(OSError):  # others are in it
                 root.rmdir()
         raise
-    if not prepared.made:
+    if not prepared.made and recorded is None:
         note(f"Using {prepared.folder}, made before of the same data.")
     asked, got = config.tokenizer.vocab_size, prepared.tokenizer.size
     if prepared.made and prepared.tokenizer.kind == "bpe" and tokenizer is None and got < asked:

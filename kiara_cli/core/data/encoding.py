@@ -125,4 +125,5 @@ def in_order(work: Callable[[Given], Made], given: Iterable[Given], threads: int
 
 def _bytes_of(ids: NDArray[Any], tokenizer: Tokenizer) -> int:
     tokens, counts = np.unique(ids, return_counts=True)
-    return sum(len(tokenizer.token_bytes(token)) * count for token, count in zip(tokens.tolist(), counts.tolist()))
+    lengths = np.array([len(tokenizer.token_bytes(token)) for token in tokens.tolist()], dtype=np.int64)
+    return int(lengths @ counts)

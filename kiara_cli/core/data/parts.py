@@ -144,10 +144,11 @@ def _write_unit(
     """Take a unit's batches up to its end and write its ids, then its record."""
     names = [f"{number:05}.{side}" for side in SIDES]
     paths = [place.scratch / f"{name}.{os.getpid()}" for name in names]
-    counts = [Counts(), Counts()]
+    counts, left_out = [Counts(), Counts()], 0
     with paths[0].open("wb") as train, paths[1].open("wb") as val:
         for encoded, skipped in results:
             if encoded is None:
+                left_out = skipped
                 break
             for side, file in enumerate((train, val)):
                 file.write(encoded.ids[side].tobytes())
@@ -155,7 +156,7 @@ def _write_unit(
             report(counts[0].bytes + counts[1].bytes)
     for path, name in zip(paths, names, strict=True):
         place.put(path, name)
-    record = Record(digests, counts[0], counts[1], skipped)
+    record = Record(digests, counts[0], counts[1], left_out)
     written = place.scratch / f"{number:05}.json.{os.getpid()}"
     written.write_text(json.dumps(asdict(record)), encoding="utf-8")
     place.put(written, f"{number:05}.json")

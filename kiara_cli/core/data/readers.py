@@ -281,7 +281,7 @@ def _opened(input: Input) -> Iterator[BinaryIO]:
     """Open an input, unpacked. Raises KiaraError, also for damage found while reading."""
     with _reported(input), open_bytes(input.address) as raw:
         if input.packing == ".gz":
-            yield gzip.open(raw)  # type: ignore[misc]
+            yield gzip.GzipFile(fileobj=raw)  # type: ignore[misc]
         elif input.packing == ".zst":
             yield io.BufferedReader(_Unzst(raw, input.address), CHUNK)
         else:
