@@ -159,7 +159,6 @@ def open_tokenizer(word: str | None, given: Given) -> Tokenizer:
 
     Without a word: the encoding that tokenizer.kind names, else the newest checkpoint's, else the newest folder's.
     """
-    from kiara_cli.core.checkpoint.find import open_checkpoint
     from kiara_cli.core.tokenizer import files, pretrained
 
     name = word or given.loaded.config.tokenizer.kind
@@ -169,6 +168,8 @@ def open_tokenizer(word: str | None, given: Given) -> Tokenizer:
         return files.load(Path(word, "tokenizer.json"))
     if word is not None and word.endswith(".json"):
         return files.load(Path(word))
+    from kiara_cli.core.checkpoint.find import open_checkpoint  # and with it torch
+
     try:
         return open_checkpoint(word)[0].make_tokenizer()
     except KiaraError:

@@ -7,7 +7,7 @@ In: a name. Out: inputs to read: files that are on this machine or are downloade
 | tales | stories and talk about them, written here | this package | Kiara's | data.corpus_bytes | – |
 | python | the standard library's source | this machine's Python | PSF | about 30 MB | – |
 | tinyshakespeare | some of Shakespeare's plays | karpathy/char-rnn | public domain | 1,115,394 | known |
-| tinystories | children's stories (Eldan and Li) | roneneldan/TinyStories | CDLA-Sharing | about 1 GB | at first sight |
+| tinystories | children's stories, generated | roneneldan/TinyStories | CDLA-Sharing | about 1 GB | at first sight |
 | fineweb-edu-sample | educational web pages | HuggingFaceFW/fineweb-edu | ODC-By 1.0 | about 2 GB | at first sight |
 
 Where the hash is not known to us, that of the first download is written down beside the file and holds from then

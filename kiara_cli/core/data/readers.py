@@ -6,6 +6,7 @@ Out: documents in the order in which they stand there.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import hashlib
@@ -14,6 +15,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -164,23 +166,33 @@ def _read_jsonl(part: Slice, reading: Reading) -> Iterator[Document]:
 def _lines(part: Slice) -> Iterator[tuple[int, str]]:
     """Yield the lines that begin in a slice, numbered from the beginning of the input."""
     with _opened(part.input) as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            file.seek(0)
-            if part.index == 0:  # cut into characters by nobody else
-                yield from enumerate(io.TextIOWrapper(file, encoding="utf-16", errors="replace"), 1)
-            return
         start, end = part.range
-        at, number = 0, 1
-        file.seek(0)
-        if part.of > 1 and start:
-            number += _newlines(file, start - 1)
+        head = file.readline() if start == 0 else file.read(2)
+        if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            if start == 0:  # it cannot be cut between bytes: the first slice takes all of it
+                yield from enumerate(_split_lines(decode_chunks(chain([head], _chunks(file)), "utf-16")), 1)
+            return
+        at, number = len(head), 1
+        if start:
+            file.seek(0)
+            number += _newlines(file, start - 1) + 1
             file.seek(start - 1)
-            skipped = file.readline()
-            at, number = start - 1 + len(skipped), number + 1
-        while (part.of == 1 or at < end) and (raw := file.readline()):
-            at += len(raw)
-            yield number, raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
+            at = start - 1 + len(file.readline())  # the end of a line that began before
+            head = file.readline() if at < end else b""
+            at += len(head)
+        while head:
+            yield number, head.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="replace")
             number += 1
+            head = file.readline() if part.of == 1 or at < end else b""
+            at += len(head)
+
+
+def _split_lines(texts: Iterable[str]) -> Iterator[str]:
+    held = ""
+    for text in texts:
+        *lines, held = (held + text).split("\n")
+        yield from lines
+    yield held
 
 
 def _newlines(file: BinaryIO, end: int) -> int:
