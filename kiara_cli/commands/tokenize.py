@@ -55,18 +55,16 @@ def tokenize(
     if shard is not None or merge:
         return share(with_source(given), shard, merge, open_shared(tokenizer, given), skip_bad, json_)
     chosen, began = open_tokenizer(tokenizer, given) if tokenizer else None, time.perf_counter()
-    with stdin_as_file(given) as given:
-        from kiara_cli.console.preparing import prepare_showing
+    from kiara_cli.console.preparing import means_of, prepare_showing
 
-        prepared = prepare_showing(with_source(given), DATA_ROOT, chosen, skip_bad=skip_bad)
+    settings = with_source(given)
+    with stdin_as_file(settings.data.source) as piped:
+        means = dataclasses.replace(means_of(settings, skip_bad), stdin=piped)
+        prepared = prepare_showing(settings, DATA_ROOT, chosen, means=means)
     show(prepared, began, json_)
     if not json_:
-        source = given.word or given.loaded.config.data.source
-        again = source if prepared.meta.source != STDIN and "\n" not in source else prepared.folder
-        output.hint(f"Train on it:  kiara train {again}")
-
-
-STDIN = "stdin"
+        source = settings.data.source
+        output.hint(f"Train on it:  kiara train {prepared.folder if source == '-' or chr(10) in source else source}")
 
 
 def with_source(given: Given) -> Config:
@@ -78,19 +76,21 @@ def with_source(given: Given) -> Config:
 
 
 @contextmanager
-def stdin_as_file(given: Given) -> Iterator[Given]:
+def stdin_as_file(source: str) -> Iterator[Path | None]:
     """Where - stands for stdin, keep what comes in in a file for as long as it is needed."""
     import shutil
     import tempfile
 
-    if given.word != "-":
-        yield given
+    if source != "-":
+        yield None
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"{STDIN}.txt")
+        path = Path(folder, "stdin.txt")
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
-        yield dataclasses.replace(given, word=str(path))
+        if not path.stat().st_size:
+            raise KiaraError("stdin is empty", "pipe a text in, or give a path")
+        yield path
 
 
 def show(prepared: Prepared, began: float, json_: bool) -> None:

@@ -28,14 +28,14 @@ def prepare_showing(
     root: Path,
     tokenizer: Tokenizer | None = None,
     recorded: Mapping[str, Any] | None = None,
-    skip_bad: bool = False,
+    means: Means | None = None,
     check: Callable[[Prepared], object] = lambda prepared: None,
 ) -> Prepared:
     """Prepare data, or with `recorded` find a checkpoint's, with a progress bar; say what came of it.
 
     What `check` raises KiaraError for is not kept if it was made just now.
     """
-    means = means_of(config, skip_bad)
+    means = means or means_of(config)
     with showing() as report:
         if recorded is not None:
             assert tokenizer is not None

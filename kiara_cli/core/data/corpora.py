@@ -23,7 +23,7 @@ from pathlib import Path
 
 from kiara_cli.config.schema import DataConfig
 from kiara_cli.core.data.download import Remote, Report, cached, download
-from kiara_cli.core.data.inputs import Input, as_input, find_inputs
+from kiara_cli.core.data.inputs import STDIN, Input, as_input, find_inputs
 from kiara_cli.errors import KiaraError
 
 HUGGING_FACE = "https://huggingface.co/datasets"
@@ -86,11 +86,19 @@ CORPORA = {
 }
 
 
-def resolve(source: str, data: DataConfig, cache: Path, report: Report, fetch: bool = True) -> list[Input]:
+def resolve(
+    source: str, data: DataConfig, cache: Path, report: Report, fetch: bool = True, stdin: Path | None = None
+) -> list[Input]:
     """List the inputs of a source, downloading a corpus that is asked for by name and not here yet.
 
-    With `fetch` false nothing is downloaded. Raises KiaraError.
+    With `fetch` false nothing is downloaded; `stdin` is the file that holds what - stands for. Raises KiaraError.
     """
+    if source == STDIN:
+        if stdin is None:
+            raise KiaraError(
+                "- stands for what kiara tokenize reads from a pipe", "give the folder that it made of it"
+            )
+        return [Input(str(stdin), stdin.stat().st_size, "text")]
     if source not in CORPORA:
         return find_inputs(source)
     corpus, paths = CORPORA[source], []

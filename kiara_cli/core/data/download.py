@@ -112,7 +112,7 @@ def _fetch_once(remote: Remote, part: Path, report: Report) -> bool:
         if start == 0:
             _remember(etag, answer.headers.get("ETag"))
         with part.open("ab" if start else "wb") as file:
-            while raw := answer.read(CHUNK):
+            while raw := answer.read1(CHUNK):
                 file.write(raw)
                 start += len(raw)
                 report(f"downloading {remote.address}", start, total)
@@ -136,7 +136,7 @@ def _verify(path: Path, remote: Remote, wanted: str | None, remedy: str) -> str:
     size, found = path.stat().st_size, seen.hexdigest()
     if (remote.size is not None and size != remote.size) or (wanted is not None and found != wanted):
         raise KiaraError(
-            f"{path.name} from {remote.address} is not what it should be ({size:,} bytes, sha256 {found[:12]}…)",
+            f"{remote.name} from {remote.address} is not what it should be ({size:,} bytes, sha256 {found[:12]}…)",
             remedy,
         )
     return found

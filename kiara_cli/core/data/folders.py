@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data import shards
+from kiara_cli.core.data.inputs import STDIN
 from kiara_cli.core.data.places import copy_in, is_address, open_bytes
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.protocol import Tokenizer, fingerprint
@@ -113,6 +114,8 @@ def checked(prepared: Prepared, tokenizing: TokenizerConfig, tokenizer: Tokenize
 def dataset_name(data: DataConfig) -> str:
     """Name a data set after its source: `texts/My Novel.txt` becomes My_Novel."""
     first, *others = data.source.strip().split("\n")
+    if first == STDIN and data.name is None:
+        return "stdin"
     if data.name is not None:
         stem = Path(data.name).name
     elif any(mark in first for mark in "*?["):

@@ -13,6 +13,7 @@ from kiara_cli.core.data.places import list_files
 from kiara_cli.errors import KiaraError
 
 KINDS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".parquet": "parquet", ".ds": "datatrove"}
+STDIN = "-"
 PACKINGS = (".gz", ".zst")
 SUFFIXES = tuple(kind + packing for kind in KINDS for packing in ("", *PACKINGS))
 

@@ -55,6 +55,7 @@ class Means:
     threads: int = dataclasses.field(default_factory=cores)
     cache: Path = Path(".cache")
     skip_bad: bool = False
+    stdin: Path | None = None  # a file that holds what came through a pipe
 
 
 def prepare(
@@ -176,7 +177,7 @@ class Source:
 
         self.data, self.means, self._report = data, means, report
         self.reading = Reading(data.field, means.skip_bad)
-        self.units = units_of(resolve(data.source, data, means.cache, downloading, fetch))
+        self.units = units_of(resolve(data.source, data, means.cache, downloading, fetch, means.stdin))
         if data.val_source is not None:
             held_out = resolve(data.val_source, data, means.cache, downloading, fetch)
             self.units += units_of(held_out, held_out=True)

@@ -186,7 +186,9 @@ def write_ds(ids: list[list[int]], width: int = 2) -> None:
 def test_the_token_files_of_datatrove_are_documents_of_ids(width: int) -> None:
     ids = [[5, 6, 7, 1], [8, 1], [9, 9, 9, 1]]
     write_ds(ids, width)
-    assert [document.ids.tolist() for document in read_documents("00000_tokens.ds") if document.ids is not None] == ids
+    assert [
+        document.ids.tolist() for document in read_documents("00000_tokens.ds") if document.ids is not None
+    ] == ids
 
 
 def test_a_token_file_of_datatrove_that_is_damaged_or_has_no_index_is_refused() -> None:

@@ -176,7 +176,7 @@ def test_ids_of_datatrove_become_the_same_ids(monkeypatch: pytest.MonkeyPatch) -
     plain = prepare(DataConfig(source="a.jsonl", val_source="a.jsonl"), BPE, ROOT, TOKENIZER)
     mark = TOKENIZER.specials["<|endoftext|>"]
     ids = [[*TOKENIZER.encode(text), mark] for text in texts]
-    Path("a.ds").write_bytes(np.array(sum(ids, []), dtype="<u2").tobytes())
+    Path("a.ds").write_bytes(np.concatenate(ids).astype("<u2").tobytes())
     Path("a.ds.index").write_bytes(np.cumsum([len(row) for row in ids]).astype("<u8").tobytes())
     foreign = prepare(DataConfig(source="a.ds", val_source="a.ds"), BPE, ROOT, TOKENIZER)
     assert foreign.train.tolist() == plain.train.tolist()
@@ -199,7 +199,7 @@ main([*words, *sys.argv[1:], "--json"])
 def test_a_killed_process_is_taken_up_where_it_was_and_makes_identical_shards() -> None:
     files.save(TOKENIZER, Path("tokenizer.json"))
     Path("texts").mkdir()
-    words = "the fox told heron long story née fable river sat".split()
+    words = ["the", "fox", "told", "heron", "long", "story", "née", "fable", "river", "sat"]
     for number in range(40):  # each larger than a unit, so that each is one
         chosen = np.random.default_rng(number).choice(words, 60_000)
         Path(f"texts/{number:02}.txt").write_text(" ".join(chosen))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
+import rustbpe
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kiara_cli.core.tokenizer import bpe
 from kiara_cli.core.tokenizer.bpe import BYTES_PER_MERGE, PATTERN, PIECE, BPETokenizer, split
-from kiara_cli.core.tokenizer.protocol import SPECIALS, decode, fingerprint, incremental_decoder
+from kiara_cli.core.tokenizer.protocol import SPECIALS, decode, encode_bytes, fingerprint, incremental_decoder
+from kiara_cli.core.tokenizer.report import count_unused, longest_tokens
 
 WORDS = "the quick brown fox jumps over a lazy dog and runs home; it's 2024, née Müller said: «да» 你好\n"
 
@@ -138,3 +143,48 @@ def test_a_vocabulary_lacks_no_byte_and_repeats_no_token() -> None:
     for tokens in (every[1:], [*every, b"a"]):
         with pytest.raises(ValueError, match="holds each of the 256 bytes"):
             BPETokenizer(tokens)
+
+
+@settings(max_examples=300)
+@given(text=st.text(st.sampled_from("ab'sé1 \t\r\n\u00a0\u2028\x1c\x85.,/\0"), max_size=40))
+def test_the_quick_way_gives_the_ids_of_the_plain_way(tokenizer: BPETokenizer, text: str) -> None:
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
+
+
+@settings(max_examples=200)
+@given(text=st.text())
+def test_the_quick_way_gives_the_ids_of_the_plain_way_for_any_text(tokenizer: BPETokenizer, text: str) -> None:
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
+    assert tokenizer.encode_array(f"{text}\ud800").tolist() == tokenizer.encode(f"{text}\ud800")
+
+
+def test_the_quick_way_agrees_on_source_code(tokenizer: BPETokenizer) -> None:
+    for source in (bpe.__file__, random.__file__):
+        text = Path(source).read_text(encoding="utf-8")
+        assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
+
+
+def test_fitting_the_quick_way_learns_the_tokens_of_the_plain_way(tokenizer: BPETokenizer) -> None:
+    code = Path(random.__file__).read_text(encoding="utf-8")
+    trainer = rustbpe.Tokenizer()
+    trainer.train_from_iterator(iter([corpus(4000), code]), 600, pattern=PATTERN)
+    plain = sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])
+    quick = BPETokenizer.fit([corpus(4000), code], 600 + len(SPECIALS))
+    assert quick.tokens == list(dict.fromkeys(bytes(token) for token, _ in plain))
+
+
+@given(raw=st.binary())
+def test_any_bytes_come_back_as_they_were(tokenizer: BPETokenizer, raw: bytes) -> None:
+    ids = encode_bytes(tokenizer, raw)
+    assert b"".join(map(tokenizer.token_bytes, ids)) == raw
+    if raw.decode("utf-8", errors="replace").encode() == raw:
+        assert ids == tokenizer.encode(raw.decode())
+
+
+def test_a_vocabulary_is_reported(tokenizer: BPETokenizer) -> None:
+    counts = np.bincount(tokenizer.encode_array(corpus(4000)), minlength=tokenizer.size)
+    unused = count_unused(tokenizer, counts)
+    assert unused == sum(1 for token in range(315) if counts[token] == 0) > 0
+    longest = longest_tokens(tokenizer, 3)
+    assert len(longest) == 3
+    assert len(longest[0].encode()) == max(map(len, tokenizer.tokens))
