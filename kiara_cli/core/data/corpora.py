@@ -95,9 +95,7 @@ def resolve(
     """
     if source == STDIN:
         if stdin is None:
-            raise KiaraError(
-                "- stands for what kiara tokenize reads from a pipe", "give the folder that it made of it"
-            )
+            raise KiaraError("- stands for what kiara tokenize reads from a pipe", "give the folder it made")
         return [Input(str(stdin), stdin.stat().st_size, "text")]
     if source not in CORPORA:
         return find_inputs(source)
