@@ -88,6 +88,8 @@ def prepare(
     place = Place(str(root / source.parts_name(work)))
     try:
         encode_units(place, work, range(len(work.units)), source.reporter("tokenizing"))
+        if _digests(place, work) != source.digests:
+            raise KiaraError(f"{data.source} was changed while it was read", "run the same again")
         _assemble(folder, place, source, work, total)
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt) or not list(place.scratch.glob("*.json")):
@@ -128,11 +130,13 @@ def merge_shares(
     source = Source(data, means or Means(), report)
     work = source.work(source.split(), tokenizer)
     place = Place(f"{data.output or root}/{source.parts_name(work)}")
-    digests = [record_of(place, work, number).digests for number in range(len(work.units))]
-    total = source.combine(None, tokenizer, [value for unit in digests for value in unit])
-    folder = root / f"{dataset_name(data)}-{total[:8]}"
-    if not (folder / "meta.json").is_file():
-        _assemble(folder, place, source, work, total)
+    try:
+        total = source.combine(None, tokenizer, _digests(place, work))
+        folder = root / f"{dataset_name(data)}-{total[:8]}"
+        if not (folder / "meta.json").is_file():
+            _assemble(folder, place, source, work, total)
+    finally:
+        place.close()
     place.remove()
     return dataclasses.replace(_published(folder, data), made=True)
 
@@ -301,6 +305,11 @@ def _published(folder: Path, data: DataConfig) -> Prepared:
     if data.output is not None:
         copy_out(folder, f"{data.output.rstrip('/')}/{folder.name}")
     return open_folder(folder)
+
+
+def _digests(place: Place, work: Work) -> list[str]:
+    """Return the hashes of all slices as they were when they were tokenized. Raises KiaraError if some were not."""
+    return [value for number in range(len(work.units)) for value in record_of(place, work, number).digests]
 
 
 def _hash(value: Any) -> str:

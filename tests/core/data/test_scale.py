@@ -240,3 +240,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing() -> None:
     assert ran.stderr.startswith("error: cannot write")
     assert len(ran.stderr.splitlines()) == 1
     assert list(Path("data").iterdir()) == []
+
+
+def test_a_source_that_changes_while_it_is_read_is_noticed(data: DataConfig) -> None:
+    def report(progress: stage.Progress) -> None:
+        if progress.stage == "fitting the tokenizer":
+            Path("texts/a.txt").write_text("something else\n" * 99)
+
+    with pytest.raises(KiaraError, match="texts was changed while it was read"):
+        prepare(data, BPE, ROOT, report=report)
+    assert not list(ROOT.iterdir())
