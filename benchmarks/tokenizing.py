@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -55,22 +54,30 @@ def make_text(path: Path, size: int) -> None:
                     break
 
 
-def tokenize(path: Path, tokenizer: Path, threads: int) -> tuple[float, int, float]:
-    """Run `kiara tokenize` in a folder of its own; return seconds, peak bytes of memory and bytes per token."""
+# A process begins with the peak of the one that starts it: start it from a small one.
+LAUNCH = """
+import os, sys, time
+began = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(child, 0)
+scale = 1 if sys.platform == "darwin" else 1024
+print(time.perf_counter() - began, usage.ru_maxrss * scale, sep="\\n", file=sys.stderr)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def tokenize(path: Path, tokenizer: Path, threads: int) -> tuple[float, int]:
+    """Run `kiara tokenize` in a folder of its own; return seconds and peak bytes of memory."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kiara_cli.app", "tokenize", str(path), "--tokenizer", str(tokenizer),
-             f"runtime.threads={threads}", "--json"],
-            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert process.stdout is not None
-        made = json.loads(process.stdout.read())
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-        seconds = time.perf_counter() - began
-    scale = 1 if sys.platform == "darwin" else 1024
-    return seconds, usage.ru_maxrss * scale, made["bytes_per_token"]
+        command = [
+            sys.executable, "-m", "kiara_cli.app", "tokenize", str(path), "--tokenizer", str(tokenizer),
+            f"runtime.threads={threads}", "--json",
+        ]  # fmt: skip
+        ran = subprocess.run(
+            [sys.executable, "-c", LAUNCH, *command], cwd=folder, check=True, capture_output=True, text=True
+        )
+    *_, seconds, peak = ran.stderr.splitlines()
+    return float(seconds), int(peak)
 
 
 def seconds_of(work: Callable[[], object]) -> float:
