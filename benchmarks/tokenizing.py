@@ -149,6 +149,7 @@ def waiting(steps: int = 200, rate: int = 200_000) -> dict[str, float]:
     waits = waits[1:]  # nothing can have been made before the first
     return {
         "step_ms": 1000 * step_seconds,
+        "median_wait_ms": 1000 * statistics.median(waits),
         "mean_wait_ms": 1000 * statistics.mean(waits),
         "longest_wait_ms": 1000 * max(waits),
     }

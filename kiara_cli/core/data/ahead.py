@@ -31,14 +31,19 @@ class Ahead:
     def batch(self, step: int) -> Batch:
         """Return inputs and targets of a step, both (B, T) int64."""
         began = time.perf_counter()
-        for known in [known for known in self._ready if not step <= known <= step + DEPTH]:
+        made = self._started(step).result()  # before more is begun: the other thread would compete with this one
+        for known in [known for known in self._ready if not step < known <= step + DEPTH]:
             self._ready.pop(known).cancel()
-        for coming in range(step, step + DEPTH + 1):
-            if coming not in self._ready:
-                self._ready[coming] = self._pool.submit(self.batcher.batch, coming)
-        made = self._ready.pop(step).result()
+        for coming in range(step + 1, step + DEPTH + 1):
+            self._started(coming)
         self.waited += time.perf_counter() - began
         return made
+
+    def _started(self, step: int) -> Future[Batch]:
+        """Begin to make a batch, unless that was done before."""
+        if step not in self._ready:
+            self._ready[step] = self._pool.submit(self.batcher.batch, step)
+        return self._ready[step]
 
     def close(self) -> None:
         """Stop making batches."""

@@ -21,7 +21,7 @@ from kiara_cli.core.tokenizer.chat_format import encode_conversation
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.errors import KiaraError
 
-BATCH = 1 << 19  # characters that an encoder takes at once
+BATCH = 1 << 18  # characters that an encoder takes at once
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

@@ -28,7 +28,7 @@ from kiara_cli.core.tokenizer.bpe import last_break
 from kiara_cli.core.tokenizer.chat_format import check_messages
 from kiara_cli.errors import KiaraError
 
-PART = 1 << 20  # characters; longer texts are read in parts
+PART = 1 << 18  # characters; longer texts are read in parts
 ROWS = 256  # of a parquet file at a time
 CORRECT = "correct or delete the line, or leave such lines out with --skip-bad"
 

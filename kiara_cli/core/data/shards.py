@@ -177,14 +177,15 @@ def open_tokens(path: Path, stamp: Stamp) -> NDArray[np.uint16] | NDArray[np.uin
         raise KiaraError(f"{path} was made of other data than the folder it lies in", REMEDY)
     if count == 0:
         return np.empty(0, dtype=DTYPES[width])
-    tokens = np.memmap(path, dtype=DTYPES[width], mode="r", offset=HEADER.size, shape=(count,))
-    _check_ids(tokens, path, vocabulary)
-    return tokens
+    _check_ids(path, DTYPES[width], count, vocabulary)
+    return np.memmap(path, dtype=DTYPES[width], mode="r", offset=HEADER.size, shape=(count,))
 
 
-def _check_ids(tokens: NDArray[Any], path: Path, vocabulary: int) -> None:
-    """Raise KiaraError for an id beyond the vocabulary."""
-    step = BLOCK if tokens.nbytes <= WHOLLY_CHECKED else 64 * BLOCK
-    for start in range(0, len(tokens), step):
-        if (highest := int(tokens[start : start + BLOCK].max())) >= vocabulary:
-            raise KiaraError(f"{path} is damaged: it holds the id {highest:,} of {vocabulary:,}", REMEDY)
+def _check_ids(path: Path, dtype: np.dtype[Any], count: int, vocabulary: int) -> None:
+    """Raise KiaraError for an id beyond the vocabulary. Reads: what a map has touched counts as memory."""
+    step = BLOCK if count * dtype.itemsize <= WHOLLY_CHECKED else 64 * BLOCK
+    with path.open("rb") as file:
+        for start in range(0, count, step):
+            file.seek(HEADER.size + start * dtype.itemsize)
+            if (highest := int(np.fromfile(file, dtype, BLOCK).max())) >= vocabulary:
+                raise KiaraError(f"{path} is damaged: it holds the id {highest:,} of {vocabulary:,}", REMEDY)
