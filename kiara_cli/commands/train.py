@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug, Given, Json, read
+from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug, Given, Json, read, with_source
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
-    from kiara_cli.config.schema import Config
     from kiara_cli.core.train.events import Finished
     from kiara_cli.core.train.start import Training
 
@@ -73,13 +72,6 @@ def train(
     output.hint(f"Try it:      {first}\nMeasure it:  kiara eval {best}")
 
 
-def with_source(given: Given, config: Config) -> Config:
-    """Put the path from the command line into the config."""
-    if given.word is None:
-        return config
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=given.word))
-
-
 def show_plan(given: Given, name: str | None, json_: bool) -> None:
     """Prepare the data in a temporary place and print what training would do."""
     import tempfile
@@ -87,12 +79,13 @@ def show_plan(given: Given, name: str | None, json_: bool) -> None:
 
     from kiara_cli.console import output
     from kiara_cli.console.plan import plan_record, plan_rows
+    from kiara_cli.console.preparing import means_of
     from kiara_cli.core.data.prepare import prepare
     from kiara_cli.core.train.start import plan
 
     config = with_source(given, given.loaded.config)
     with tempfile.TemporaryDirectory() as folder:
-        planned = plan(config, prepare(config.data, config.tokenizer, Path(folder)))
+        planned = plan(config, prepare(config.data, config.tokenizer, Path(folder), means=means_of(config)))
         if json_:
             output.record(plan_record(planned))
         else:
@@ -106,6 +99,7 @@ def started(given: Given, name: str | None, from_: str | None) -> Training:
     from kiara_cli.console.plan import plan_rows
     from kiara_cli.console.preparing import prepare_showing
     from kiara_cli.core.checkpoint.find import open_checkpoint
+    from kiara_cli.core.checkpoint.run import Run
     from kiara_cli.core.train import start
     from kiara_cli.core.train.writers import check_writers
 
@@ -120,7 +114,8 @@ def started(given: Given, name: str | None, from_: str | None) -> Training:
     config = with_source(given, config)
     check_writers(config)
     tokenizer = weights.make_tokenizer() if weights else None
-    data = prepare_showing(config, DATA_ROOT, tokenizer)
+    Run.check(RUNS_ROOT, name)
+    data = prepare_showing(config, DATA_ROOT, tokenizer, check=lambda data: start.plan(config, data))
     planned = start.plan(config, data)
     output.facts("The plan", plan_rows(planned, RUNS_ROOT, name))
     return start.begin(config, data, RUNS_ROOT, weights, name)

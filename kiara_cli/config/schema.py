@@ -16,6 +16,9 @@ VERSION = 1  # of the config's keys; load.py migrates older ones
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Dtype: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+Kind: TypeAlias = Literal[
+    "char", "word", "bpe", "gpt2", "r50k_base", "p50k_base", "p50k_edit", "cl100k_base", "o200k_base", "o200k_harmony"
+]
 WRITERS = ("tensorboard", "wandb")
 
 
@@ -54,7 +57,7 @@ class Section:
 class TokenizerConfig(Section):
     section: ClassVar[str] = "tokenizer"
 
-    kind: Literal["char", "bpe"] = "bpe"
+    kind: Kind = "bpe"
     vocab_size: int = knob(2048, low=300, high=1_000_000)
     alphabet: Literal["fitted", "ascii"] = "fitted"
     fit_bytes: int = knob(100_000_000, low=1)
@@ -67,7 +70,11 @@ class DataConfig(Section):
     source: str = "tales"
     val_source: str | None = None
     name: str | None = None
+    field: str = "text"
     val_fraction: float = knob(0.1, low=0.0001, high=0.9)
+    shard_tokens: int = knob(100_000_000, low=1)
+    output: str | None = None
+    sampling: Literal["windows", "blocks"] = "windows"
     stride: int | None = knob(None, low=1)
     corpus_bytes: int = knob(6_000_000, low=20_000)
     corpus_seed: int = knob(0, low=0)

@@ -220,3 +220,35 @@ def test_a_kilobyte_trains_evaluates_and_generates_with_the_default_settings(kia
     assert kiara("train", "kilobyte.txt", "train.max_steps=2").status == 0
     assert kiara("eval").status == 0
     assert kiara("generate", "--prompt", "Ann", "--max-new-tokens", "10").status == 0
+
+
+def test_a_text_too_short_to_train_on_leaves_no_data_folder(kiara: Kiara, nothing_behind: Callable[[], None]) -> None:
+    Path("short.txt").write_text("Hello, fox. " * 4)
+    nothing_behind()
+    assert "one window of model.context_length=256 needs 257" in kiara("train", "short.txt").mistake
+    nothing_behind()
+
+
+def test_a_run_that_cannot_be_made_is_refused_before_any_work(
+    kiara: Kiara, text: Path, nothing_behind: Callable[[], None]
+) -> None:
+    nothing_behind()
+    assert "cannot name a run" in kiara("train", str(text), "--name", "a/b").mistake
+    nothing_behind()
+    Path("checkpoints").write_text("in the way")
+    assert "checkpoints is a file, not the folder of runs" in kiara("train", str(text)).mistake
+    assert not Path("data").exists()
+
+
+def test_a_data_folder_is_something_to_train_on(kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]) -> None:
+    words = ("data.shard_tokens=500", "data.sampling=blocks")
+    made = json.loads(kiara("tokenize", str(text), *tiny_settings, *words, "--json").out)
+    assert len(list(Path(made["folder"]).glob("train-*.bin"))) > 2
+    text.unlink()
+    ran = kiara("train", made["folder"], *tiny_settings, *words, "--json")
+    assert ran.status == 0, ran.err
+    assert "Using data/text-" in ran.err
+    assert json.loads(ran.out.splitlines()[-1])["run"] == "text"
+    assert kiara("eval", "--json").status == 0
+    other = kiara("train", made["folder"], *tiny_settings[1:], "tokenizer.kind=bpe")
+    assert "was made with tokenizer.kind=char, the config says bpe" in other.mistake

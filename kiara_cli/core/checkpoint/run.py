@@ -49,14 +49,21 @@ class Run:
 
         Raises KiaraError for a name that would be another place than one folder in `root`.
         """
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise KiaraError(f"--name {name!r} cannot name a run", "use letters, digits, _ - and .")
+        _check_name(name)
         root.mkdir(parents=True, exist_ok=True)
         for folder in _names(root, name):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return cls(root, folder)
         raise AssertionError("there is always a next number")
+
+    @staticmethod
+    def check(root: Path, name: str | None) -> None:
+        """Raise KiaraError, before any work is done, if a run of this name could not be made under `root`."""
+        if name is not None:
+            _check_name(name)
+        if root.exists() and not root.is_dir():
+            raise KiaraError(f"{root} is a file, not the folder of runs", "move it away")
 
     @classmethod
     def find(cls, root: Path, name: str | None) -> Run:
@@ -235,3 +242,8 @@ def _names(root: Path, name: str) -> Iterator[Path]:
     while True:
         yield root / f"{name}-{number}"
         number += 1
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise KiaraError(f"--name {name!r} cannot name a run", "use letters, digits, _ - and .")

@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kiara_cli.core.data.batches import IGNORE, epoch_key, permute
+from kiara_cli.core.data.batches import IGNORE, epoch_key, permute, positions
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.tokenizer.chat_format import target_mask
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT
 from kiara_cli.errors import KiaraError
+
+CHUNK = 1 << 22  # ids looked at at a time
+TALKS = 1 << 12  # conversations looked at at a time
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class ConversationBatcher:
     batch_size: int  # B
     seed: int
     loss_on: str = "assistant"  # or all
+    rank: int = 0
+    world: int = 1
 
     def __post_init__(self) -> None:
         if not len(self.starts):
@@ -44,7 +50,9 @@ class ConversationBatcher:
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """Where each conversation begins."""
-        return np.flatnonzero(np.asarray(self.tokens) == self.specials[END_OF_TEXT])
+        mark = self.specials[END_OF_TEXT]
+        found = [first + np.flatnonzero(ids == mark) for first, ids in self._chunks()]
+        return np.concatenate([np.empty(0, dtype=np.int64), *found])
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -76,8 +84,13 @@ class ConversationBatcher:
     @cached_property
     def without_target(self) -> int:
         """Conversations in which the assistant says nothing; nothing is learned from them."""
-        answered = self.starts.searchsorted(np.flatnonzero(target_mask(self.tokens, self.specials)), side="right")
-        return len(self.starts) - len(np.unique(answered))
+        answered = 0
+        for first in range(0, len(self.starts), TALKS):
+            here = self.starts[first : first + TALKS + 1]
+            ids = self.tokens[int(here[0]) : int(here[TALKS]) if len(here) > TALKS else len(self.tokens)]
+            targets = here[0] + np.flatnonzero(target_mask(ids, self.specials))
+            answered += len(np.unique(here[:TALKS].searchsorted(targets, side="right")))
+        return len(self.starts) - answered
 
     @property
     def windows(self) -> int:
@@ -86,11 +99,11 @@ class ConversationBatcher:
 
     @property
     def steps_per_epoch(self) -> float:
-        return self.windows / self.batch_size
+        return self.windows / (self.batch_size * self.world)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of a step, both (B, T) int64; targets to be ignored are IGNORE."""
-        position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        position = positions(step, self.batch_size, self.rank, self.world)
         chosen = np.empty_like(position)
         for epoch in np.unique(position // self.windows):
             here = position // self.windows == epoch
@@ -114,6 +127,11 @@ class ConversationBatcher:
             )
         targets = torch.from_numpy(np.where(counts, block, IGNORE)[:, 1:].copy())
         return torch.from_numpy(block[:, :-1].copy()), targets
+
+    def _chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield all ids piece by piece, with where each piece begins."""
+        for first in range(0, len(self.tokens), CHUNK):
+            yield first, self.tokens[first : first + CHUNK]
 
     def _ids(self, talk: int) -> NDArray[np.int64]:
         start = self.starts[talk]

@@ -86,16 +86,24 @@ def has_chat(tokenizer: Tokenizer, rows: int | None) -> bool:
     return len(marks_within(tokenizer, rows)) == len(SPECIALS)
 
 
-def to_json(tokenizer: Tokenizer, marks: Mapping[str, int]) -> dict[str, Any]:
-    """Return the content of tokenizer.json. Raises KiaraError for a kind that it cannot express."""
+def check(tokenizer: Tokenizer) -> None:
+    """Raise KiaraError for a kind or a split pattern that tokenizer.json cannot express."""
     if isinstance(tokenizer, Ranked):
-        parts = _bpe_parts(tokenizer, bool(getattr(tokenizer, "compose", False)))
-    elif isinstance(tokenizer, CharTokenizer):
-        parts = _char_parts(tokenizer)
-    else:
+        spelling(tokenizer.pattern)
+    elif not isinstance(tokenizer, CharTokenizer):
         raise KiaraError(
             f"tokenizer.json cannot express tokenizer.kind={tokenizer.kind}", "train with tokenizer.kind=bpe"
         )
+
+
+def to_json(tokenizer: Tokenizer, marks: Mapping[str, int]) -> dict[str, Any]:
+    """Return the content of tokenizer.json. Raises KiaraError as `check` does."""
+    check(tokenizer)
+    if isinstance(tokenizer, Ranked):
+        parts = _bpe_parts(tokenizer, bool(getattr(tokenizer, "compose", False)))
+    else:
+        assert isinstance(tokenizer, CharTokenizer)
+        parts = _char_parts(tokenizer)
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
         {"id": token, "content": name, **plain, "special": True}
@@ -141,7 +149,7 @@ def from_json(value: Mapping[str, Any], end_of_text: int | None, origin: str) ->
         _check_merges(model["merges"], ids, origin)
         specials = _specials(added, end_of_text, size)
         ends_at = 1 + max(index for index, token in enumerate(tokens) if token)
-        return BPETokenizer(tokens[:ends_at], pattern, specials, compose)
+        return BPETokenizer(tokens[:ends_at], pattern, specials=specials, compose=compose)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise KiaraError(
             f"{origin} is no byte-level BPE that Kiara can read ({error})", "only byte-level BPEs can be imported"

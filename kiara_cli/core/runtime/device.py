@@ -56,7 +56,7 @@ def decide(config: RuntimeConfig) -> Runtime:
     device = torch.device(_pick_device(config.device))
     strictness = ("error" if device.type == "cpu" else "warn") if config.deterministic else "default"
     torch.set_deterministic_debug_mode(strictness)  # as use_deterministic_algorithms, which loads the compiler too
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs 3 % of a step
     dtype = config.dtype if config.dtype != "auto" else _pick_dtype(device)
     return Runtime(device, dtype, threads)
 

@@ -42,6 +42,7 @@ def train(training: Training, should_stop: Callable[[], bool] = lambda: False) -
         with recording(training.config, training.run, training.progress.step) as write:
             yield from steps(training, meter, write, should_stop)
     finally:
+        training.feed.close()
         training.lock.release()
 
 
@@ -124,7 +125,6 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
         meter.begin("backward")
         (pulled * (progress.loss_scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
         nats.append(plain)
-    training.feed.prepare(progress.position)
 
     meter.begin("optimizer")
     weights = [parameter for parameter in model.parameters() if parameter.grad is not None]

@@ -10,7 +10,7 @@ from kiara_cli.config.load import Layer, Loaded
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
-from kiara_cli.core.data.prepare import Prepared
+from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.runtime.device import decide
 from kiara_cli.core.tokenizer.protocol import fingerprint
 from kiara_cli.core.train.progress import Progress, set_random_state

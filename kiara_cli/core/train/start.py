@@ -24,7 +24,7 @@ from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.conversations import ConversationBatcher
-from kiara_cli.core.data.prepare import Prepared
+from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.loss import Objective
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.transformer import Transformer
@@ -198,7 +198,7 @@ def make_batcher(config: Config, data: Prepared) -> Batcher | ConversationBatche
         size, seed, loss_on = config.train.batch_size, config.runtime.seed, config.train.loss_on
         return ConversationBatcher(data.train, specials, context, size, seed, loss_on)
     stride = config.data.stride or context
-    return Batcher(data.train, context, config.train.batch_size, stride, config.runtime.seed)
+    return Batcher(data.train, context, config.train.batch_size, stride, config.runtime.seed, config.data.sampling)
 
 
 def total_steps(config: Config, batcher: Batcher | ConversationBatcher) -> int:

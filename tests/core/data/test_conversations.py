@@ -11,8 +11,8 @@ import torch
 from kiara_cli.config.schema import DataConfig, ModelConfig, TokenizerConfig
 from kiara_cli.core.data.batches import IGNORE
 from kiara_cli.core.data.conversations import ConversationBatcher, document_mask
-from kiara_cli.core.data.documents import read_documents
 from kiara_cli.core.data.prepare import prepare
+from kiara_cli.core.data.readers import read_documents
 from kiara_cli.core.loss import batch_loss
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.tokenizer.char import CharTokenizer

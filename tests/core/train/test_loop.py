@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.data.batches import IGNORE
-from kiara_cli.core.data.prepare import Prepared
+from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.loss import batch_loss
 from kiara_cli.core.train import start
@@ -325,8 +325,6 @@ def test_nothing_waits_for_the_device_but_one_reading_an_update(configure: Confi
                 asked.append(args[0].shape)
             return function(*args, **(kwargs or {}))
 
-    batches = training.feed.take(training.progress.position)  # counted on the host
-    training.feed._ahead = training.progress.position, batches
     with Watch():
         update(training, 0.01, Meter())
     assert len(asked) <= 2  # the loss and the norm, in one transfer

@@ -10,7 +10,7 @@ from kiara_cli.config.load import load_config
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import Checkpoint
-from kiara_cli.core.data.prepare import Prepared
+from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.train import start
 from kiara_cli.core.train.loop import train
