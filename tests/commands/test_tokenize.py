@@ -234,7 +234,7 @@ GOOD = {
     "stray.txt": ("née, née, with one stray ".encode() + b"\xff byte\n") * 30,
     "bom.txt": b"\xef\xbb\xbf" + b"fine text\n" * 30,
     "utf16.txt": ("fine text, née\n" * 30).encode("utf-16"),
-    "spaces.txt": b"a" + b" " * 2_000_000 + b"\na",
+    "spaces.txt": b"a b" + b" " * 2_000_000 + b" b",
 }
 
 

@@ -5,6 +5,8 @@ In: documents and the side each is on. Out: batches of ids in the same order, wi
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -22,6 +24,7 @@ from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.errors import KiaraError
 
 BATCH = 1 << 18  # characters that an encoder takes at once
+TRIM = 32  # batches between two times that memory is given back
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -107,13 +110,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def give_memory_back() -> None:
+    """Return freed pages to the system where the C library can be asked to: large pieces of text that come and go on
+    several threads leave holes, which would add up to a peak that grows with the size of the text."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def in_order(work: Callable[[Given], Made], given: Iterable[Given], threads: int) -> Generator[Made, None, None]:
     """Yield `work` of each thing given, in order, done by `threads` threads that are at most a little ahead."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Made]] = deque()
         try:
-            for thing in given:
+            for number, thing in enumerate(given):
                 waiting.append(pool.submit(work, thing))
+                if number % TRIM == 0:
+                    give_memory_back()
                 if len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
             while waiting:
