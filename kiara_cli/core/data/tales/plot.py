@@ -43,21 +43,19 @@ class Plot:
     asks: tuple[Ask, ...]
 
 
+# The home always follows "lived", so that a question about it leads back to it.
 OPENINGS: tuple[str, ...] = (
     "{HH} was {a_h} who lived {place}.",
-    "{Place} lived {a_h} called {H}.",
-    "There was once {a_h} named {H}, who lived {place}.",
+    "There was once {a_h} called {H}, who lived {place}.",
     "{A_h} called {H} lived {place}.",
     "{HH} was {a_h}, and {he} lived {place}.",
     "Everybody liked {H}, {a_h} who lived {place}.",
-    "{Place} there lived {a_h}, and {his} name was {H}.",
-    "This is the story of {H}, {a_h} who lived {place}.",
+    "{A_h}, whose name was {H}, lived {place}.",
     "{HH}, {a_h}, lived {place} and could {skill}.",
-    "{Place} lived {H}, {a_h} who could {skill}.",
+    "{HH} was {a_h} who lived {place} and could {skill}.",
 )
 NAMELESS: tuple[str, ...] = (
     "{A_h} lived {place}.",
-    "{Place} lived {a_h}.",
     "There was once {a_h} who lived {place}.",
     "Once upon a time, {a_h} lived {place}.",
     "{A_h} who could {skill} lived {place}.",
