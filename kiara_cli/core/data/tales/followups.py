@@ -38,13 +38,13 @@ UNSAID: tuple[str, ...] = (
 
 _KIND = Ask(
     ("What kind of animal was {H}?", "What animal was {H}?", "What was {H}?"),
-    "In the story {H} was {an_h}.",
-    ("{an_h}",),
-    ("{an_f}",),
+    "That was {N}.",
+    ("the {h}",),
+    ("the {f}",),
 )
 _NAME = Ask(
     ("What was the {h}'s name?", "What was the {h} called?", "Who was the {h}?"),
-    "The {h}'s name was {H}.",
+    "The {h} was called {H}.",
     ("{hero}",),
     ("{friend}",),
 )
@@ -53,11 +53,6 @@ _PLACE = Ask(
     "In the story {H} lived {place}.",
     ("{place}",),
 )
-_TIME = Ask(
-    ("When did it happen?", "When was that?", "When does the story happen?"),
-    "The story says: {Time}.",
-    ("{time}",),
-)
 _COLOUR = Ask(
     ("What colour was the {T}?", "Which colour was the {T}?", "What colour did the {T} have?"),
     "The {T} was {colour}.",
@@ -65,15 +60,15 @@ _COLOUR = Ask(
 )
 _FRIEND = Ask(
     ("What was the {f}'s name?", "What was the {f} called?", "Who was the {f}?"),
-    "The {f}'s name was {F}.",
+    "That was {FF}.",
     ("{friend}",),
     ("{hero}",),
 )
 _FRIEND_KIND = Ask(
     ("What kind of animal was {F}?", "What was {F}?", "Who was {F}?"),
-    "In the story {F} was {an_f}.",
-    ("{an_f}",),
-    ("{an_h}",),
+    "That was {FF}.",
+    ("the {f}",),
+    ("the {h}",),
 )
 _WANT = Ask(
     ("What did {H} want?", "What did the {h} want?", "What was {H}'s wish?", "What did {H} wish for?"),
@@ -107,10 +102,10 @@ _ABOUT = Ask(
 )
 _SKILL = Ask(("What could {H} do?", "What was {H} good at?"), "In the story {H} could {skill}.", ("{skill}",))
 _LOOK = Ask(("What did the {T} look like?", "What was special about the {T}?"), "The {T} had {look}.", ("{look}",))
-_YES = Ask(("Was {H} {an_h}?", "Is {H} {an_h}?"), "Yes, {H} was {an_h}.", ("yes,",), ("no,",))
-_NO = Ask(("Was {H} {an_other}?", "Is {H} {an_other}?"), "No, {H} was {an_h}.", ("no,",), ("yes,",))
-_YES_COLOUR = Ask(("Was the {T} {colour}?",), "Yes, the {T} was {colour}.", ("yes,",), ("no,",))
-_NO_COLOUR = Ask(("Was the {T} {other_colour}?",), "No, the {T} was {colour}.", ("{colour}",), ("yes,",))
+_YES = Ask(("Was {H} {an_h}?", "Is {H} {an_h}?"), "That was {N}, so yes.", ("yes",), ("no",))
+_NO = Ask(("Was {H} {an_other}?", "Is {H} {an_other}?"), "That was {N}, so no.", ("no",), ("yes",))
+_YES_COLOUR = Ask(("Was the {T} {colour}?",), "The {T} was {colour}, so yes.", ("yes",), ("no",))
+_NO_COLOUR = Ask(("Was the {T} {other_colour}?",), "The {T} was {colour}, so no.", ("no",), ("yes",))
 
 _END: tuple[str, ...] = (
     "How did it end?",
@@ -194,7 +189,6 @@ def _answerable(story: Story, slots: dict[str, str]) -> list[Ask]:
     asks = [*story.plot.asks, *story.plot.asks, _ABOUT, _PLACE]
     asks += [_KIND, _NAME, _YES, _NO] if story.named else []
     asks += [_COLOUR, _COLOUR, _YES_COLOUR, _NO_COLOUR] if story.colour else []
-    asks += [_TIME] if slots["Time"] in text or slots["time"] in text else []
     asks += [_FRIEND, _FRIEND_KIND] if slots["FF"] in text else []
     asks += [_WANT, _WANT] if slots["wanted"] else []
     asks += [_TROUBLE] if slots["problem"] else []
