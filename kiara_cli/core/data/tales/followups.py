@@ -14,6 +14,7 @@ from kiara_cli.core.data.tales.stories import Story, article, cap, pick
 from kiara_cli.core.data.tales.words import COLOURS
 
 NOT_SAID = "The story does not say."
+ENDED = "This is how it ended."
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ def retelling(rng: Random, story: Story) -> Answered:
     slots = _slots(rng, story)
     kind = int(rng.random() * 4)
     if kind == 0:
-        return Answered(pick(rng, _END), f"This is how it ended. {slots['ending']}", (slots["ending"].lower(),))
+        return Answered(pick(rng, _END), f"{ENDED} {slots['ending']}", (slots["ending"].lower(),))
     if kind == 1:
         return Answered(pick(rng, _SHORTER), cap(story.plot.short.format_map(slots)), (slots["T"],))
     if kind == 2:
