@@ -99,7 +99,7 @@ class ModelConfig(Section):
     norm_eps: float | None = knob(None, above=0)
     feedforward: Literal["swiglu", "gelu", "relu2"] = "swiglu"
     qk_norm: bool = True
-    tied_head: bool = True
+    tied_head: bool = False
     bias: bool = False
 
     def __post_init__(self) -> None:
@@ -171,13 +171,13 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
-    max_steps: int = knob(700, low=1)
+    max_steps: int = knob(1050, low=1)
     max_epochs: float | None = knob(None, above=0)
     batch_size: int = knob(16, low=1)
     accumulation: int = knob(1, low=1)
     batch_tokens: int | None = knob(None, low=1)
     optimizer: Literal["muon", "adamw", "lion", "sgd"] = "muon"
-    lr: float = knob(8e-3, above=0)
+    lr: float = knob(0.012, above=0)
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     min_lr_ratio: float = knob(0.1, low=0, high=1)
     warmup_steps: int = knob(50, low=0)
@@ -194,11 +194,12 @@ class TrainConfig(Section):
     patience: int | None = knob(None, low=1)
     skip_batches: int = knob(3, low=0)
     log_interval: int = knob(10, low=1)
-    eval_interval: int = knob(350, low=1)
-    checkpoint_interval: int = knob(350, low=1)
+    eval_interval: int = knob(525, low=1)
+    checkpoint_interval: int = knob(525, low=1)
     keep_last: int = knob(2, low=2)
     save_safetensors: bool = False
     loss_on: Literal["assistant", "all"] = "assistant"
+    primer: bool = True
 
 
 @dataclass(frozen=True)

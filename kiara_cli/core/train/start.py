@@ -195,8 +195,8 @@ def make_batcher(config: Config, data: Prepared) -> Batcher | ConversationBatche
     context = config.model.context_length
     if data.meta.conversations:
         specials = data.tokenizer.specials
-        size, seed, loss_on = config.train.batch_size, config.runtime.seed, config.train.loss_on
-        return ConversationBatcher(data.train, specials, context, size, seed, loss_on)
+        train, seed = config.train, config.runtime.seed
+        return ConversationBatcher(data.train, specials, context, train.batch_size, seed, train.loss_on, train.primer)
     stride = config.data.stride or context
     return Batcher(data.train, context, config.train.batch_size, stride, config.runtime.seed, config.data.sampling)
 

@@ -91,6 +91,24 @@ def test_an_epoch_shuffles_rows_differently_from_the_next() -> None:
     assert sorted(order[0]) == sorted(order[1])
 
 
+def test_a_primer_shows_the_short_conversations_once_before_an_ordinary_epoch() -> None:
+    talks = [talk("q", "a" * (3 if n % 3 else 24)) for n in range(30)]
+    plain, primed = (
+        ConversationBatcher(np.concatenate(talks).astype(np.uint16), MARKS, 32, 1, 7, primer=primer)
+        for primer in (False, True)
+    )
+    first = len(primed.first_rows)
+    assert first > 1
+    assert sum(map(len, primed.first_rows)) == 20  # each short one, once
+    for step in range(first):
+        documents = (primed.batch(step)[0] == MARKS["<|assistant|>"]).sum()
+        assert documents > 1  # they share rows with each other alone
+    order = [
+        [one.batch(start + i)[0].tolist() for i in range(one.windows)] for one, start in ((plain, 0), (primed, first))
+    ]
+    assert order[0] == order[1]
+
+
 def test_jsonl_of_messages_becomes_a_data_folder(tmp_path) -> None:
     lines = [
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}]}
