@@ -85,8 +85,9 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_before_it_stay_whole(kiara:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert ran.status == 2
-    assert ran.err.splitlines()[-1].startswith("error: cannot write or read")
-    assert "check space and permissions" in ran.err.splitlines()[-1]
+    line = ran.err.splitlines()[-1]
+    assert line.startswith("error: cannot write or read: checkpoints/text/best.pt could not be written whole; ")
+    assert line.endswith("check space and permissions")
     assert "Traceback" not in ran.err
     all_whole()
     ran = kiara("train", "--resume", "train.max_steps=8", "--json")

@@ -66,8 +66,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     with replacing(path) as partial:
         try:
             write(checkpoint, partial)
-        except (RuntimeError, SafetensorError) as error:  # torch's and safetensors' writers report a full disk so
-            raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        except (RuntimeError, SafetensorError) as error:  # how torch's and safetensors' writers report a full disk
+            raise OSError(f"{path} could not be written whole") from error
 
 
 def load(path: Path, weights_only: bool = False) -> Checkpoint:

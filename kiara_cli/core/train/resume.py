@@ -11,7 +11,8 @@ from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
-from kiara_cli.core.runtime.device import decide
+from kiara_cli.core.runtime.compile import broken_toolchain
+from kiara_cli.core.runtime.device import Runtime, decide
 from kiara_cli.core.tokenizer.protocol import fingerprint
 from kiara_cli.core.train.progress import Progress, set_random_state
 from kiara_cli.core.train.start import Training, assemble, describe
@@ -52,7 +53,7 @@ def resume(
     changed = check_data(checkpoint, data, allow_changed_data)
     check_writers(config)
     lock = lock or run.lock()
-    runtime = decide(config.runtime)
+    runtime = same_machine(config, checkpoint)
     progress = Progress.from_state(checkpoint.progress, config.train.accumulation)
     model = checkpoint.make_model(config.model)
     training = assemble(config, runtime, data, model, run, lock, progress)
@@ -64,6 +65,18 @@ def resume(
     run.cut_records(progress.step)
     describe(training, {"data_changed_at_step": progress.step} if changed else {})
     return training
+
+
+def same_machine(config: Config, checkpoint: Checkpoint) -> Runtime:
+    """Take up what was decided for the run. Raises KiaraError where this machine cannot honour it."""
+    elsewhere = f"resume it where there is one, or start a new run from it: kiara train --from {checkpoint.path}"
+    try:
+        runtime = decide(config.runtime)
+    except KiaraError as error:
+        raise KiaraError(error.cause, elsewhere) from None
+    if config.runtime.compile is True and (failure := broken_toolchain(runtime.device)) is not None:
+        raise KiaraError(f"the run was compiled, and there is no working compiler here ({failure})", elsewhere)
+    return runtime
 
 
 def check_data(checkpoint: Checkpoint, data: Prepared, allow_changed_data: bool) -> bool:

@@ -261,3 +261,22 @@ def test_weights_alone_cannot_be_resumed(configure: Configure, data: Prepared) -
     best = files.load(training.run.best)
     with pytest.raises(KiaraError, match="weights alone and cannot be resumed; .*kiara train --from .*best.pt"):
         resume.resume(training.config, best, data, training.run)
+
+
+def test_a_machine_that_cannot_honour_what_was_decided_is_said_so(
+    configure: Configure, data: Prepared, stopped: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remedy = (
+        "resume it where there is one, or start a new run from it: kiara train --from checkpoints/stopped/last.pt"
+    )
+    run, config = Run.find(ROOT, "stopped"), start.settle(configure(), data.tokenizer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    elsewhere = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cuda"))
+    with pytest.raises(KiaraError, match="has no cuda; ") as caught:
+        resume.resume(elsewhere, stopped, data, run)
+    assert caught.value.remedy == remedy
+    monkeypatch.setattr(resume, "broken_toolchain", lambda device: "No working C++ compiler found")
+    compiled = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, compile=True))
+    with pytest.raises(KiaraError, match=r"no working compiler here \(No working C\+\+ compiler found\)") as caught:
+        resume.resume(compiled, stopped, data, run)
+    assert caught.value.remedy == remedy
