@@ -71,4 +71,5 @@ def test_a_text_becomes_a_model_that_is_measured_continues_texts_and_is_trained_
         json.loads, run("train", "--resume", "--name", "book", "train.max_steps=45", "--json").splitlines()
     )
     assert (resumed["run"], resumed["step"]) == ("book", 45)
-    assert json.loads(run("eval", "further", "--json", "runtime.dtype=fp32"))["loss"] == pytest.approx(further["val_loss"], rel=1e-5)
+    measured = json.loads(run("eval", "further", "--json", "runtime.dtype=fp32"))
+    assert measured["loss"] == pytest.approx(further["val_loss"], rel=1e-5)
