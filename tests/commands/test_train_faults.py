@@ -154,7 +154,7 @@ def launched(*words: str, until: str) -> subprocess.Popen[str]:
 def test_two_runs_started_at_once_get_a_folder_each(text: Path, tiny_settings: tuple[str, ...]) -> None:
     both = [subprocess.Popen(command(str(text), *tiny_settings), stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
     for name in ("text", "text-2"):
         facts = json.loads(Path("checkpoints", name, "run.json").read_text())
@@ -172,7 +172,7 @@ def test_a_signal_saves_and_ends_and_resume_finishes(
     seldom = ("train.max_steps=400", "train.eval_interval=400", "train.checkpoint_interval=400")
     process = launched(str(text), *tiny_settings, *seldom, "model.drop_rate=0.1", until="metrics.jsonl")
     process.send_signal(number)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == status
     assert out == ""
     assert "Traceback" not in err
@@ -198,7 +198,7 @@ def test_a_second_signal_leaves_at_once_with_the_last_good_file_whole(
     time.sleep(0.2)
     assert process.poll() is None  # it finishes its step
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "Stopped and saved" not in err
     assert json.loads(Path("checkpoints/text/run.json").read_text())["status"] == "running"
@@ -213,7 +213,7 @@ def test_a_run_killed_before_its_first_checkpoint_says_so(
     seldom = ("train.max_steps=100000", "train.eval_interval=100000", "train.checkpoint_interval=100000")
     process = launched(str(text), *tiny_settings, *seldom, until="metrics.jsonl")
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == -signal.SIGKILL
     assert json.loads(Path("checkpoints/text/run.json").read_text())["status"] == "running"
     assert "no whole checkpoint to resume from" in kiara("train", "--resume", "--name", "text").mistake

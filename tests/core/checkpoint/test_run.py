@@ -45,7 +45,7 @@ def test_processes_that_create_at_once_get_different_folders(tmp_path: Path) -> 
     )
     command = [sys.executable, "-c", program, str(tmp_path / "runs")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    names = [name for process in processes for name in process.communicate(timeout=120)[0].split()]
+    names = [name for process in processes for name in process.communicate(timeout=600)[0].split()]
     assert len(set(names)) == len(names) == 80
     assert {path.name for path in (tmp_path / "runs").iterdir()} == set(names)
 
