@@ -29,7 +29,7 @@ from kiara_cli.core.data.tales.creatures import Creature
 from kiara_cli.core.data.tales.stories import Cast, Story, article, pick, tell
 from kiara_cli.core.data.tales.things import Thing
 
-VERSION: int = 3
+VERSION: int = 4
 
 Message = dict[str, str]
 

@@ -103,10 +103,10 @@ _ABOUT = Ask(
 )
 _SKILL = Ask(("What could {H} do?", "What was {H} good at?"), "In the story {H} could {skill}.", ("{skill}",))
 _LOOK = Ask(("What did the {T} look like?", "What was special about the {T}?"), "The {T} had {look}.", ("{look}",))
-_YES = Ask(("Was {H} {an_h}?", "Is {H} {an_h}?"), "That was {N}, so yes.", ("yes",), ("no",))
-_NO = Ask(("Was {H} {an_other}?", "Is {H} {an_other}?"), "That was {N}, so no.", ("no",), ("yes",))
-_YES_COLOUR = Ask(("Was the {T} {colour}?",), "The {T} was {colour}, so yes.", ("yes",), ("no",))
-_NO_COLOUR = Ask(("Was the {T} {other_colour}?",), "The {T} was {colour}, so no.", ("no",), ("yes",))
+_YES = Ask(("Was {H} {an_h}?", "Is {H} {an_h}?"), "{an_h}? That was {N}, so yes.", ("yes",), ("no",))
+_NO = Ask(("Was {H} {an_other}?", "Is {H} {an_other}?"), "{an_other}? That was {N}, so no.", ("no",), ("yes",))
+_YES_COLOUR = Ask(("Was the {T} {colour}?",), "{colour}? The {T} was {colour}, so yes.", ("yes",), ("no",))
+_NO_COLOUR = Ask(("Was the {T} {other_colour}?",), "{other_colour}? The {T} was {colour}, so no.", ("no",), ("yes",))
 
 _END: tuple[str, ...] = (
     "How did it end?",
@@ -171,7 +171,7 @@ def _slots(rng: Random, story: Story) -> dict[str, str]:
     if slots["FF"] not in story.text:  # then the friend is still a stranger
         slots["F"] = slots["FF"]
     slots["an_h"], slots["an_f"] = article(story.hero.name), article(story.friend.name)
-    slots["an_other"] = article(_other(rng, _NAMES, (story.hero.name, story.friend.name)))
+    slots["an_other"] = article(_other(rng, _NAMES, (story.hero.name,)))
     if story.colour:
         slots["colour"] = story.colour
         slots["other_colour"] = _other(rng, list(COLOURS), (story.colour,))

@@ -43,7 +43,8 @@ class Plot:
     asks: tuple[Ask, ...]
 
 
-# The home always follows "lived", the name "called", the creature the name: a question leads back by the same words.
+# The home always follows "lived", the name "called", the creature the name, what went wrong "trouble": a question
+# leads back by the same words.
 OPENINGS: tuple[str, ...] = (
     "{A_h} called {H} lived {place}. Everyone there knew {N}.",
     "There was once {a_h} called {H}, who lived {place}. {NN} could {skill}.",
@@ -73,11 +74,10 @@ WANTING: tuple[str, ...] = (
     "{Time}, {he} told {FF} that {he} wanted {want}.",
 )
 TROUBLE: tuple[str, ...] = (
-    "But {trouble}.",
-    "There was only one difficulty: {trouble}.",
-    "It sounded easy, but {trouble}.",
-    "Sadly, {trouble}.",
-    "What a pity: {trouble}.",
+    "The trouble was that {trouble}.",
+    "But there was trouble: {trouble}.",
+    "It sounded easy, but the trouble was that {trouble}.",
+    "Sadly, there was one trouble: {trouble}.",
 )
 USING: tuple[str, ...] = (
     "{HH} {act}, and {result}.",

@@ -50,7 +50,7 @@ MISTAKE = Plot(
         "Then {F} owned up to something too: the broken window last spring.",
     ),
     "",
-    "{H} {harm}",
+    "",
     "Together they {repair}.",
     "{NN} borrowed the {T} from {FF} and {harm}. {HH} owned up, and together they {repair}.",
     (
@@ -76,8 +76,8 @@ GIFT = Plot(
             "{His} best friend was {FF}, who was about to have a birthday.",
         ),
         (
-            "{HH} wanted to give {fhim} {a_T}, because {fhe} loved {use}.",
-            "{F} had once wished for {a_T}, and {H} wanted to give {fhim} one.",
+            "{HH} wanted to give {F} {a_T}, because {fhe} loved {use}.",
+            "Nobody loved {use} more than {F}, so {H} wanted to give {F} {a_T}.",
         ),
         (
             "But in {his} purse there were only two pennies and a button.",

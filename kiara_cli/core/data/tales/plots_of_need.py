@@ -116,9 +116,9 @@ TRADE = Plot(
             "Some people smiled behind their newspapers.",
         ),
         (
-            "Now {H} had long wanted {want}, but {trouble}.",
-            "The very next day {H} wanted {want}, but {trouble}.",
-            "That week {he} wanted {want}, but {trouble}.",
+            "Now {H} had long wanted {want}, but the trouble was that {trouble}.",
+            "The very next day {H} wanted {want}, but there was trouble: {trouble}.",
+            "That week {he} wanted {want}, but the trouble was that {trouble}.",
         ),
         (
             "",
@@ -253,9 +253,9 @@ RESCUE = Plot(
     (
         OWNING,
         (
-            "{Time} there was bad news: {peril}.",
-            "{Time}, somebody shouted for help: {peril}.",
-            "Then something dreadful happened: {peril}.",
+            "{Time} there was trouble: {peril}.",
+            "{Time}, somebody shouted that there was trouble: {peril}.",
+            "Then there was dreadful trouble: {peril}.",
         ),
         (
             "",
@@ -330,7 +330,7 @@ CONTEST = Plot(
             'The judges looked at the {T} and said, "Is that all?"',
             "The judges did not even put on their glasses for the {T}.",
         ),
-        ("All at once everybody was shouting: {peril}.", "Just then a boy came running with news: {peril}."),
+        ("All at once there was trouble: {peril}.", "Just then a boy came running, for there was trouble: {peril}."),
         USING,
         (
             "",

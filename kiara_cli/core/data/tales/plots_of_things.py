@@ -23,14 +23,14 @@ LOST = Plot(
     (
         OWNING,
         (
-            "{Time}, the {T} was gone.",
-            "{Time}, {he} could not find the {T} anywhere.",
-            "Then, {time}, the {T} was missing.",
+            "{Time}, there was trouble: the {T} was lost.",
+            "{Time}, {he} saw that the {T} was lost, and that was trouble.",
+            "Then, {time}, the trouble began: the {T} was lost.",
         ),
         (
             "{HH} wanted to find the {T} and looked {search}.",
-            "{He} searched {search}.",
-            "First {he} looked {search}.",
+            "{HH} wanted to find the {T}, so {he} searched {search}.",
+            "First {he} looked {search}, for {he} wanted to find the {T}.",
         ),
         (
             "",
@@ -87,7 +87,10 @@ QUARREL = Plot(
             "{Time}, {H} and {FF} found {a_T} {spot}.",
             "{Time}, {H} went for a walk with {FF}, and they found {a_T} {spot}.",
         ),
-        ("It had {look}, and both of them wanted it.", "It was just right for {use}, and it had {look}."),
+        (
+            "It had {look}, and both of them wanted the {T}.",
+            "It was just right for {use}, so both of them wanted the {T}.",
+        ),
         (
             '"I saw it first," said {H}. "But I picked it up first," said {F}.',
             ('"It is mine, because I need it more," said {H}. "It is mine, because I said so first," said {F}.'),
@@ -153,8 +156,8 @@ STORM = Plot(
             "{He} had left the {T} {spot}, out in the open.",
         ),
         (
-            "{HH} ran out to fetch the {T}, but the wind had got hold of it and pulled.",
-            "{HH} wanted to fetch the {T}, but the wind had got hold of it and would not let go.",
+            "{HH} wanted to fetch the {T}, but there was trouble: the wind had got hold of the {T}.",
+            "{HH} wanted to fetch the {T}, but the trouble was that the wind had got hold of the {T}.",
         ),
         (
             "",
@@ -237,7 +240,7 @@ MYSTERY = Plot(
         "In the morning the {T} was used for {use}, as if it had never been a ghost.",
     ),
     "to know what it was",
-    "a noise woke them in the night",
+    "",
     "{HH} and {F} went out and found the {T} {spot}.",
     ("{NN} and {FF} heard a noise in the night. It was only the {T}, {spot}, and the wind was playing with it."),
     (
