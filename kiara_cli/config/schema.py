@@ -242,16 +242,24 @@ class RuntimeConfig(Section):
     dtype: Dtype = "auto"
     threads: int | str = knob("auto", low=1)
     compile: bool | str = "auto"
+    fused: bool | str = "auto"
     seed: int = knob(1337, low=0, high=2**63 - 1)
     deterministic: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.compile, str) and self.compile != "auto":
+        for name, value in (("compile", self.compile), ("fused", self.fused)):
+            if isinstance(value, str) and value != "auto":
+                raise KiaraError(
+                    f"runtime.{name}={value} is no choice",
+                    "choose one of: auto, true, false",
+                    key=f"runtime.{name}",
+                )
+        if self.compile is True and self.fused is True:
             raise KiaraError(
-                f"runtime.compile={self.compile} is no choice",
-                "choose one of: auto, true, false",
-                key="runtime.compile",
+                "runtime.compile=true and runtime.fused=true exclude each other",
+                "leave one of the two out",
+                key="runtime.fused",
             )
         if isinstance(self.threads, str) and self.threads != "auto":
             raise KiaraError(

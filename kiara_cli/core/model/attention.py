@@ -68,8 +68,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: f
     torch's fused kernel, but on a CPU that learns in bf16 at short contexts: its backward pass leaves the chip's
     bf16 products unused there, and plain products take half its time (64 × 256 × 32: 13 against 34 ms).
     """
-    short = q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= SHORT
-    return (attend_by_products if short else attend_all_heads)(q, k, v, visible, drop_rate)
+    return (attend_by_products if is_short(q, k) else attend_all_heads)(q, k, v, visible, drop_rate)
+
+
+def is_short(q: Tensor, k: Tensor) -> bool:
+    """Say whether plain products are the faster way."""
+    return q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= SHORT
 
 
 class Attention(nn.Module):
@@ -92,11 +96,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None, visible: Tensor | None = None) -> Tensor:
         B, T, _ = x.shape
-        heads = self.qkv(x).view(B, T, self.H + 2 * self.K, self.C).transpose(1, 2)  # (B, H + 2K, T, C)
-        q, k, v = heads.split([self.H, self.K, self.K], dim=1)
-        q = self.queries(rotate(self.q_norm(q), turn))  # (B, H, T, C)
-        k = self.keys(rotate(self.k_norm(k), turn))  # (B, K, T, C)
-        v = self.values(v)
+        q, k, v = self.place(self.qkv(x), turn)
+        q, k, v = self.queries(q), self.keys(k), self.values(v)  # (B, H, T, C), (B, K, T, C) twice
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, C)
         if self.K != self.H:  # each key and value head serves H/K queries
@@ -105,3 +106,10 @@ class Attention(nn.Module):
         y = self.heads(y).transpose(1, 2).reshape(B, T, self.H * self.C)
         out: Tensor = self.out(y)
         return out
+
+    def place(self, qkv: Tensor, turn: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Part the product (B, T, (H + 2K) C) into heads; normalise queries and keys, and turn them."""
+        B, T, _ = qkv.shape
+        heads = qkv.view(B, T, self.H + 2 * self.K, self.C).transpose(1, 2)  # (B, H + 2K, T, C)
+        q, k, v = heads.split([self.H, self.K, self.K], dim=1)  # type: ignore[no-untyped-call]
+        return rotate(self.q_norm(q), turn), rotate(self.k_norm(k), turn), v

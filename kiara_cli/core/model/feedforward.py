@@ -38,9 +38,12 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(config.hidden_dim, config.emb_dim, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        out: Tensor = self.down(self.hidden(F.silu(gate) * up))
+        out: Tensor = self.down(self.hidden(self.gate(self.gate_up(x))))
         return out
+
+    def gate(self, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return F.silu(gate) * up
 
 
 class ReLU2(nn.Module):

@@ -69,7 +69,7 @@ class Transformer(nn.Module):
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
         x = at_speed(self.tokens(ids))  # (B, T, D)
         if self.positions is not None:
-            x = x + self.positions(positions)
+            x = x + self.positions(positions).to(x.dtype)
         x = self.dropout(x)
         turn = self.turns(positions).to(x.dtype) if self.turns is not None else None
         if visible is not None:

@@ -144,7 +144,8 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
         grow_scale(progress)
     if config.grad_clip and grad_norm > config.grad_clip:
         torch._foreach_mul_(gradients, config.grad_clip / (grad_norm + 1e-6))
-    training.optimizer.step()
+    with training.runtime.precision():
+        training.optimizer.step()
     training.optimizer.zero_grad()
     if training.average is not None:
         training.average.update(progress.step + 1)

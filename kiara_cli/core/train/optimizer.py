@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import TrainConfig
-from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.model.transformer import Transformer, at_speed
 from kiara_cli.core.train.lion import Lion
 
 MUON_MOMENTUM = 0.95  # Jordan et al., 2024
@@ -61,7 +61,7 @@ OPTIMIZERS: dict[str, Callable[[Transformer, TrainConfig], torch.optim.Optimizer
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal, so that every direction of a matrix moves alike.
 
-    Matrices of one shape go through Newton–Schulz together, as one batched product.
+    Matrices of one shape go through Newton–Schulz together, as batched products, in the precision of `autocast`.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
@@ -75,21 +75,20 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
             for (rows, columns), parameters in shapes.items():
-                updates = orthogonalize(torch.stack([self._momentum(parameter) for parameter in parameters]))
+                updates = orthogonalize(torch.stack(self._momentum(parameters))).to(parameters[0].dtype)
                 scale = MUON_RMS * max(rows, columns) ** 0.5  # an orthogonal matrix has RMS 1/sqrt(longer side)
-                for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-group["lr"] * scale)
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parameters, updates.unbind(), alpha=-group["lr"] * scale)
 
-    def _momentum(self, parameter: Tensor) -> Tensor:
-        """Blend the gradient into the running mean and return Nesterov's look ahead, (rows, columns)."""
-        state = self.state[parameter]
-        assert parameter.grad is not None
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(parameter.grad, 1 - MUON_MOMENTUM)
-        ahead: Tensor = parameter.grad.lerp(state["momentum"], MUON_MOMENTUM)
-        return ahead
+    def _momentum(self, parameters: list[Tensor]) -> tuple[Tensor, ...]:
+        """Blend gradients into their running means and return Nesterov's looks ahead, (rows, columns) each."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        means = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(means, gradients, 1 - MUON_MOMENTUM)
+        return torch._foreach_lerp(gradients, means, MUON_MOMENTUM)
 
 
 class Both(torch.optim.Optimizer):
@@ -117,11 +116,12 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """Return near-orthogonal matrices with the same singular vectors, (n, rows, columns)."""
     tall = matrices.shape[1] > matrices.shape[2]
     x: Tensor = matrices.mT if tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = at_speed(x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7))
     a, b, c = NEWTON_SCHULZ
     for _ in range(ROUNDS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        weights = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, weights, x, beta=a)  # a x + (b g + c g²) x
     out: Tensor = x.mT if tall else x
     return out
 

@@ -11,8 +11,10 @@ from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.model.fused import load
 from kiara_cli.core.runtime.compile import broken_toolchain
 from kiara_cli.core.runtime.device import Runtime, decide
+from kiara_cli.core.runtime.native import CompilerError
 from kiara_cli.core.tokenizer.protocol import fingerprint
 from kiara_cli.core.train.progress import Progress, set_random_state
 from kiara_cli.core.train.start import Training, assemble, describe
@@ -76,6 +78,11 @@ def same_machine(config: Config, checkpoint: Checkpoint) -> Runtime:
         raise KiaraError(error.cause, elsewhere) from None
     if config.runtime.compile is True and (failure := broken_toolchain(runtime.device)) is not None:
         raise KiaraError(f"the run was compiled, and there is no working compiler here ({failure})", elsewhere)
+    if config.runtime.fused is True:
+        try:
+            load()
+        except CompilerError as error:
+            raise KiaraError(f"the run was fused, and the C compiler fails here ({error})", elsewhere) from None
     return runtime
 
 

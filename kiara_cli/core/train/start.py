@@ -27,9 +27,11 @@ from kiara_cli.core.data.conversations import ConversationBatcher
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.loss import Objective
 from kiara_cli.core.model.count import Count, count
+from kiara_cli.core.model.fused import decide_fused, fuse, load
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.compile import decide_compile
 from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, seed_everything
+from kiara_cli.core.runtime.memory import keep_freed_memory
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.core.train.average import Average
 from kiara_cli.core.train.feed import Feed
@@ -181,7 +183,11 @@ def assemble(
     config: Config, runtime: Runtime, data: Prepared, model: Transformer, run: Run, lock: Lock, progress: Progress
 ) -> Training:
     """Put a training together from decided parts."""
+    if runtime.device.type == "cpu":
+        keep_freed_memory()
     model.to(runtime.device)
+    if config.runtime.fused is True:
+        fuse(model, load())
     if config.train.recompute:
         recompute_blocks(model)
     states = torch.compile(model.states, dynamic=False) if config.runtime.compile is True else model.states
@@ -213,14 +219,23 @@ def decide_auto(planned: Plan) -> tuple[Config, Runtime]:
     """Decide every `auto`, once a run, and write the decisions into the config that the run stores."""
     config = planned.config
     runtime = decide(config.runtime)
+    fuses, why_fused = decide_fused(config.runtime, runtime)
     usual = USUAL_SHARE * matrix_rate(runtime.device, runtime.dtype)
-    compiles, why = decide_compile(config.runtime.compile, runtime.device, planned.training_flops / usual)
-    if config.runtime.compile is True and not compiles:
-        log.warning("runtime.compile=true cannot be honoured: %s", why)
-    how = f"{runtime.device_name}, {runtime.dtype}, {runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
-    log.info("On %s, %s: %s.", how, "compiled" if compiles else "not compiled", why)
+    wanted = False if fuses else config.runtime.compile
+    compiles, why = decide_compile(wanted, runtime.device, planned.training_flops / usual)
+    for key, kept, reason in (("compile", compiles, why), ("fused", fuses, why_fused)):
+        if getattr(config.runtime, key) is True and not kept:
+            log.warning("runtime.%s=true cannot be honoured: %s", key, reason)
+    threads = f"{runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
+    how = "fused" if fuses else f"{'compiled' if compiles else 'not compiled'}: {why}; not fused: {why_fused}"
+    log.info("On %s, %s, %s, %s.", runtime.device_name, runtime.dtype, threads, how)
     decided = dataclasses.replace(
-        config.runtime, device=runtime.device_name, dtype=runtime.dtype, threads=runtime.threads, compile=compiles
+        config.runtime,
+        device=runtime.device_name,
+        dtype=runtime.dtype,
+        threads=runtime.threads,
+        compile=compiles,
+        fused=fuses,
     )
     return dataclasses.replace(config, runtime=decided), runtime
 

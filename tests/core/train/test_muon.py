@@ -35,6 +35,17 @@ def test_orthogonalized_matrices_keep_directions_and_even_out_their_strengths(sh
     assert torch.allclose(made, one_by_one, atol=1e-5)
 
 
+def test_in_bf16_the_same_matrices_are_found_to_its_precision() -> None:
+    matrices = torch.randn(2, 32, 80, generator=torch.Generator().manual_seed(1))
+    exact = orthogonalize(matrices)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = orthogonalize(matrices)
+    assert made.dtype == torch.bfloat16
+    alike = torch.cosine_similarity(exact.flatten(1), made.float().flatten(1))
+    assert alike.min() > 0.995
+    assert torch.linalg.svdvals(made.float()).max() < 1.3
+
+
 def test_muon_takes_the_matrices_of_blocks_and_nothing_else() -> None:
     net = model()
     optimizer = make_optimizer(net, TrainConfig(optimizer="muon"))

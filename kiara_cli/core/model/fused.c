@@ -1,0 +1,233 @@
+/* What lies between the matrix products of a block, on a CPU that learns in bf16: see fused.py.
+ *
+ * In and out: bf16, rows one after another; weights of norms and angles in float. All arithmetic is in float. Each
+ * row is read from memory once, and compilers make vector instructions of every loop over a row. Gradients of weights
+ * are summed by each thread for itself, (threads, width), so that the sum does not depend on timing.
+ *
+ * B batch, T positions, S all positions, H heads, K key/value heads, C head width.
+ */
+#include <math.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef uint16_t bf16;
+
+static inline float wide(bf16 value) {
+    uint32_t bits = (uint32_t)value << 16;
+    float out;
+    memcpy(&out, &bits, 4);
+    return out;
+}
+
+static inline bf16 narrow(float value) { /* to the nearest, to the even one of two */
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+static inline float power(float x) { /* e to the x, which is cut to what float can hold */
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 87.0f ? 87.0f : x;
+    float y = x * 1.44269504f, shifted = y + 12582912.0f; /* adding 1.5 x 2^23 rounds to whole numbers */
+    float part = y - (shifted - 12582912.0f);
+    float p = 0.00961812911f + part * 0.00133335581f; /* Taylor's series of 2 to the part, |part| <= 1/2 */
+    p = 0.693147180f + part * (0.240226507f + part * (0.0555041087f + part * p));
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits + 127) << 23;
+    float scale;
+    memcpy(&scale, &bits, 4);
+    return (1.0f + part * p) * scale;
+}
+
+static inline float inverse_rms(const bf16 *x, int64_t width, float eps) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < width; i++) sum += wide(x[i]) * wide(x[i]);
+    return 1.0f / sqrtf(sum / width + eps);
+}
+
+void rms_norm(const bf16 *x, const float *w, bf16 *y, int64_t rows, int64_t width, float eps, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const bf16 *from = x + row * width;
+        bf16 *to = y + row * width;
+        float r = inverse_rms(from, width, eps);
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) to[i] = narrow(wide(from[i]) * r * w[i]);
+    }
+}
+
+void rms_norm_back(const bf16 *g, const bf16 *x, const float *w, bf16 *gx, float *gw, int64_t rows, int64_t width,
+                   float eps, int64_t threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        float *sums = gw + omp_get_thread_num() * width;
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) {
+            const bf16 *from = x + row * width, *pull = g + row * width;
+            bf16 *to = gx + row * width;
+            float r = inverse_rms(from, width, eps), dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (int64_t i = 0; i < width; i++) {
+                float t = wide(pull[i]) * wide(from[i]);
+                sums[i] += t * r;
+                dot += t * w[i];
+            }
+            dot *= r * r / width;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) to[i] = narrow(r * (wide(pull[i]) * w[i] - wide(from[i]) * dot));
+        }
+    }
+}
+
+void swiglu(const bf16 *x, bf16 *y, int64_t rows, int64_t width, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const bf16 *gate = x + 2 * row * width, *up = gate + width;
+        bf16 *to = y + row * width;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) {
+            float a = wide(gate[i]), s = 1.0f / (1.0f + power(-a));
+            to[i] = narrow(a * s * wide(up[i]));
+        }
+    }
+}
+
+void swiglu_back(const bf16 *g, const bf16 *x, bf16 *gx, int64_t rows, int64_t width, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const bf16 *gate = x + 2 * row * width, *up = gate + width, *pull = g + row * width;
+        bf16 *to = gx + 2 * row * width;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) {
+            float a = wide(gate[i]), u = wide(up[i]), p = wide(pull[i]), s = 1.0f / (1.0f + power(-a));
+            to[i] = narrow(p * u * s * (1.0f + a * (1.0f - s)));
+            to[width + i] = narrow(p * a * s);
+        }
+    }
+}
+
+/* qkv (B, T, H + 2K, C) -> q (B, H, T, C), k, v (B, K, T, C) */
+void heads(const bf16 *x, const float *wq, const float *wk, const float *turn, bf16 *q, bf16 *k, bf16 *v,
+           int64_t B, int64_t T, int64_t H, int64_t K, int64_t C, float eps, int64_t threads) {
+    const int64_t half = C / 2, all = H + 2 * K;
+#pragma omp parallel for num_threads(threads) collapse(2) schedule(static)
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t t = 0; t < T; t++) {
+            const float *cos = turn + t * half, *sin = turn + (T + t) * half;
+            for (int64_t h = 0; h < all; h++) {
+                const bf16 *from = x + ((b * T + t) * all + h) * C;
+                if (h >= H + K) {
+                    memcpy(v + ((b * K + h - H - K) * T + t) * C, from, C * sizeof(bf16));
+                    continue;
+                }
+                const float *w = h < H ? wq : wk;
+                bf16 *to = h < H ? q + ((b * H + h) * T + t) * C : k + ((b * K + h - H) * T + t) * C;
+                float r = inverse_rms(from, C, eps);
+#pragma omp simd
+                for (int64_t i = 0; i < half; i++) {
+                    float one = wide(from[i]) * r * w[i], two = wide(from[half + i]) * r * w[half + i];
+                    to[i] = narrow(one * cos[i] - two * sin[i]);
+                    to[half + i] = narrow(two * cos[i] + one * sin[i]);
+                }
+            }
+        }
+}
+
+void heads_back(const bf16 *gq, const bf16 *gk, const bf16 *gv, const bf16 *x, const float *wq, const float *wk,
+                const float *turn, bf16 *gx, float *gw, int64_t B, int64_t T, int64_t H, int64_t K, int64_t C,
+                float eps, int64_t threads) {
+    const int64_t half = C / 2, all = H + 2 * K;
+#pragma omp parallel num_threads(threads)
+    {
+        float *sums = gw + omp_get_thread_num() * 2 * C;
+        float pulls[C];
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t t = 0; t < T; t++) {
+                const float *cos = turn + t * half, *sin = turn + (T + t) * half;
+                for (int64_t h = 0; h < all; h++) {
+                    const int64_t at = ((b * T + t) * all + h) * C;
+                    const bf16 *from = x + at;
+                    bf16 *to = gx + at;
+                    if (h >= H + K) {
+                        memcpy(to, gv + ((b * K + h - H - K) * T + t) * C, C * sizeof(bf16));
+                        continue;
+                    }
+                    const float *w = h < H ? wq : wk;
+                    float *sum = h < H ? sums : sums + C;
+                    const bf16 *g = h < H ? gq + ((b * H + h) * T + t) * C : gk + ((b * K + h - H) * T + t) * C;
+                    float r = inverse_rms(from, C, eps), dot = 0;
+#pragma omp simd
+                    for (int64_t i = 0; i < half; i++) {
+                        float one = wide(g[i]), two = wide(g[half + i]);
+                        pulls[i] = one * cos[i] + two * sin[i];
+                        pulls[half + i] = two * cos[i] - one * sin[i];
+                    }
+#pragma omp simd reduction(+ : dot)
+                    for (int64_t i = 0; i < C; i++) {
+                        float t = pulls[i] * wide(from[i]);
+                        sum[i] += t * r;
+                        dot += t * w[i];
+                    }
+                    dot *= r * r / C;
+#pragma omp simd
+                    for (int64_t i = 0; i < C; i++) to[i] = narrow(r * (pulls[i] * w[i] - wide(from[i]) * dot));
+                }
+            }
+    }
+}
+
+/* scores (B, H, T, S) in place; bias (B, 1, T, S) or NULL: causal, the last T of S positions */
+void softmax(bf16 *scores, const bf16 *bias, int64_t B, int64_t H, int64_t T, int64_t S, float scale,
+             int64_t threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        float row[S];
+#pragma omp for collapse(3) schedule(static)
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t h = 0; h < H; h++)
+                for (int64_t t = 0; t < T; t++) {
+                    bf16 *at = scores + ((b * H + h) * T + t) * S;
+                    const bf16 *add = bias + (b * T + t) * S;
+                    int64_t seen = bias ? S : S - T + t + 1;
+                    float most = -INFINITY, sum = 0;
+                    if (bias)
+#pragma omp simd reduction(max : most)
+                        for (int64_t i = 0; i < seen; i++) {
+                            row[i] = wide(at[i]) * scale + wide(add[i]);
+                            most = row[i] > most ? row[i] : most;
+                        }
+                    else
+#pragma omp simd reduction(max : most)
+                        for (int64_t i = 0; i < seen; i++) {
+                            row[i] = wide(at[i]) * scale;
+                            most = row[i] > most ? row[i] : most;
+                        }
+#pragma omp simd reduction(+ : sum)
+                    for (int64_t i = 0; i < seen; i++) {
+                        row[i] = row[i] == -INFINITY ? 0.0f : power(row[i] - most);
+                        sum += row[i];
+                    }
+                    sum = 1.0f / sum;
+#pragma omp simd
+                    for (int64_t i = 0; i < seen; i++) at[i] = narrow(row[i] * sum);
+                    memset(at + seen, 0, (S - seen) * sizeof(bf16));
+                }
+    }
+}
+
+void softmax_back(const bf16 *g, const bf16 *p, bf16 *gs, int64_t rows, int64_t S, float scale, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const bf16 *pull = g + row * S, *w = p + row * S;
+        bf16 *to = gs + row * S;
+        float dot = 0;
+#pragma omp simd reduction(+ : dot)
+        for (int64_t i = 0; i < S; i++) dot += wide(pull[i]) * wide(w[i]);
+#pragma omp simd
+        for (int64_t i = 0; i < S; i++) to[i] = narrow(scale * wide(w[i]) * (wide(pull[i]) - dot));
+    }
+}

@@ -1,0 +1,122 @@
+"""Loops in C compute what the modules' own operators do, to the precision of bf16."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kiara_cli.config.schema import ModelConfig, RuntimeConfig
+from kiara_cli.core.data.conversations import document_mask
+from kiara_cli.core.model.fused import decide_fused, fuse, load
+from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime import native
+from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.core.runtime.native import CompilerError
+
+CONFIG = ModelConfig(vocab_size=64, context_length=40, emb_dim=96, n_heads=6, n_kv_heads=3, n_layers=2)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def compiler() -> None:
+    try:
+        load()
+    except CompilerError as error:
+        pytest.skip(str(error))
+
+
+def make(config: ModelConfig) -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(config)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:  # weights of norms that differ from one another
+            parameter.data.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def learned(model: Transformer, bf16: bool, documents: bool) -> dict[str, Tensor]:
+    """Return the logits, and the gradients by the names of the weights."""
+    ids = torch.randint(1, 64, (3, 40), generator=torch.Generator().manual_seed(1))
+    ids[:, 0] = ids[:, 17] = 0
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = model(ids, visible=document_mask(ids, 0) if documents else None)
+    F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten()).backward()
+    return {"logits": logits.detach()} | {name: weight.grad for name, weight in model.named_parameters()}
+
+
+def distance(found: Tensor, exact: Tensor) -> float:
+    return float((found.float() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"qk_norm": False},
+        {"positions": "learned"},
+        {"norm": "layernorm"},
+        {"feedforward": "relu2"},
+        {"emb_dim": 132},
+    ],
+)
+def test_loops_are_as_near_to_the_exact_gradients_as_torch_in_bf16(
+    change: dict[str, object], documents: bool
+) -> None:
+    config = dataclasses.replace(CONFIG, **change)
+    exact = learned(make(config), bf16=False, documents=documents)
+    usual = learned(make(config), bf16=True, documents=documents)
+    fused = learned(fuse(make(config), load()), bf16=True, documents=documents)
+    assert not torch.equal(fused["logits"], usual["logits"])  # it did something
+    for name in exact:
+        assert distance(fused[name], exact[name]) < 1.3 * distance(usual[name], exact[name]) + 0.003, name
+
+
+def test_a_fused_model_is_its_own_self_where_the_input_is_not_bf16() -> None:
+    plain = learned(make(CONFIG), bf16=False, documents=True)
+    fused = learned(fuse(make(CONFIG), load()), bf16=False, documents=True)
+    assert all(torch.equal(fused[name], plain[name]) for name in plain)
+
+
+def test_the_same_gradients_come_out_each_time_on_several_threads() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        one, two = (learned(fuse(make(CONFIG), load()), bf16=True, documents=True) for _ in range(2))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    alone = learned(fuse(make(CONFIG), load()), bf16=True, documents=True)
+    assert all(distance(one[name], alone[name].float()) < 0.01 for name in one)
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    model = fuse(make(CONFIG), load())
+    model.tokens.weight.data[5, 3] = float("nan")
+    ids = torch.arange(10)[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(ids)
+    assert bool(logits[0, 5:].isnan().all())
+
+
+def test_loops_are_for_bf16_on_a_cpu_and_for_who_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(CPU, "bf16", 1)
+    assert decide_fused(RuntimeConfig(), runtime)[0]
+    assert not decide_fused(RuntimeConfig(fused=False), runtime)[0]
+    assert not decide_fused(RuntimeConfig(compile=True), runtime)[0]
+    assert not decide_fused(RuntimeConfig(fused=True), Runtime(CPU, "fp32", 1))[0]
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    load.cache_clear()
+    assert decide_fused(RuntimeConfig(), runtime) == (False, "the C compiler does not work here: no C compiler")
+
+
+def test_a_compiler_that_fails_is_one_line() -> None:
+    Path("wrong.c").write_text("int f( {")
+    with pytest.raises(CompilerError, match=r"wrong\.c") as caught:
+        native.build(Path("wrong.c"), {})
+    assert "\n" not in str(caught.value)
