@@ -199,7 +199,7 @@ def _questions(rng: Random, messages: list[Message], story: Story, count: int) -
     said: set[str] = set()
     while len(asked) < count:
         kind = rng.random()
-        ask = followups.fact if kind < 0.66 else followups.unsaid if kind < 0.8 else followups.retelling
+        ask = followups.fact if kind < 0.75 else followups.unsaid if kind < 0.87 else followups.retelling
         answered = ask(rng, story)
         if answered.question in asked or (answered.answer in said and answered.answer != followups.NOT_SAID):
             continue

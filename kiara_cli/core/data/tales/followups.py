@@ -38,14 +38,20 @@ UNSAID: tuple[str, ...] = (
 )  # fmt: skip
 
 _KIND = Ask(
-    ("What kind of animal was {H}?", "What animal was {H}?", "What was {H}?"),
+    (
+        "What kind of animal was {H}?",
+        "What animal was {H}?",
+        "What was {H}?",
+        "Was {H} {an_h}?",
+        "Was {H} {an_other}?",
+    ),
     "That was {N}.",
     ("the {h}",),
     ("the {f}",),
 )
 _NAME = Ask(
     ("What was the {h}'s name?", "What was the {h} called?", "Who was the {h}?"),
-    "The {h} was called {H}.",
+    "The name of the {h} was {H}.",
     ("{hero}",),
     ("{friend}",),
 )
@@ -55,13 +61,18 @@ _PLACE = Ask(
     ("{place}",),
 )
 _COLOUR = Ask(
-    ("What colour was the {T}?", "Which colour was the {T}?", "What colour did the {T} have?"),
+    (
+        "What colour was the {T}?",
+        "Which colour was the {T}?",
+        "What colour did the {T} have?",
+        "Was the {T} {other_colour}?",
+    ),
     "The {T} was {colour}.",
     ("{colour}",),
 )
 _FRIEND = Ask(
     ("What was the {f}'s name?", "What was the {f} called?", "Who was the {f}?"),
-    "That was {FF}.",
+    "The name of the {f} was {F}.",
     ("{friend}",),
     ("{hero}",),
 )
@@ -91,6 +102,11 @@ _HELP = Ask(
     "This is how: {helped}.",
     ("{help}",),
 )
+_WHY = Ask(
+    ("Why was the {T} needed?", "Why did {H} need the {T}?", "Why did they need the {T}?"),
+    "Because of the trouble: {problem}.",
+    ("{problem}",),
+)
 _MEND = Ask(
     ("How did it come right?", "How was the trouble solved?", "What helped in the end?"),
     "This is how: {helped}.",
@@ -103,10 +119,6 @@ _ABOUT = Ask(
 )
 _SKILL = Ask(("What could {H} do?", "What was {H} good at?"), "In the story {H} could {skill}.", ("{skill}",))
 _LOOK = Ask(("What did the {T} look like?", "What was special about the {T}?"), "The {T} had {look}.", ("{look}",))
-_YES = Ask(("Was {H} {an_h}?", "Is {H} {an_h}?"), "{an_h}? That was {N}, so yes.", ("yes",), ("no",))
-_NO = Ask(("Was {H} {an_other}?", "Is {H} {an_other}?"), "{an_other}? That was {N}, so no.", ("no",), ("yes",))
-_YES_COLOUR = Ask(("Was the {T} {colour}?",), "{colour}? The {T} was {colour}, so yes.", ("yes",), ("no",))
-_NO_COLOUR = Ask(("Was the {T} {other_colour}?",), "{other_colour}? The {T} was {colour}, so no.", ("no",), ("yes",))
 
 _END: tuple[str, ...] = (
     "How did it end?",
@@ -131,15 +143,15 @@ SEQUELS: tuple[str, ...] = (
     ("The next day {H} told everyone about it. The story grew a little with every telling, and by "
      "Friday it had a dragon in it."),
     "The next morning {H} overslept. {F} came by with {treat}, and they ate it on the doorstep.",
-    "The next day it rained. {HH} and {F} sat at the window and gave names to the drops.",
+    "The next day it rained. {H} and {F} sat at the window and gave names to the drops.",
     "After that {H} took a long bath. {He} used up all the soap and sang every song {he} knew.",
     ("The next week a letter came from the mayor. It said well done, and it had a blot in the shape "
      "of {an_h}."),
     "The next day {H} and {F} planted a pumpkin. By autumn it was too big to go through the gate.",
     "Soon afterwards {F} wrote a song about it. It had nineteen verses, and {H} hid during all of them.",
-    "The next morning there was frost on the window. {HH} drew {a_T0} in it, and {F} guessed it at once.",
+    "The next morning there was frost on the window. {H} drew {a_T0} in it, and {F} guessed it at once.",
     "Then they were both very hungry. {F} made {treat}, and {H} washed up, which was only fair.",
-    ("The next day was quiet. {HH} lay in the grass with {F}, and they watched the clouds change "
+    ("The next day was quiet. {H} lay in the grass with {F}, and they watched the clouds change "
      "their shapes."),
     "A year later they met to remember it. They ate {treat}, and {F} gave a speech that nobody could hear." ,
     ("The next day a newspaper came to ask {H} about it. They printed the picture upside down, but "
@@ -156,25 +168,13 @@ def _fill(ask: Ask, slots: dict[str, str], rng: Random) -> Answered:
     )
 
 
-def _other(rng: Random, choices: list[str], not_this: tuple[str, ...]) -> str:
-    while True:
-        other = pick(rng, choices)
-        if other not in not_this:
-            return other
-
-
-_NAMES = [creature.name for creature in CREATURES]
-
-
 def _slots(rng: Random, story: Story) -> dict[str, str]:
     slots = dict(story.slots)
     if slots["FF"] not in story.text:  # then the friend is still a stranger
         slots["F"] = slots["FF"]
     slots["an_h"], slots["an_f"] = article(story.hero.name), article(story.friend.name)
-    slots["an_other"] = article(_other(rng, _NAMES, (story.hero.name,)))
-    if story.colour:
-        slots["colour"] = story.colour
-        slots["other_colour"] = _other(rng, list(COLOURS), (story.colour,))
+    slots["an_other"] = article(pick(rng, CREATURES).name)
+    slots["colour"], slots["other_colour"] = story.colour, pick(rng, COLOURS)
     slots["wanted"] = story.plot.want.format_map(slots)
     slots["problem"] = story.plot.trouble.format_map(slots)
     slots["Help"] = cap(story.plot.help.format_map(slots)) if story.plot.help else ""
@@ -187,12 +187,12 @@ def _slots(rng: Random, story: Story) -> dict[str, str]:
 def _answerable(story: Story, slots: dict[str, str]) -> list[Ask]:
     """List what this story can be asked; its plot's own questions count twice, being the hardest."""
     text = story.text
-    asks = [*story.plot.asks, *story.plot.asks, _ABOUT, _PLACE]
-    asks += [_KIND, _NAME, _YES, _NO] if story.named else []
-    asks += [_COLOUR, _COLOUR, _YES_COLOUR, _NO_COLOUR] if story.colour else []
+    asks = [*story.plot.asks, *story.plot.asks, _ABOUT, _PLACE, _KIND, _NAME]
+    asks += [_COLOUR, _COLOUR] if story.colour else []
     asks += [_FRIEND, _FRIEND_KIND] if slots["FF"] in text else []
     asks += [_WANT, _WANT] if slots["wanted"] else []
     asks += [_TROUBLE] if slots["problem"] else []
+    asks += [_WHY] if slots["problem"] and story.plot.needs != "nothing" else []
     asks += [_HELP, _HELP] if story.plot.needs != "nothing" else [_MEND] if slots["help"] else []
     asks += [_SKILL] if slots["skill"] in text else []
     asks += [_LOOK] if slots["look"] in text else []
@@ -202,7 +202,6 @@ def _answerable(story: Story, slots: dict[str, str]) -> list[Ask]:
 def _unanswerable(rng: Random, story: Story, slots: dict[str, str]) -> Answered:
     questions = [pick(rng, UNSAID), pick(rng, UNSAID)]
     questions += [pick(rng, _COLOUR.questions)] * 2 if not story.colour else []
-    questions += [pick(rng, _NAME.questions[:2])] * 2 if not story.named else []
     question = cap(pick(rng, questions).format_map(slots))
     return Answered(question, NOT_SAID, ("does not say",))
 

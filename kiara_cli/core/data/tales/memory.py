@@ -54,16 +54,6 @@ THEIRS: tuple[Fact, ...] = (
     Fact(("The {h} is called {H}.", "{H} the {h} is here."), ("What is the {h} called?", "What is the {h}'s name?"),
          "You said that the {h} is called {H}."),
 )  # fmt: skip
-YES_OR_NO: tuple[Fact, ...] = (
-    Fact(("{H} is {a_h}.", "{H} the {h} is here."), ("Is {H} {a_h}?",),
-         "{a_h}? You said that {H} is {a_h}, so yes."),
-    Fact(("{H} is {a_h}.", "{H} the {h} is here."), ("Is {H} {an_o}?",),
-         "{an_o}? You said that {H} is {a_h}, so no."),
-    Fact(("{H} has {a_cT}.", "The {T} of {H} is {colour}."), ("Is the {T} {colour}?",),
-         "{colour}? You said that the {T} is {colour}, so yes."),
-    Fact(("{H} has {a_cT}.", "The {T} of {H} is {colour}."), ("Is the {T} {no_colour}?",),
-         "{no_colour}? You said that the {T} is {colour}, so no."),
-)  # fmt: skip
 NOTED: tuple[str, ...] = (
     "I will remember that.", "Good to know.", "Thank you for telling me.", "I have noted it.", "How nice!",
 )  # fmt: skip
@@ -79,8 +69,7 @@ def told_and_asked(rng: Random) -> list[Exchange]:
     """
     every = _slots(rng, pick(rng, (2, 3, 4, 4, 5)))
     mine = iter(sorted(MINE, key=lambda _: rng.random()))  # a person has one name and one home
-    drawn = rng.random()
-    kinds = THEIRS if drawn < 0.4 else YES_OR_NO if drawn < 0.6 else (pick(rng, THEIRS), pick(rng, THEIRS))
+    kinds = THEIRS if rng.random() < 0.4 else (pick(rng, THEIRS), pick(rng, THEIRS))
     facts = [next(mine) if rng.random() < 0.3 and kinds is THEIRS else pick(rng, kinds) for _ in every]
     *known, missing = [_fill(rng, fact, slots) for fact, slots in zip(facts, every, strict=True)]
     exchanges: list[Exchange] = []
@@ -111,11 +100,10 @@ def _slots(rng: Random, count: int) -> list[dict[str, str]]:
     )
     rows = []
     for name, creature, thing, place, treat, spot in zip(*drawn, strict=True):
-        colour, no_colour = sorted(COLOURS, key=lambda _: rng.random())[:2]
-        other = kinds[(kinds.index(creature) + 1 + int(rng.random() * (len(kinds) - 1))) % len(kinds)]
+        colour = pick(rng, COLOURS)
         rows.append({
-            "H": name, "h": creature, "a_h": article(creature), "an_o": article(other),
-            "T": thing, "a_T": article(thing), "colour": colour, "no_colour": no_colour,
+            "H": name, "h": creature, "a_h": article(creature),
+            "T": thing, "a_T": article(thing), "colour": colour,
             "a_cT": article(f"{colour} {thing}"), "place": place, "treat": treat, "spot": spot,
         })  # fmt: skip
     return rows

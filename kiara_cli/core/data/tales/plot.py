@@ -3,9 +3,7 @@
 Goes in: nothing. Comes out: `Plot` and `Ask`, the opening lines and the ways to bring in the thing. All
 templates are filled by `stories` from one set of slots:
 
-    {H} {HH}        the hero inside and at the start of a sentence: Pip, the fox (The fox)
-    {N} {NN}        the same with the creature: Pip the fox
-    {V}             the hero as one speaks to him: Pip, little fox
+    {H} {N} {h}     the hero: Pip, Pip the fox, fox
     {F} {FF} {f}    the friend: Olive, Olive the owl, owl
     {T} {a_T}       the thing: lantern, a red lantern
     {he} {him} {his} {He} {His} {fhe} {fhim} {fhis} {Fhe} {Fhis}
@@ -47,22 +45,16 @@ class Plot:
 # leads back by the same words.
 OPENINGS: tuple[str, ...] = (
     "{A_h} called {H} lived {place}. Everyone there knew {N}.",
-    "There was once {a_h} called {H}, who lived {place}. {NN} could {skill}.",
-    "{A_h} called {H} lived {place}. {NN} liked it there.",
+    "There was once {a_h} called {H}, who lived {place}. {N} could {skill}.",
+    "{A_h} called {H} lived {place}. {N} liked it there.",
     "Once upon a time, {a_h} called {H} lived {place}. Nobody was quite like {N}.",
     "{A_h} called {H} lived {place}, and that suited {N} very well.",
     "{A_h} called {H} lived {place}. People came from far away to see how {N} could {skill}.",
 )
-NAMELESS: tuple[str, ...] = (
-    "{A_h} lived {place}.",
-    "There was once {a_h} who lived {place}.",
-    "Once upon a time, {a_h} lived {place}.",
-    "{A_h} who could {skill} lived {place}.",
-)
 OWNING: tuple[str, ...] = (
     "{He} had {a_T} with {look}.",
     "Of all {his} things {he} liked one best: {a_T} with {look}.",
-    "{HH} was very proud of {a_T} with {look}.",
+    "{H} was very proud of {a_T} with {look}.",
     "{He} never went far without {a_T} with {look}.",
     "{He} owned a spoon, a bed and {a_T} with {look}.",
     "{His} greatest treasure was {a_T} with {look}.",
@@ -80,7 +72,7 @@ TROUBLE: tuple[str, ...] = (
     "Sadly, there was one trouble: {trouble}.",
 )
 USING: tuple[str, ...] = (
-    "{HH} {act}, and {result}.",
+    "{H} {act}, and {result}.",
     "So {H} {act}, and {result}.",
     "Quick as a wink, {H} {act}, and {result}.",
     "Very calmly, {H} {act}, and {result}.",

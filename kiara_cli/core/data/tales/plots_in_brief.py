@@ -61,7 +61,7 @@ FOUND = Plot(
     "",
     "",
     "",
-    "{NN} found the {T} of {FF} {spot}.",
+    "{N} found the {T} of {FF} {spot}.",
     (
         Ask(("Where was the {T}?", "Where did {H} find the {T}?"), "The {T} was {spot}.", ("{spot}",)),
         Ask(("Who found the {T}?", "Who fell over the {T}?"), "It was {N} who found the {T}.", ("{hero}",),
@@ -89,7 +89,7 @@ VISIT = Plot(
     "",
     "",
     "",
-    "{NN} showed {a_T0} to {FF}.",
+    "{N} showed {a_T0} to {FF}.",
     (
         Ask(("Who came to visit?", "Who saw the {T}?", "Who was the guest?"), "It was {FF} who came to see the {T}.",
             ("{friend}",), ("{hero}",)),
@@ -113,7 +113,7 @@ SWAP = Plot(
     "",
     "",
     "",
-    "{NN} gave {a_T0} to {FF} and got {goods} for it.",
+    "{N} gave {a_T0} to {FF} and got {goods} for it.",
     (
         Ask(("What did {H} get?", "What did {H} get for the {T}?"), "In the story {H} got {goods}.", ("{goods}",)),
         Ask(

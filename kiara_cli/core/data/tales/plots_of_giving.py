@@ -45,14 +45,14 @@ MISTAKE = Plot(
     (
         "It looked better than before, and {F} said so twice.",
         "After that {H} asked first, every time, even before sneezing.",
-        "{HH} skipped all the way home, although it was only eleven steps.",
+        "{H} skipped all the way home, although it was only eleven steps.",
         "You can still see the place, and {F} shows it to visitors with pride.",
         "Then {F} owned up to something too: the broken window last spring.",
     ),
     "",
     "",
     "Together they {repair}.",
-    "{NN} borrowed the {T} from {FF} and {harm}. {HH} owned up, and together they {repair}.",
+    "{N} borrowed the {T} from {FF} and {harm}. {H} owned up, and together they {repair}.",
     (
         _FRIENDS,
         Ask(
@@ -76,7 +76,7 @@ GIFT = Plot(
             "{His} best friend was {FF}, who was about to have a birthday.",
         ),
         (
-            "{HH} wanted to give {F} {a_T}, because {fhe} loved {use}.",
+            "{H} wanted to give {F} {a_T}, because {fhe} loved {use}.",
             "Nobody loved {use} more than {F}, so {H} wanted to give {F} {a_T}.",
         ),
         (
@@ -110,8 +110,8 @@ GIFT = Plot(
     ),
     "to give {F} {a_T0}",
     "",
-    "{HH} made {a_T0} from {made}.",
-    "{NN} had no money for a birthday present for {FF}. So {H} made {a_T0} from {made}.",
+    "{H} made {a_T0} from {made}.",
+    "{N} had no money for a birthday present for {FF}. So {H} made {a_T0} from {made}.",
     (
         Ask(("Who made the {T}?", "Who built the {T}?"), "It was {N} who made the {T}.", ("{hero}",), ("{friend}",)),
         Ask(
@@ -153,7 +153,7 @@ GUEST = Plot(
         ),
         (
             "There was only one helping of {treat}, so {H} cut it in half, which is not easy.",
-            "{HH} shared {his} {treat} and told the guest to take the bed.",
+            "{H} shared {his} {treat} and told the guest to take the bed.",
         ),
         (
             "",
@@ -171,7 +171,7 @@ GUEST = Plot(
         ),
     ),
     (
-        "{HH} has set the table for two ever since, just in case.",
+        "{H} has set the table for two ever since, just in case.",
         "Sometimes, when the wind comes from the south, the {T} hums a little.",
         "It works very well, and it smells a bit of far countries.",
         "And when somebody knocks at night, {H} puts on the big pot before opening the door.",
@@ -179,8 +179,8 @@ GUEST = Plot(
     ),
     "",
     "",
-    "{HH} let {F} in and shared {his} {treat}.",
-    "{NN} took in a stranger, {FF}, for the night. In the morning {F} was gone, but the {T} was still there.",
+    "{H} let {F} in and shared {his} {treat}.",
+    "{N} took in a stranger, {FF}, for the night. In the morning {F} was gone, but the {T} was still there.",
     (
         Ask(
             ("Who had the {T} first?", "Who left the {T}?", "Where did the {T} come from?"),

@@ -5,8 +5,8 @@ Goes in: the shared beats of `plot`. Comes out: `PLOTS`.
 
 from kiara_cli.core.data.tales.plot import OWNING, TROUBLE, USING, WANTING, Ask, Plot
 
-_HELP = "{HH} {act}, and {result}."
-_SHORT = "{NN} wanted {want}, but {trouble}. {HH} {act}, and {result}."
+_HELP = "{H} {act}, and {result}."
+_SHORT = "{N} wanted {want}, but {trouble}. {H} {act}, and {result}."
 _OWNED = Ask(
     ("Who had the {T}?", "Who owned the {T}?", "Whose {T} was it?"),
     "It was {N} who had the {T}.",
@@ -22,7 +22,7 @@ WISH = Plot(
         WANTING[:3],
         TROUBLE,
         (
-            '"You had better go home, {V}," said {FF}.',
+            '"You had better go home, {H}," said {FF}.',
             '{FF} shook {fhis} head and said, "That cannot be done."',
             '"Even I would not try that," said {FF}.',
             '"Have some {treat} and forget about it," said {FF}.',
@@ -32,7 +32,7 @@ WISH = Plot(
             "",
             '"Wait," said {H}, "I still have my {T}."',
             '"{A_hc} does not give up before supper," said {H}, and {he} fetched the {T}.',
-            "{HH} thought about it for as long as it takes to eat a plum, and then {he} fetched the {T}.",
+            "{H} thought about it for as long as it takes to eat a plum, and then {he} fetched the {T}.",
             '"You are forgetting my {T}," {says} {H}.',
         ),
         USING,
@@ -43,7 +43,7 @@ WISH = Plot(
         "{F} asked to hold the {T} on the way home, and was allowed to.",
         "That evening {H} gave the {T} a friendly pat and went to bed with {his} boots on.",
         'Since that day {F} says "perhaps" instead of "never".',
-        "{HH} slept until noon, and nobody minded.",
+        "{H} slept until noon, and nobody minded.",
         "On the way home {F} practised the word sorry, and then {fhe} said it.",
         "{F} made {treat} for two, and there was nothing left to wish for.",
     ),
@@ -82,7 +82,7 @@ PROMISE = Plot(
         ("{done}",),
     ),
     (
-        '"You kept your word, {V}," said {FF}, and that was better than a medal.',
+        '"You kept your word, {H}," said {FF}, and that was better than a medal.',
         '"Next time," said {H} to {FF}, "I shall promise something smaller."',
         "{FF} wrote it down in a notebook, under the heading Good News.",
         "{FF} had saved the last of the {treat}, because {fhe} had never doubted it.",
@@ -91,7 +91,7 @@ PROMISE = Plot(
     "",
     "{trouble}",
     _HELP,
-    "{NN} promised {want}, but {trouble}. {HH} {act}, and {result}.",
+    "{N} promised {want}, but {trouble}. {H} {act}, and {result}.",
     (
         _OWNED,
         Ask(("What did {H} promise?", "What was the promise?"), "In the story {H} promised {want}.", ("{want}",)),
@@ -102,7 +102,7 @@ TRADE = Plot(
     "trade",
     "trouble",
     (
-        ("{Time}, {H} carried {goods} to the market.", "{Time}, {he} set out to sell {goods}."),
+        ("{Time}, {H} carried {goods} to the market.", "{Time}, {he} carried {goods} to the market in the square."),
         (
             "There {FF} was holding {a_T} with {look}, and they made a trade.",
             'There {he} met {FF}, who had {a_T} with {look} and said, "Shall we swap?"',
@@ -139,11 +139,11 @@ TRADE = Plot(
     "{want}",
     "{trouble}",
     _HELP,
-    "{NN} traded {goods} for {F}'s {T}. {HH} {act}, and {result}.",
+    "{N} traded {goods} for {F}'s {T}. {H} {act}, and {result}.",
     (
         Ask(
             ("What did {H} give for the {T}?", "What did {H} trade for the {T}?"),
-            "In the story {H} gave {goods} for the {T}.",
+            "In the story {H} carried {goods} to the market.",
             ("{goods}",),
         ),
         Ask(
@@ -227,7 +227,7 @@ LOAN = Plot(
         ("{done}",),
     ),
     (
-        "{HH} brought the {T} back the same evening, clean, and with some {treat}.",
+        "{H} brought the {T} back the same evening, clean, and with some {treat}.",
         '"Borrow it whenever you like," said {F}, and {fhe} meant it.',
         "When {H} gave the {T} back, {fhe} asked for every detail, twice.",
         "Since that day there has been a little path between the two houses.",
@@ -236,7 +236,7 @@ LOAN = Plot(
     "{want}",
     "{trouble}",
     _HELP,
-    "{NN} wanted {want}, but {trouble}. {HH} borrowed the {T} from {FF}, and {result}.",
+    "{N} wanted {want}, but {trouble}. {H} borrowed the {T} from {FF}, and {result}.",
     (
         Ask(
             ("Who had the {T}?", "Whose {T} was it?", "Who lent {H} the {T}?", "Who helped {H}?"),
@@ -289,7 +289,7 @@ RESCUE = Plot(
     "",
     "{peril}",
     _HELP,
-    "{NN} heard that {peril}. {HH} {act}, and {result}.",
+    "{N} heard that {peril}. {H} {act}, and {result}.",
     (
         _OWNED,
         Ask(
@@ -311,12 +311,12 @@ CONTEST = Plot(
     "peril",
     (
         (
-            "{Time}, there was a prize at the fair for the most useful thing, and it was {prize}.",
-            "{Time}, the village gave a prize for the most useful thing: {prize}.",
+            "{Time}, there was a prize at the fair for the most useful thing, and the prize was {prize}.",
+            "{Time}, the village held a contest for the most useful thing, and the prize was {prize}.",
         ),
         (
-            "{HH} wanted to win the prize with {a_T} with {look}.",
-            "{HH} came with {a_T} with {look}, because {he} wanted to win the prize.",
+            "{H} wanted to win the prize with {a_T} with {look}.",
+            "{H} came with {a_T} with {look}, because {he} wanted to win the prize.",
         ),
         (
             "",
@@ -334,21 +334,21 @@ CONTEST = Plot(
         USING,
         (
             "",
-            '"Bravo, {V}!" cried {F}.',
+            '"Bravo, {H}!" cried {F}.',
             '"Now that is what I call useful," said {F}.',
             '"I think we have seen enough," said the oldest judge.',
         ),
     ),
     (
         "So {H} won the prize, and {F} was the one who clapped the longest.",
-        "{HH} won the prize and shared it with {F}, as well as one can share such a thing.",
-        "{HH} won the prize, and the judges put on their glasses to see it properly.",
+        "{H} won the prize and shared it with {F}, as well as one can share such a thing.",
+        "{H} won the prize, and the judges put on their glasses to see it properly.",
         "And that is how {H} won {prize}, fair and square.",
     ),
     "to win the prize",
     "{peril}",
     _HELP,
-    "{NN} wanted to win {prize} with {a_T0}. {HH} {act}, and {result}.",
+    "{N} wanted to win {prize} with {a_T0}. {H} {act}, and {result}.",
     (
         _OWNED,
         Ask(("What was the prize?", "What did {H} win?"), "The prize was {prize}.", ("{prize}",)),

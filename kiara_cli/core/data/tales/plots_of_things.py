@@ -28,8 +28,8 @@ LOST = Plot(
             "Then, {time}, the trouble began: the {T} was lost.",
         ),
         (
-            "{HH} wanted to find the {T} and looked {search}.",
-            "{HH} wanted to find the {T}, so {he} searched {search}.",
+            "{H} wanted to find the {T} and looked {search}.",
+            "{H} wanted to find the {T}, so {he} searched {search}.",
             "First {he} looked {search}, for {he} wanted to find the {T}.",
         ),
         (
@@ -57,15 +57,15 @@ LOST = Plot(
     ),
     (
         "Since then the {T} has had a place of its own, with a label.",
-        "{HH} made {treat} for {F}, who never once said how silly it had been.",
+        "{H} made {treat} for {F}, who never once said how silly it had been.",
         "They carried it home together, although it needed only one of them.",
-        "{HH} slept with one foot on the {T} that night.",
+        "{H} slept with one foot on the {T} that night.",
         '"Next week," said {F}, "you can help me look for my glasses."',
     ),
     "to find the {T}",
     "the {T} was lost",
     "{F} found the {T} {spot}.",
-    "{NN} had lost {his} {T} and looked everywhere. {FF} found it {spot}.",
+    "{N} had lost {his} {T} and looked everywhere. {FF} found it {spot}.",
     (
         _OWNED,
         _WHERE,
@@ -111,7 +111,7 @@ QUARREL = Plot(
         (
             "",
             '"Sorry," said {H}. "Sorry too," said {F}.',
-            "{HH} was the first to laugh, and it was catching.",
+            "{H} was the first to laugh, and it was catching.",
             '"You take it on odd days, and I will take it on even days," said {H}.',
             '"Let it be ours," said {H}, and {F} nodded.',
         ),
@@ -126,7 +126,7 @@ QUARREL = Plot(
     "the {T}",
     "{H} and {F} quarrelled over the {T}",
     "They agreed to share the {T}.",
-    "{NN} and {FF} found {a_T0} and quarrelled over it. In the end they agreed to share the {T}.",
+    "{N} and {FF} found {a_T0} and quarrelled over it. In the end they agreed to share the {T}.",
     (
         Ask(
             ("Who found the {T}?", "Who had the {T}?"),
@@ -156,8 +156,8 @@ STORM = Plot(
             "{He} had left the {T} {spot}, out in the open.",
         ),
         (
-            "{HH} wanted to fetch the {T}, but there was trouble: the wind had got hold of the {T}.",
-            "{HH} wanted to fetch the {T}, but the trouble was that the wind had got hold of the {T}.",
+            "{H} wanted to fetch the {T}, but there was trouble: the wind had got hold of the {T}.",
+            "{H} wanted to fetch the {T}, but the trouble was that the wind had got hold of the {T}.",
         ),
         (
             "",
@@ -204,8 +204,8 @@ MYSTERY = Plot(
     (
         ("{Time}, {FF} came to stay the night.", "{FF} had come to visit {time} and was staying the night."),
         (
-            "At midnight a noise woke them: {sound}.",
-            "In the dark they heard it, not far from the window: {sound}.",
+            "At midnight they woke, for they heard it: {sound}.",
+            "In the dark, not far from the window, they heard it: {sound}.",
             "The moon was up when they heard it: {sound}.",
         ),
         (
@@ -236,17 +236,17 @@ MYSTERY = Plot(
         '"I knew it all along," said {F}, and {fhe} asked to sleep on the side by the wall.',
         "They gave the wind a good talking to and went back to bed with {treat}.",
         "They laughed so loudly that now the neighbours believe in ghosts.",
-        "{HH} brought the {T} indoors, and the night was so quiet that they could not sleep.",
+        "{H} brought the {T} indoors, and the night was so quiet that they could not sleep.",
         "In the morning the {T} was used for {use}, as if it had never been a ghost.",
     ),
     "to know what it was",
     "",
-    "{HH} and {F} went out and found the {T} {spot}.",
-    ("{NN} and {FF} heard a noise in the night. It was only the {T}, {spot}, and the wind was playing with it."),
+    "{H} and {F} went out and found the {T} {spot}.",
+    ("{N} and {FF} heard a noise in the night. It was only the {T}, {spot}, and the wind was playing with it."),
     (
         Ask(
             ("What did they hear?", "What was the noise like?", "How did the noise sound?"),
-            "They heard it in the night: {sound}.",
+            "In the night they heard it: {sound}.",
             ("{sound}",),
         ),
         Ask(

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from kiara_cli.core.data.tales import plots_in_brief, plots_of_giving, plots_of_need, plots_of_things
 from kiara_cli.core.data.tales.creatures import CREATURES, Creature
-from kiara_cli.core.data.tales.plot import NAMELESS, OPENINGS, Plot
+from kiara_cli.core.data.tales.plot import OPENINGS, Plot
 from kiara_cli.core.data.tales.things import THINGS, Thing
 from kiara_cli.core.data.tales.troubles import PERILS, TROUBLES
 from kiara_cli.core.data.tales.words import (
@@ -31,8 +31,7 @@ from kiara_cli.core.data.tales.words import (
 )
 
 PLOTS: tuple[Plot, ...] = plots_of_need.PLOTS + plots_of_things.PLOTS + plots_of_giving.PLOTS
-NAMELESS_SHARE = 0.12  # guess: enough for "The story does not say" to be learned for names
-COLOURED_SHARE = 0.5  # the same for colours
+COLOURED_SHARE = 0.5  # a guess: enough for "The story does not say" to be learned for colours
 OPTIONAL_SHARE = 0.15  # keeps a story near a hundred words
 # The plots that a cake comes through; in the others it would be rained on, borrowed or given back.
 _EDIBLE = ("wish", "promise", "trade", "rescue", "contest", "mistake", "present", "visit", "swap")
@@ -51,7 +50,6 @@ class Story:
     hero: Creature
     thing: Thing
     friend: Creature
-    named: bool
     colour: str  # "" where the story does not say
     ending: int  # index into plot.endings
     slots: dict[str, str]
@@ -115,21 +113,15 @@ def _draw_plot(rng: Random, thing: Thing, cast: Cast) -> Plot:
             return plot
 
 
-def _hero_slots(rng: Random, hero: Creature, name: str) -> tuple[bool, dict[str, str]]:
-    named = bool(name) or rng.random() >= NAMELESS_SHARE
-    if named and not name:
-        name = pick(rng, HE_NAMES if rng.random() < 0.5 else SHE_NAMES)
-    male = name in _HE_NAMES if named else rng.random() < 0.5
-    he, him, his = ("he", "him", "his") if male else ("she", "her", "her")
+def _hero_slots(rng: Random, hero: Creature, name: str) -> dict[str, str]:
+    name = name or pick(rng, HE_NAMES if rng.random() < 0.5 else SHE_NAMES)
+    he, him, his = ("he", "him", "his") if name in _HE_NAMES else ("she", "her", "her")
     described = article(f"{pick(rng, hero.traits if rng.random() < 0.7 else SIZES)} {hero.name}")
-    whole = f"{name} the {hero.name}" if named else f"the {hero.name}"
-    short = name if named else whole
-    return named, {
-        "H": short, "HH": cap(short), "N": whole, "NN": cap(whole),
-        "V": name if named else f"little {hero.name}",
-        "h": hero.name, "a_h": described, "A_h": cap(described), "A_hc": cap(article(hero.name)),
+    return {
+        "H": name, "N": f"{name} the {hero.name}", "h": hero.name,
+        "a_h": described, "A_h": cap(described), "A_hc": cap(article(hero.name)),
         "he": he, "him": him, "his": his, "He": cap(he), "His": cap(his), "himself": him + "self",
-        "says": hero.says, "hero": (name or hero.name).lower(), "skill": hero.skill.format(his=his, him=him),
+        "says": hero.says, "hero": name.lower(), "skill": hero.skill.format(his=his, him=him),
     }  # fmt: skip
 
 
@@ -196,14 +188,14 @@ def _tell(rng: Random, cast: Cast, reserved: bool) -> Story:
     barred = PERILS[thing.kind].not_for if plot.needs == "peril" else frozenset[str]()
     friend = cast.friend or _draw_friend(rng, hero, barred)
     colour = pick(rng, COLOURS) if thing.kind != "share" and rng.random() < COLOURED_SHARE else ""
-    named, slots = _hero_slots(rng, hero, cast.name)
+    slots = _hero_slots(rng, hero, cast.name)
     slots |= _friend_slots(rng, friend, slots["H"])
     slots |= _thing_slots(thing, colour)
     slots |= _chance_slots(rng, cast.place)
     _trouble_slots(rng, plot, hero, thing, slots)
     ending = int(rng.random() * len(plot.endings))
-    lines = [pick(rng, OPENINGS if named else NAMELESS)]
+    lines = [pick(rng, OPENINGS)]
     lines += [_line(rng, beat) for beat in plot.beats]
     lines.append(plot.endings[ending])
     text = " ".join([cap(line.format_map(slots)) for line in lines if line])
-    return Story(text, plot, hero, thing, friend, named, colour, ending, slots)
+    return Story(text, plot, hero, thing, friend, colour, ending, slots)
