@@ -146,4 +146,10 @@ def _pick_dtype(device: torch.device) -> Dtype:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type != "cpu":
         return "fp32"
-    return "bf16" if matrix_rate(device, "bf16", TRIAL) > WORTH_IT * matrix_rate(device, "fp32", TRIAL) else "fp32"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other where other programs run
+    try:
+        faster = matrix_rate(device, "bf16", TRIAL) / matrix_rate(device, "fp32", TRIAL)
+    finally:
+        torch.set_num_threads(threads)
+    return "bf16" if faster > WORTH_IT else "fp32"
