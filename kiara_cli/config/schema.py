@@ -171,7 +171,7 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
-    max_steps: int = knob(1050, low=1)
+    max_steps: int = knob(1400, low=1)
     max_epochs: float | None = knob(None, above=0)
     batch_size: int = knob(16, low=1)
     accumulation: int = knob(1, low=1)
@@ -194,8 +194,8 @@ class TrainConfig(Section):
     patience: int | None = knob(None, low=1)
     skip_batches: int = knob(3, low=0)
     log_interval: int = knob(10, low=1)
-    eval_interval: int = knob(525, low=1)
-    checkpoint_interval: int = knob(525, low=1)
+    eval_interval: int = knob(700, low=1)
+    checkpoint_interval: int = knob(700, low=1)
     keep_last: int = knob(2, low=2)
     save_safetensors: bool = False
     loss_on: Literal["assistant", "all"] = "assistant"

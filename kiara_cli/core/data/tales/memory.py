@@ -52,7 +52,9 @@ THEIRS: tuple[Fact, ...] = (
     Fact(("The {T} is {spot}.", "{H} put the {T} {spot}."), ("Where is the {T}?", "Where was the {T}?"),
          "You said that the {T} is {spot}."),
     Fact(("The {h} is called {H}.", "{H} the {h} is here."), ("What is the {h} called?", "What is the {h}'s name?"),
-         "You said that the {h} is called {H}."),
+         "The name of the {h} is {H}."),
+    Fact(("{H} the {h} is here.", "{H} the {h} came to tea."), ("Who is the {h}?", "What is the name of the {h}?"),
+         "The name of the {h} is {H}."),
 )  # fmt: skip
 NOTED: tuple[str, ...] = (
     "I will remember that.", "Good to know.", "Thank you for telling me.", "I have noted it.", "How nice!",
