@@ -183,7 +183,7 @@ def assemble(
     config: Config, runtime: Runtime, data: Prepared, model: Transformer, run: Run, lock: Lock, progress: Progress
 ) -> Training:
     """Put a training together from decided parts."""
-    if runtime.device.type == "cpu":
+    if runtime.device.type == "cpu" and not data.meta.conversations:
         keep_freed_memory()
     model.to(runtime.device)
     if config.runtime.fused is True:

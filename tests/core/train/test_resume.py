@@ -17,6 +17,7 @@ from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.data.prepare import Prepared, prepare
+from kiara_cli.core.runtime.native import CompilerError
 from kiara_cli.core.train import resume, start
 from kiara_cli.core.train.loop import train
 from kiara_cli.core.train.start import Training
@@ -279,4 +280,13 @@ def test_a_machine_that_cannot_honour_what_was_decided_is_said_so(
     compiled = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, compile=True))
     with pytest.raises(KiaraError, match=r"no working compiler here \(No working C\+\+ compiler found\)") as caught:
         resume.resume(compiled, stopped, data, run)
+    assert caught.value.remedy == remedy
+
+    def missing() -> None:
+        raise CompilerError("no C compiler")
+
+    monkeypatch.setattr(resume, "load", missing)
+    fused = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, fused=True))
+    with pytest.raises(KiaraError, match=r"the C compiler fails here \(no C compiler\)") as caught:
+        resume.resume(fused, stopped, data, run)
     assert caught.value.remedy == remedy
