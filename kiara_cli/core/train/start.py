@@ -31,7 +31,6 @@ from kiara_cli.core.model.fused import decide_fused, fuse, load
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.compile import decide_compile
 from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, seed_everything
-from kiara_cli.core.runtime.memory import keep_freed_memory
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.core.train.average import Average
 from kiara_cli.core.train.feed import Feed
@@ -183,8 +182,6 @@ def assemble(
     config: Config, runtime: Runtime, data: Prepared, model: Transformer, run: Run, lock: Lock, progress: Progress
 ) -> Training:
     """Put a training together from decided parts."""
-    if runtime.device.type == "cpu" and not data.meta.conversations:
-        keep_freed_memory()
     model.to(runtime.device)
     if config.runtime.fused is True:
         fuse(model, load())
