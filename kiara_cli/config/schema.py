@@ -203,8 +203,15 @@ class GenerateConfig(Section):
     top_p: float = knob(1.0, low=0, high=1)
     min_p: float = knob(0.0, low=0, high=1)
     repetition_penalty: float = knob(1.0, low=0.01, high=100)
+    presence_penalty: float = knob(0.0, low=-100, high=100)
+    frequency_penalty: float = knob(0.0, low=-100, high=100)
+    no_repeat_ngram: int | None = knob(None, low=1)
     stop: tuple[str, ...] = ()
     seed: int | None = knob(None, low=0, high=2**63 - 1)
+    speculate: int = knob(0, low=0, high=64)
+    streams: int = knob(16, low=1, high=4096)
+    cache_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    prefix_bytes: int = knob(64_000_000, low=0)
 
 
 @dataclass(frozen=True)
@@ -222,6 +229,7 @@ class RuntimeConfig(Section):
     device: Device = "auto"
     dtype: Dtype = "auto"
     threads: int | str = knob("auto", low=1)
+    compile: Literal["auto", "on", "off"] = "auto"
     seed: int = knob(1337, low=0, high=2**63 - 1)
     deterministic: bool = True
 
