@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
@@ -9,13 +10,13 @@ from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
 
 def chat(words: Words = None, config: ConfigFiles = None, debug: Debug = False) -> None:
     """Talk with a model: kiara chat, or kiara chat checkpoints/best.pt."""
-    from kiara_cli.commands.model import open_model
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: as in generate
+    from kiara_cli.commands.model import open_engine, open_model
     from kiara_cli.console import output, repl
     from kiara_cli.core.chat.session import Session
-    from kiara_cli.core.generate.text import make_engine
 
     opened = open_model(read(words, config))
-    engine = make_engine(opened.model, opened.tokenizer, opened.runtime)
+    engine = open_engine(opened)
     session = Session(engine, opened.tokenizer, opened.config.generate, opened.config.chat)
     if not opened.checkpoint.data.get("conversations"):
         output.warn(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kiara_cli.commands.options import Given
@@ -11,6 +13,7 @@ from kiara_cli.commands.options import Given
 if TYPE_CHECKING:
     from kiara_cli.config.schema import Config
     from kiara_cli.core.checkpoint.files import Checkpoint
+    from kiara_cli.core.generate.engine import Engine
     from kiara_cli.core.model.transformer import Transformer
     from kiara_cli.core.runtime.device import Runtime
     from kiara_cli.core.tokenizer.protocol import Tokenizer
@@ -41,3 +44,26 @@ def open_model(given: Given, sections: Sequence[str] = ("tokenizer", "model")) -
     runtime = decide(config.runtime)
     model = checkpoint.make_model(config.model).to(runtime.device)
     return Opened(checkpoint, config, model, checkpoint.make_tokenizer(), runtime)
+
+
+def open_engine(opened: Opened) -> Engine:
+    """Make the engine that the config asks for. Raises KiaraError if it asks for compiling, and that fails."""
+    from kiara_cli.core.generate.engine import Options
+    from kiara_cli.core.generate.text import make_engine
+
+    settings = opened.config.generate
+    options = Options(
+        streams=settings.streams,
+        cache_dtype=settings.cache_dtype,
+        prefix_bytes=settings.prefix_bytes,
+        compile=opened.config.runtime.compile,
+        compile_folder=cache_folder() / "compiled",
+    )
+    return make_engine(opened.model, opened.tokenizer, opened.runtime, options)
+
+
+def cache_folder() -> Path:
+    """Return where caches live: $KIARA_CACHE, else the user's cache folder."""
+    if os.environ.get("KIARA_CACHE"):
+        return Path(os.environ["KIARA_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kiara"

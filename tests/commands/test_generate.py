@@ -119,3 +119,24 @@ def test_a_closed_pipe_ends_quietly_with_the_continuation_so_far(trained: Path) 
     )
     assert ran.stderr == b"0\n"
     assert len(ran.stdout) == 20
+
+
+def test_a_file_of_prompts_is_answered_together_in_its_order(kiara: Kiara, trained: Path) -> None:
+    lines = [{"prompt": "the cat"}, {"prompt": ""}, {"prompt": "the dog sat on the log. " * 3}]
+    Path("prompts.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    words = ("--seed", "5", "--max-new-tokens", "20", "--json")
+    ran = kiara("generate", "--prompts", "prompts.jsonl", "-n", "2", *words)
+    made = [json.loads(line) for line in ran.out.splitlines()]
+    assert [one["index"] for one in made] == [0, 0, 1, 1, 2, 2]
+    alone = [
+        json.loads(line)["text"]
+        for line_ in lines
+        for line in kiara("generate", "-p", line_["prompt"], "-n", "2", *words).out.splitlines()
+    ]
+    assert [one["text"] for one in made] == alone
+
+
+@pytest.mark.parametrize("content", ["", "hello\n", '{"prompt": 1}\n', '{"text": "a"}\n', "[]\n"])
+def test_a_file_without_prompts_is_a_mistake(kiara: Kiara, trained: Path, content: str) -> None:
+    Path("prompts.jsonl").write_text(content)
+    assert "prompts.jsonl" in kiara("generate", "--prompts", "prompts.jsonl").mistake

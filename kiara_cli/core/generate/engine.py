@@ -14,18 +14,22 @@ import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import GenerateConfig
+from kiara_cli.core.generate import compiled
 from kiara_cli.core.generate.request import FinishReason, Request, Token, Wish, window_start
 from kiara_cli.core.generate.sampling import sample
 from kiara_cli.core.generate.scheduler import Prefixes, Rows
 from kiara_cli.core.generate.speculative import draft
 from kiara_cli.core.generate.step import Eager, is_plain, tick, weights_of
+from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime import compile
 from kiara_cli.core.runtime.device import DTYPES, Runtime
 from kiara_cli.errors import KiaraError
 
@@ -46,6 +50,8 @@ class Options:
     cache_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: what products run in
     prefix_bytes: int = 0  # for what ended texts have read, so that it is not read again
     fast: bool = True  # False: the model's own forward pass for every token
+    compile: Literal["auto", "on", "off"] = "off"  # of the step of a single text; auto: if it was compiled before
+    compile_folder: Path | None = None  # where compiled steps are kept; None: nowhere, so none is used
 
 
 class Engine:
@@ -60,7 +66,7 @@ class Engine:
         model: Transformer,
         runtime: Runtime,
         forbidden: Tensor | None = None,
-        options: Options = Options(),  # noqa: B008 - it is frozen
+        options: Options = Options(),
     ) -> None:
         assert model.config.vocab_size is not None
         self.config, self.options, self.runtime = model.config, options, runtime
@@ -79,6 +85,9 @@ class Engine:
         self.weights = weights_of(self.model)
         kept = {"auto": dtype, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[options.cache_dtype]
         self.rows = Rows(model.config, options.streams, self.device, kept)
+        self.machine_code = self._compiled()
+        self.single: compiled.Compiled | None = None  # bound to the cache `single_for`
+        self.single_for: Cache | None = None
         self.prefixes = Prefixes(options.prefix_bytes)
         self.waiting: deque[Request] = deque()
         self._biased: list[Request] = []
@@ -147,6 +156,8 @@ class Engine:
         """
         if not requests:
             return
+        if len(self.rows.requests) == 1 and self.machine_code and requests[0].filled + 1 < self.context:
+            return self._write_one(requests[0], self.machine_code)
         rows = self.rows.requests
         token = torch.tensor([r.window[r.filled] for r in rows], device=self.device)  # (B,)
         position = torch.tensor([r.filled for r in rows], device=self.device)
@@ -161,6 +172,31 @@ class Engine:
         if len(requests) < len(rows):
             logits = logits[[rows.index(request) for request in requests]]
         self._choose(requests, logits)
+
+    def _write_one(self, request: Request, path: Path) -> None:
+        """Write the next token of the only request by compiled code."""
+        if self.single is None or self.single_for is not self.rows.cache:
+            self.single_for = self.rows.cache
+            self.single = compiled.Compiled(path, self.weights, self.rows.layers(1), self.context)
+        logits = self.single(torch.tensor(request.ids[-1:]), request.filled)
+        request.filled += 1
+        self._choose([request], logits)
+
+    def _compiled(self) -> Path | None:
+        """Return the compiled step if it may be used and there is one, or can be. Raises KiaraError if it must be."""
+        wanted, folder = self.options.compile, self.options.compile_folder
+        usable = self.fast and self.device.type == "cpu" and self.context > 4
+        if wanted == "off" or folder is None or not usable:
+            return None
+        memory = self.rows.layers(1)
+        name = compiled.key_of(self.config, self.weights, memory, self.runtime.threads)
+        found = compile.find(folder, name)
+        if found is None and wanted == "on":
+            with torch.inference_mode(False):
+                found = compile.keep(
+                    folder, name, lambda path: compiled.build(self.config, self.weights, memory, path)
+                )
+        return found
 
     def _read(self, request: Request, most: int) -> int:
         """Read at most `most` more positions of a request; after the last one, write its first token.

@@ -148,7 +148,8 @@ class Request:
         elif self.written >= self.config.max_new_tokens:
             reason = "length"
         self.finished = reason is not None
-        logprob, top = None, ()
+        logprob: float | None = None
+        top: tuple[tuple[int, float], ...] = ()
         if scores is not None and self.wish.logprobs is not None:
             logprobs = scores.log_softmax(dim=-1)
             best = logprobs.topk(min(self.wish.logprobs, len(logprobs)))

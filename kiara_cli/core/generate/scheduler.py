@@ -91,7 +91,7 @@ class Rows:
 
 
 class Prefixes:
-    """Keys and values of texts that have ended, for those that begin alike. The oldest go when `limit` bytes are full."""
+    """Keys and values of ended texts, for those that begin alike; the oldest go when `limit` bytes are full."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.bytes = limit, 0

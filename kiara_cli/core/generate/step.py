@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
-from kiara_cli.core.model.attention import attend
+from kiara_cli.core.model.attention import Attention, attend
 from kiara_cli.core.model.cache import to_int8
 from kiara_cli.core.model.transformer import Transformer
 
@@ -70,7 +70,7 @@ def is_plain(model: Transformer) -> bool:
     hooks = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     products = (m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in PRODUCTS)
     own = all(type(module) is torch.nn.Linear for module in products)
-    return not hooks and own and all(block.attention.attend is attend for block in model.blocks)
+    return not hooks and own and all(m.attend is attend for m in model.modules() if isinstance(m, Attention))
 
 
 def tick(
@@ -123,10 +123,10 @@ def _turn(table: Tensor, position: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
 def _heads(
     config: ModelConfig, weights: Weights, name: str, x: Tensor, turn: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut a row of projections into queries (B, H, C), keys and values (B, K, C); normalise and turn the first two."""
+    """Cut rows into queries (B, H, C), keys and values (B, K, C); normalise and turn the first two."""
     H, K, C = config.n_heads, config.kv_heads, config.head_dim
     heads = x.view(len(x), H + 2 * K, C)
-    q, k, v = heads.split([H, K, K], dim=1)
+    q, k, v = torch.split(heads, [H, K, K], dim=1)
     if config.qk_norm:
         q = _norm(config, weights, f"{name}.q_norm", q)
         k = _norm(config, weights, f"{name}.k_norm", k)
@@ -134,7 +134,7 @@ def _heads(
         both = torch.cat([q, k], dim=1) if config.qk_norm else heads[:, : H + K]
         a, b = both.chunk(2, dim=-1)
         both = torch.addcmul(both * turn[0], torch.cat([b, a], dim=-1), turn[1])
-        q, k = both.split([H, K], dim=1)
+        q, k = torch.split(both, [H, K], dim=1)
     return q, k, v
 
 
