@@ -22,7 +22,6 @@ from kiara_cli.core.tokenizer.char import CharTokenizer
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, incremental_decoder
 from kiara_cli.errors import KiaraError
 
-
 DEFAULT = Options()
 
 
@@ -63,7 +62,7 @@ def generate_text(
     return stream_text(engine, tokenizer, tokenizer.encode(prompt) or [end], config, ends | {end})
 
 
-def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime, options: Options = Options()) -> Engine:
+def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime, options: Options = DEFAULT) -> Engine:
     """Make an engine that never samples an id without a text: padding, turn marks, the unknown token."""
     assert model.config.vocab_size is not None
     return Engine(model, runtime, forbidden_ids(tokenizer, model.config.vocab_size), options)
