@@ -50,7 +50,8 @@ def decide(config: RuntimeConfig) -> Runtime:
     threads = physical_cores() if config.threads == "auto" else int(config.threads)
     torch.set_num_threads(threads)
     device = torch.device(_pick_device(config.device))
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=device.type != "cpu")
+    strictness = "default" if not config.deterministic else "error" if device.type == "cpu" else "warn"
+    torch.set_deterministic_debug_mode(strictness)  # use_deterministic_algorithms would import all of Inductor
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step
     dtype = config.dtype if config.dtype != "auto" else _pick_dtype(device)
     return Runtime(device, dtype, threads)
