@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kiara_cli.commands.model import SPIN, cache_folder
+from kiara_cli.commands.model import SPIN
 
 SHAPES = {
     "m10": {"n_layers": 6, "emb_dim": 384, "n_heads": 6, "ffn_dim": 1024, "vocab_size": 4096},
@@ -116,6 +116,7 @@ def make_model(shape: str) -> Any:
 
 def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
     def load(shape: str, dtype: str) -> Callable[[], Row]:
+        from kiara_cli.config.folders import cache_folder
         from kiara_cli.config.schema import GenerateConfig
         from kiara_cli.core.generate.engine import Engine, Options, Wish
         from kiara_cli.core.runtime.device import Runtime, physical_cores

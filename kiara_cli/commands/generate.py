@@ -167,10 +167,16 @@ def finish(done: Completion, json_: bool, stats: bool, about: dict[str, int] | N
                 "tokens_per_second": done.tokens_per_second,
                 "first_token_seconds": done.first_token_seconds,
                 "writing_tokens_per_second": done.writing_tokens_per_second,
+                "forgotten_tokens": done.forgotten_tokens,
             }
         )
     elif sys.stdout.isatty():
         output.stream("\n")
+    if done.forgotten_tokens:
+        output.warn(
+            f"the prompt is longer than the context: of its {done.prompt_tokens} tokens the model "
+            f"read the last {done.prompt_tokens - done.forgotten_tokens}"
+        )
     if stats:
         output.note(
             f"{done.completion_tokens} tokens at {done.tokens_per_second:.0f} tokens/s, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kiara_cli.commands.options import Given
@@ -54,22 +53,8 @@ def open_model(given: Given, sections: Sequence[str] = ("tokenizer", "model")) -
 
 def open_engine(opened: Opened) -> Engine:
     """Make the engine that the config asks for. Raises KiaraError if it asks for compiling, and that fails."""
-    from kiara_cli.core.generate.engine import Options
-    from kiara_cli.core.generate.text import make_engine
+    from kiara_cli.config.folders import cache_folder
+    from kiara_cli.core.generate.text import make_engine, options_of
 
-    settings = opened.config.generate
-    options = Options(
-        streams=settings.streams,
-        cache_dtype=settings.cache_dtype,
-        prefix_bytes=settings.prefix_bytes,
-        compile=opened.config.runtime.compile,
-        compile_folder=cache_folder() / "compiled",
-    )
+    options = options_of(opened.config, cache_folder())
     return make_engine(opened.model, opened.tokenizer, opened.runtime, options)
-
-
-def cache_folder() -> Path:
-    """Return where caches live: $KIARA_CACHE, else the user's cache folder."""
-    if os.environ.get("KIARA_CACHE"):
-        return Path(os.environ["KIARA_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kiara"

@@ -55,7 +55,7 @@ class Eager:
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x.shape[0] > 1 or weight.numel() < LARGE or not _reads_slowly(weight):
             return F.linear(x, weight, bias)
-        y = torch.cat([(rows * x).sum(dim=-1) for rows in weight.split(BLOCK // weight.shape[1] + 1)])[None]
+        y = torch.cat([(rows * x).sum(dim=-1) for rows in torch.split(weight, BLOCK // weight.shape[1] + 1)])[None]
         return y if bias is None else y + bias
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:

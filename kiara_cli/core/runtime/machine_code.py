@@ -88,9 +88,12 @@ def build(module: nn.Module, inputs: tuple[Any, ...], dynamic: tuple[Any, ...], 
             raise KiaraError(f"compiling failed ({reason})", "set runtime.compile=false") from error
 
 
-def load(path: Path) -> Run:
-    """Load compiled code. It runs with the number of threads it was made for."""
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+def load(path: Path) -> Run | None:
+    """Load compiled code, which runs with the number of threads it was made for; None if it cannot be loaded here."""
+    try:
+        loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+    except RuntimeError:  # a missing library, or no room to unpack it
+        return None
     run: Run = loader.run
     return run
 
