@@ -9,13 +9,13 @@ from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
 
 def chat(words: Words = None, config: ConfigFiles = None, debug: Debug = False) -> None:
     """Talk with a model: kiara chat, or kiara chat checkpoints/best.pt."""
-    from kiara_cli.commands.model import open_model
+    from kiara_cli.commands.model import open_engine, open_model
     from kiara_cli.console import output, repl
-    from kiara_cli.core.chat.session import Session
-    from kiara_cli.core.generate.text import make_engine
 
     opened = open_model(read(words, config))
-    engine = make_engine(opened.model, opened.tokenizer, opened.runtime)
+    from kiara_cli.core.chat.session import Session
+
+    engine = open_engine(opened)
     session = Session(engine, opened.tokenizer, opened.config.generate, opened.config.chat)
     if not opened.checkpoint.data.get("conversations"):
         output.warn(

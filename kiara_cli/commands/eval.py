@@ -93,10 +93,11 @@ def write_samples(opened: Opened, number: int) -> list[dict[str, str]]:
     """Let the model write greedily once, then `number` times as config.generate says."""
     from dataclasses import replace
 
-    from kiara_cli.core.generate.text import complete, make_engine
+    from kiara_cli.commands.model import open_engine
+    from kiara_cli.core.generate.text import complete
 
     config = opened.config
-    engine = make_engine(opened.model, opened.tokenizer, opened.runtime)
+    engine = open_engine(opened)
     settings = replace(config.generate, max_new_tokens=max(1, config.eval.sample_tokens))
     first = settings.seed if settings.seed is not None else config.runtime.seed
     ways = [("greedy", replace(settings, temperature=0.0))]
@@ -110,13 +111,13 @@ def write_samples(opened: Opened, number: int) -> list[dict[str, str]]:
 
 def show_chat_scores(opened: Opened, requests: int, seeds: int, json_: bool) -> None:
     """Score replies greedily and at temperature 0.8, for each seed, and print them as a table."""
+    from kiara_cli.commands.model import open_engine
     from kiara_cli.console import output
     from kiara_cli.console.scores import score_showing
-    from kiara_cli.core.generate.text import make_engine
 
     if not opened.checkpoint.data.get("conversations"):
         output.warn("this model learned from plain text, not from conversations: expect low scores")
-    engine = make_engine(opened.model, opened.tokenizer, opened.runtime)
+    engine = open_engine(opened)
     rows = score_showing(engine, opened.tokenizer, opened.config.generate, requests, seeds)
     if json_:
         for row in rows:

@@ -222,8 +222,20 @@ class GenerateConfig(Section):
     top_p: float = knob(1.0, low=0, high=1)
     min_p: float = knob(0.0, low=0, high=1)
     repetition_penalty: float = knob(1.0, low=0.01, high=100)
+    presence_penalty: float = knob(0.0, low=-100, high=100)
+    frequency_penalty: float = knob(0.0, low=-100, high=100)
+    no_repeat_ngram: int | None = knob(None, low=1)
     stop: tuple[str, ...] = ()
     seed: int | None = knob(None, low=0, high=2**63 - 1)
+    speculate: int = knob(0, low=0, high=64)
+    streams: int = knob(16, low=1, high=4096)
+    cache_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    prefix_bytes: int = knob(64_000_000, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "" in self.stop:
+            raise KiaraError("generate.stop holds an empty text", "leave it out", key="generate.stop")
 
 
 @dataclass(frozen=True)

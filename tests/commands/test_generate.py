@@ -80,6 +80,7 @@ def test_a_prompt_longer_than_the_context_is_continued(kiara: Kiara, trained: Pa
     ran = kiara("generate", "-p", "the cat sat on the mat. " * 20, "--max-new-tokens", "40", "--seed", "1")
     assert ran.status == 0
     assert 0 < len(ran.out) <= 40
+    assert "of its 480 tokens the model read the last 16" in ran.err
 
 
 @pytest.mark.parametrize("prompt", ["🐈‍⬛", "\x00", "é\u0301", "<|endoftext|>", "\udcff"])
@@ -102,6 +103,8 @@ def test_bytes_that_are_no_utf8_are_read_from_stdin(kiara: Kiara, trained: Path)
         (["--max-new-tokens", "0"], "generate.max_new_tokens=0"),
         (["--seed", "-1"], "generate.seed=-1"),
         (["-n", "0"], "-n"),
+        (["--stop", ""], "generate.stop holds an empty text"),
+        (["--top-p", "-0.1"], "generate.top_p=-0.1"),
         (["model.n_layers=3"], "model.n_layers=2"),
         (["-p", "@."], "cannot read"),
     ],
@@ -119,6 +122,27 @@ def test_a_closed_pipe_ends_quietly_with_the_continuation_so_far(trained: Path) 
     )
     assert ran.stderr == b"0\n"
     assert len(ran.stdout) == 20
+
+
+def test_a_file_of_prompts_is_answered_together_in_its_order(kiara: Kiara, trained: Path) -> None:
+    lines = [{"prompt": "the cat"}, {"prompt": ""}, {"prompt": "the dog sat on the log. " * 3}]
+    Path("prompts.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    words = ("--seed", "5", "--max-new-tokens", "20", "--json")
+    ran = kiara("generate", "--prompts", "prompts.jsonl", "-n", "2", *words)
+    made = [json.loads(line) for line in ran.out.splitlines()]
+    assert [one["index"] for one in made] == [0, 0, 1, 1, 2, 2]
+    alone = [
+        json.loads(line)["text"]
+        for line_ in lines
+        for line in kiara("generate", "-p", line_["prompt"], "-n", "2", *words).out.splitlines()
+    ]
+    assert [one["text"] for one in made] == alone
+
+
+@pytest.mark.parametrize("content", ["", "hello\n", '{"prompt": 1}\n', '{"text": "a"}\n', "[]\n"])
+def test_a_file_without_prompts_is_a_mistake(kiara: Kiara, trained: Path, content: str) -> None:
+    Path("prompts.jsonl").write_text(content)
+    assert "prompts.jsonl" in kiara("generate", "--prompts", "prompts.jsonl").mistake
 
 
 def test_a_setting_that_contradicts_the_checkpoint_is_said_to_do_so_whatever_else_it_would_break(

@@ -1,1 +1,1 @@
-"""Prompt ids to ids, and ids to text as they come."""
+"""Prompt ids to ids, many texts at a time, and ids to text as they come."""

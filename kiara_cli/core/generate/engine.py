@@ -1,145 +1,287 @@
-"""READ THIRD. Prompt ids in, sampled ids out, one at a time. It knows no text.
+"""READ THIRD. Prompt ids in, sampled ids out: several texts at a time, one token of each a step. It knows no text.
 
-`Engine` owns the cache. The prompt is read in one pass, then each new token costs one position. When the
-context is full, its oldest half is forgotten and the rest is read again from position 0: see `window_start`.
+`Engine` owns the requests and the cache. A prompt is read in passes of many positions; from then on each new token
+costs one position, and all texts that are being written share a tick. When a text has filled the context, its oldest
+half is forgotten and the rest is read again from position 0: see `window_start`.
+
+B rows, T new positions, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import GenerateConfig
+from kiara_cli.core.generate import compiled
+from kiara_cli.core.generate.request import FinishReason, Request, Token, Wish, window_start
 from kiara_cli.core.generate.sampling import sample
+from kiara_cli.core.generate.scheduler import Prefixes, Rows
+from kiara_cli.core.generate.speculative import draft
+from kiara_cli.core.generate.step import Eager, is_plain, tick, weights_of
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime import machine_code
 from kiara_cli.core.runtime.device import DTYPES, Runtime
+from kiara_cli.core.runtime.machine_code import Run
 from kiara_cli.errors import KiaraError
 
-FinishReason: TypeAlias = Literal["stop", "length"]
+__all__ = ["Engine", "FinishReason", "Options", "Token", "Wish", "window_start"]
+
+PASS = 512  # positions read between two ticks, at most: so long do texts being written wait for a new one's prompt
 
 
 @dataclass(frozen=True)
-class Token:
-    """A sampled id. The last one says why: a stop id ("stop"), or max_new_tokens reached ("length")."""
+class Options:
+    """How an engine works; none of it changes what is written, but for rounding.
 
-    id: int
-    finish_reason: FinishReason | None = None
-
-
-def window_start(length: int, context: int) -> int:
-    """Return the index of the oldest of `length` tokens that the model still reads.
-
-    Zero while they fit. Beyond that it moves on by half a context at a time, so that what was read stays
-    valid for another half: a window that moved by one would give every token a new position, and all of it
-    would have to be read again for each.
+    Without the cache every token reads its whole window again: slow, and the same tokens.
     """
-    half = context // 2
-    too_many = max(0, length - context)
-    return -(-too_many // half) * half  # rounded up to whole halves
+
+    streams: int = 16  # texts written at the same time; more of them wait
+    cache: bool = True
+    cache_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: what products run in
+    prefix_bytes: int = 0  # for what ended texts have read, so that it is not read again
+    fast: bool = True  # False: the model's own forward pass for every token
+    compile: bool | str = False  # the step of a single text; "auto": if it was compiled before
+    compile_folder: Path | None = None  # where compiled steps are kept; None: nowhere, so none is used
 
 
 class Engine:
     """Samples from a model. Puts it in eval mode; weights and device stay as they are.
 
-    `forbidden` (V,) marks ids that must never be sampled, unless a request names them as stop ids.
-    Without the cache every token reads its whole window again: slow, and the same tokens.
+    `forbidden` (V,) marks ids that must never be sampled, unless a request names them as stop ids. In bf16 the
+    engine works on a bf16 copy of the weights as they are now.
     """
 
     def __init__(
-        self, model: Transformer, runtime: Runtime, forbidden: Tensor | None = None, use_cache: bool = True
+        self,
+        model: Transformer,
+        runtime: Runtime,
+        forbidden: Tensor | None = None,
+        options: Options = Options(),
     ) -> None:
         assert model.config.vocab_size is not None
-        self.model, self.runtime, self.use_cache = model, runtime, use_cache
+        self.config, self.options, self.runtime = model.config, options, runtime
         self.vocab_size = model.config.vocab_size
         self.context = model.config.context_length
+        self.device = model.device
         if forbidden is None:
             forbidden = torch.zeros(self.vocab_size, dtype=torch.bool)
         assert forbidden.shape == (self.vocab_size,)
-        self.forbidden = forbidden.to(model.device)
+        self.forbidden = forbidden.to(self.device)
+        dtype = DTYPES[runtime.dtype]
+        self.fast = options.fast and options.cache and is_plain(model)
+        self.model = copy.deepcopy(model).to(dtype) if self.fast and dtype != torch.float32 else model
+        self.original = model.eval()
+        self.way = Eager(dtype)
+        self.weights = weights_of(self.model)
+        kept = {"auto": dtype, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[options.cache_dtype]
+        self.rows = Rows(model.config, options.streams, self.device, kept)
+        self.machine_code = self._compiled()
+        self.single: compiled.Compiled | None = None  # bound to the cache `single_for`
+        self.single_for: Cache | None = None
+        self.prefixes = Prefixes(options.prefix_bytes)
+        self.waiting: deque[Request] = deque()
+        self._biased: list[Request] = []
+        self._bias = torch.zeros(0)
 
     def generate(
         self, prompt: Sequence[int], config: GenerateConfig, stop_ids: frozenset[int] = frozenset()
     ) -> Iterator[Token]:
-        """Yield every sampled token, a stop id included; the last carries the reason to finish.
+        """Yield every sampled token, a stop id included; the last carries the reason to finish."""
+        yield from self.follow(self.submit(Wish(prompt, config, stop_ids)))
 
-        The prompt holds at least one id. Raises KiaraError if the model's scores are not numbers.
-        """
-        assert len(prompt) > 0, "the text layer starts a document where there is no prompt"
-        assert min(prompt) >= 0, "ids are indices"
-        assert max(prompt) < self.vocab_size, "the prompt's ids come from the model's own tokenizer"
-        self.model.eval()
-        request = _Request(self, prompt, config, stop_ids)
-        for left in reversed(range(config.max_new_tokens)):
-            token = self._step(request)
-            reason: FinishReason | None = "stop" if token in stop_ids else "length" if left == 0 else None
-            yield Token(token, reason)  # outside of _step: the caller must not inherit its modes
-            if reason is not None:
-                return
+    def submit(self, wish: Wish) -> Request:
+        """Queue a wish; `step` or `follow` moves it on. Raises KiaraError for ids that the model does not have."""
+        ids = [*wish.prompt, *wish.stop_ids, *wish.logit_bias]
+        strange = next((i for i in ids if not 0 <= i < self.vocab_size), None)
+        if strange is not None or not wish.prompt:
+            cause = "a prompt holds no ids" if strange is None else f"the model has no token {strange}"
+            raise KiaraError(cause, f"give at least one id, each from 0 to {self.vocab_size - 1}")
+        request = Request(wish, self.forbidden)
+        self.waiting.append(request)
+        return request
+
+    def follow(self, request: Request) -> Iterator[Token]:
+        """Yield the tokens of a request as they come, moving on all others as well; cancel it when left."""
+        try:
+            while request.events or not (request.finished or request.cancelled):
+                if request.events:
+                    yield request.events.popleft()  # outside of `step`: the caller must not inherit its modes
+                else:
+                    self.step()
+        finally:
+            if not request.finished:
+                request.cancel()  # the next step lets it go
+
+    @property
+    def busy(self) -> bool:
+        """Say whether a step would do anything."""
+        return bool(self.waiting or self.rows.requests)
 
     @torch.inference_mode()
-    def _step(self, request: _Request) -> int:
-        """Sample the next id of a request and append it."""
-        logits = self._read(request)
-        chosen = sample(logits, request.config, request.generator, request.seen, request.forbidden)
-        token = int(chosen)  # waits for the device
-        request.append(token)
-        return token
+    def step(self) -> None:
+        """Write one token of every text being written, and read at most PASS positions of those that begin.
 
-    def _read(self, request: _Request) -> Tensor:
-        """Read what the cache does not hold yet; return the scores of the next token, (1, V) in float32."""
-        start = window_start(len(request.ids), self.context)
-        fresh = request.unread(start)
-        ids = torch.tensor([fresh], device=self.model.device)  # (1, T)
-        with self.runtime.precision():
-            x = self.model.states(ids, request.cache)[:, -1]  # (1, D): earlier positions need no scores
-            logits: Tensor = self.model.head(x).float()  # (1, V)
-        whole = len(fresh) == len(request.ids) - start
-        if whole and not bool(logits.isfinite().all()):  # not for every token: it waits for the device
+        Raises KiaraError if the model's scores are not numbers; the request at fault is then gone.
+        """
+        if self.model.training:
+            self.model.eval()
+        for request in [*self.rows.requests, *self.waiting]:
+            if request.cancelled:
+                self._release(request)
+        while self.waiting and not self.rows.full:
+            self.rows.join(self.waiting.popleft())
+        for request in self.rows.requests:
+            request.slide(self.context)
+        writing = [r for r in self.rows.requests if self.fast and r.filled and r.unread == 1]
+        reading = [r for r in self.rows.requests if r not in writing]
+        self._write([request for request in writing if not self._guess(request)])
+        room = PASS
+        for request in reading:
+            room -= self._read(request, room)
+
+    def _write(self, requests: list[Request]) -> None:
+        """Write the next token of each of the requests, in one tick over all rows.
+
+        Rows of requests that are still being read go along: what the tick leaves there is overwritten by the read.
+        """
+        if not requests:
+            return
+        if len(self.rows.requests) == 1 and self.machine_code and requests[0].filled + 1 < self.context:
+            return self._write_one(requests[0], self.machine_code)
+        rows = self.rows.requests
+        token = torch.tensor([r.window[r.filled] for r in rows], device=self.device)  # (B,)
+        position = torch.tensor([r.filled for r in rows], device=self.device)
+        span = max(r.filled for r in rows) + 1
+        visible = None
+        if len(rows) > 1:
+            visible = (torch.arange(span, device=self.device) <= position[:, None])[:, None, None]
+        memory = self.rows.layers(len(rows))
+        logits = tick(self.config, self.weights, self.way, token, position, span, memory, visible)
+        for request in requests:
+            request.filled += 1
+        if len(requests) < len(rows):
+            logits = logits[[rows.index(request) for request in requests]]
+        self._choose(requests, logits)
+
+    def _write_one(self, request: Request, run: Run) -> None:
+        """Write the next token of the only request by compiled code."""
+        if self.single is None or self.single_for is not self.rows.cache:
+            self.single_for = self.rows.cache
+            self.single = compiled.Compiled(run, self.weights, self.rows.layers(1), self.context)
+        logits = self.single(torch.tensor(request.ids[-1:]), request.filled)
+        request.filled += 1
+        self._choose([request], logits)
+
+    def _compiled(self) -> Run | None:
+        """Return the compiled step if it may be used and there is one, or can be. Raises KiaraError if it must be."""
+        wanted, folder = self.options.compile, self.options.compile_folder
+        usable = self.fast and self.device.type == "cpu" and self.context > 4
+        if wanted is False or folder is None or not usable:
+            return None
+        memory = self.rows.layers(1)
+        name = compiled.key_of(self.config, self.weights, memory, self.runtime.threads)
+        found = machine_code.find(folder, name)
+        run = machine_code.load(found) if found is not None else None
+        if run is None and wanted is True:
+            with torch.inference_mode(False):
+                made = machine_code.keep(
+                    folder, name, lambda path: compiled.build(self.config, self.weights, memory, path)
+                )
+            run = machine_code.load(made)
+            if run is None:
+                raise KiaraError(f"compiled code cannot be loaded from {made}", "set runtime.compile=false")
+        return run
+
+    def _read(self, request: Request, most: int) -> int:
+        """Read at most `most` more positions of a request; after the last one, write its first token.
+
+        Returns how many were read. Without the cache it is the whole window, for every token.
+        """
+        if self.options.cache and not request.filled:
+            self.rows.reuse(request, self.prefixes)
+        fresh = request.window[request.filled :]
+        first, whole = request.filled == 0, True
+        if self.options.cache:
+            whole, fresh = len(fresh) <= most, fresh[:most]
+        if not fresh:
+            return 0
+        logits = self._scores(request, fresh, 1)
+        if self.options.cache:
+            request.filled += len(fresh)
+        if first and not bool(logits.isfinite().all()):  # not for every token: it waits for the device
+            self._release(request)
             raise KiaraError(
                 "the model's scores are not finite numbers",
                 "its training has diverged: use an earlier checkpoint",
             )
+        if whole:
+            self._choose([request], logits)
+        return len(fresh)
+
+    def _guess(self, request: Request) -> bool:
+        """Write several tokens in one pass, if the text repeats itself and the request allows it: see `draft`."""
+        left = request.config.max_new_tokens - request.written - 1
+        room = self.context - len(request.window)
+        guess = draft(request.ids, min(request.config.speculate, left, room))
+        if not guess:
+            return False
+        fresh = [request.ids[-1], *guess]
+        for row, following in zip(self._scores(request, fresh, len(fresh)), [*guess, None], strict=True):
+            request.filled += 1
+            self._choose([request], row[None])
+            if request.finished or request.ids[-1] != following:
+                break
+        return True
+
+    def _scores(self, request: Request, fresh: list[int], last: int) -> Tensor:
+        """Run the model over ids that continue a request; return the scores after the `last` of them, (last, V)."""
+        cache = self.rows.view(request) if self.options.cache else None
+        ids = torch.tensor([fresh], device=self.device)  # (1, T)
+        with self.runtime.precision() if self.model is self.original else contextlib.nullcontext():
+            x = self.model.states(ids, cache)[0, -last:]  # (last, D): earlier positions need no scores
+            logits: Tensor = self.model.head(x).float()
         return logits
 
+    def _choose(self, requests: list[Request], logits: Tensor) -> None:
+        """Sample the next id of each request from its scores (B, V), and let those that end go."""
+        scores = logits + self._biases(requests)
+        for row, request in enumerate(requests):
+            if request.penalizes:
+                scores[row] = request.penalize(scores[row : row + 1])[0]
+        ids = scores.argmax(dim=-1)
+        ways: dict[GenerateConfig, list[int]] = {}
+        for row, request in enumerate(requests):
+            if request.config.temperature:
+                ways.setdefault(request.manner, []).append(row)
+        for manner, rows in ways.items():
+            chances = torch.cat([requests[row].chance() for row in rows])
+            ids[rows] = sample(scores[rows], manner, chances)
+        for row, (request, token) in enumerate(zip(requests, ids.tolist(), strict=True)):  # waits for the device
+            request.take(token, logits[row])
+            if request.finished:
+                self._release(request)
 
-class _Request:
-    """What one generation needs from token to token."""
+    def _biases(self, requests: list[Request]) -> Tensor:
+        """Return what is added to the scores of each request, (B, V); kept from step to step."""
+        if self._biased != requests:
+            self._biased, self._bias = list(requests), torch.stack([request.bias for request in requests])
+        return self._bias
 
-    def __init__(
-        self, engine: Engine, prompt: Sequence[int], config: GenerateConfig, stop_ids: frozenset[int]
-    ) -> None:
-        model, device = engine.model, engine.model.device
-        self.ids = list(prompt)
-        self.config = config
-        self.start = 0  # of the window the cache holds
-        self.cache = Cache(model.config, 1, device, DTYPES[engine.runtime.dtype]) if engine.use_cache else None
-        self.generator = torch.Generator(device)
-        if config.seed is None:
-            self.generator.seed()
-        else:
-            self.generator.manual_seed(config.seed)
-        self.forbidden = engine.forbidden.clone()
-        self.forbidden[list(stop_ids)] = False
-        self.seen: Tensor | None = None  # (1, V); the end of a text is no repetition of an earlier end
-        if config.repetition_penalty != 1:
-            self.seen = torch.zeros(1, engine.vocab_size, dtype=torch.bool, device=device)
-            self.seen[0, list(set(prompt) - stop_ids)] = True
-
-    def unread(self, start: int) -> list[int]:
-        """Return the ids from `start` on that the cache does not hold; it forgets all if the window moved."""
-        if self.cache is None:
-            return self.ids[start:]
-        if start != self.start:
-            self.start = start
-            self.cache.clear()
-        return self.ids[start + self.cache.length :]
-
-    def append(self, token: int) -> None:
-        self.ids.append(token)
-        if self.seen is not None:
-            self.seen[0, token] = True
+    def _release(self, request: Request) -> None:
+        """Let a request go, wherever it is; what it has read may serve another."""
+        if request in self.waiting:
+            self.waiting.remove(request)
+        elif request in self.rows.requests:
+            self.prefixes.keep(request.window[: request.filled], self.rows, request)
+            self.rows.leave(request)

@@ -8,6 +8,8 @@ B batch, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,21 +19,12 @@ NEVER = float("-inf")
 TINY = torch.finfo(torch.float32).tiny
 
 
-def sample(
-    logits: Tensor,
-    config: GenerateConfig,
-    generator: torch.Generator,
-    seen: Tensor | None = None,
-    forbidden: Tensor | None = None,
-) -> Tensor:
+def sample(logits: Tensor, config: GenerateConfig, chances: Tensor) -> Tensor:
     """Return one id per row, (B,). Temperature 0 is greedy: the filters would keep the best id anyway.
 
-    Two masks: `seen` (B, V), the ids to penalize as repetition, and `forbidden` (V,), those never to choose.
+    `chances` (B,) in [0, 1) are all the randomness there is, one number for each row: a row's id depends on
+    its own logits and number, whatever the company.
     """
-    if forbidden is not None:
-        logits = logits.masked_fill(forbidden, NEVER)
-    if seen is not None and config.repetition_penalty != 1:
-        logits = penalize_repetition(logits, seen, config.repetition_penalty)
     if config.temperature == 0:
         return logits.argmax(dim=-1)
     logits = apply_temperature(logits, config.temperature)
@@ -41,7 +34,25 @@ def sample(
         logits = keep_top_p(logits, config.top_p)
     if config.min_p > 0:
         logits = keep_min_p(logits, config.min_p)
-    return draw(logits, generator)
+    return draw(logits, chances)
+
+
+def chance(generator: torch.Generator) -> Tensor:
+    """Return one random number in [0, 1), (1,) in float64."""
+    return torch.rand(1, generator=generator, dtype=torch.float64, device=generator.device)
+
+
+def penalize_counts(logits: Tensor, counts: Tensor, frequency: float, presence: float) -> Tensor:
+    """Lower ids by how often they were sampled, and by whether they were; counts (B, V). OpenAI's two penalties."""
+    return logits - frequency * counts - presence * (counts > 0)
+
+
+def ngram_ends(ids: Sequence[int], n: int) -> list[int]:
+    """Return the ids that would complete an n-gram which `ids` already hold."""
+    if len(ids) < n:
+        return []
+    last = tuple(ids[len(ids) - n + 1 :])
+    return [ids[i + n - 1] for i in range(len(ids) - n + 1) if tuple(ids[i : i + n - 1]) == last]
 
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -78,13 +89,8 @@ def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
     return logits.masked_fill(probs < min_p * probs.amax(dim=-1, keepdim=True), NEVER)
 
 
-def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one id per row, (B,), from softmax(logits).
-
-    An exponential race: of arrival times Exp(1)/p the first belongs to each id with probability p. It is what
-    torch.multinomial does inside, without its checks, which wait for the device.
-    """
-    probs = logits.softmax(dim=-1)
-    times = torch.empty_like(probs).exponential_(generator=generator)
-    times.clamp_(min=TINY)  # 0/0 would win the race
-    return (probs / times).argmax(dim=-1)
+def draw(logits: Tensor, chances: Tensor) -> Tensor:
+    """Draw one id per row, (B,), from softmax(logits): the id in whose share of [0, 1) the row's chance falls."""
+    edges = logits.double().softmax(dim=-1).cumsum(dim=-1)  # (B, V): where each id's share ends
+    last = edges[:, -1:].nextafter(edges.new_zeros(()))  # just below it: rounding must not leave the line
+    return torch.searchsorted(edges, chances.to(edges)[:, None] * last, right=True)[:, 0]

@@ -9,17 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import GenerateConfig
-from kiara_cli.core.generate.engine import Engine, FinishReason
+from kiara_cli.config.schema import Config, GenerateConfig
+from kiara_cli.core.generate.engine import Engine, FinishReason, Options, Token, Wish, window_start
+from kiara_cli.core.generate.request import Request
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.char import CharTokenizer
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, incremental_decoder
-from kiara_cli.errors import KiaraError
+
+DEFAULT = Options()
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,17 @@ class Completion:
     completion_tokens: int  # all that were sampled, the one that ended the text included
     seconds: float
     first_token_seconds: float
+    forgotten_tokens: int = 0  # of the prompt's beginning, which had no room in the context and was never read
 
     @property
     def tokens_per_second(self) -> float:
         """Sampled tokens per second, reading the prompt included."""
         return self.completion_tokens / max(self.seconds, 1e-9)
+
+    @property
+    def writing_tokens_per_second(self) -> float:
+        """Tokens per second after the first one: the speed of writing, without reading the prompt."""
+        return (self.completion_tokens - 1) / max(self.seconds - self.first_token_seconds, 1e-9)
 
 
 def generate_text(
@@ -54,10 +63,22 @@ def generate_text(
     return stream_text(engine, tokenizer, tokenizer.encode(prompt) or [end], config, ends | {end})
 
 
-def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime) -> Engine:
+def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime, options: Options = DEFAULT) -> Engine:
     """Make an engine that never samples an id without a text: padding, turn marks, the unknown token."""
     assert model.config.vocab_size is not None
-    return Engine(model, runtime, forbidden_ids(tokenizer, model.config.vocab_size))
+    return Engine(model, runtime, forbidden_ids(tokenizer, model.config.vocab_size), options)
+
+
+def options_of(config: Config, caches: Path) -> Options:
+    """Return how an engine is to work; compiled steps are kept under the folder `caches`."""
+    settings = config.generate
+    return Options(
+        streams=settings.streams,
+        cache_dtype=settings.cache_dtype,
+        prefix_bytes=settings.prefix_bytes,
+        compile=config.runtime.compile,
+        compile_folder=caches / "compiled",
+    )
 
 
 def complete(engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig) -> Completion:
@@ -74,37 +95,83 @@ def stream_text(
     config: GenerateConfig,
     stop_ids: frozenset[int],
 ) -> Iterator[Piece | Completion]:
-    """Continue ids until a stop id, a stop string or max_new_tokens: yield pieces, then one `Completion`.
-
-    Raises KiaraError on an empty stop string.
-    """
-    began = time.perf_counter()
-    stream = TextStream(config.stop)
-    pieces: list[str] = []
-    count, first, reason = 0, 0.0, None
+    """Continue ids until a stop id, a stop string or max_new_tokens: yield pieces, then one `Completion`."""
+    writing = Writing(engine, tokenizer, len(prompt), config, stop_ids)
     for token in engine.generate(prompt, config, stop_ids):
-        count += 1
-        first = first or time.perf_counter() - began
-        reason = token.finish_reason
-        text = "" if token.id in stop_ids else stream.push(tokenizer.token_bytes(token.id))
-        if reason is not None:
-            text += stream.flush()
+        text = writing.push(token)
         if text:
-            pieces.append(text)
             yield Piece(text)
-        if stream.stopped:
-            reason = "stop"
+        if writing.done is not None:
             break
-    assert reason is not None, "the engine's last token carries the reason"
-    yield Completion("".join(pieces), reason, len(prompt), count, time.perf_counter() - began, first)
+    assert writing.done is not None, "the engine's last token carries the reason"
+    yield writing.done
+
+
+def complete_all(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompts: Sequence[tuple[str, GenerateConfig]],
+    ends: frozenset[int] = frozenset(),
+) -> Iterator[tuple[int, Completion]]:
+    """Continue many texts together; yield the number of a text and what came of it, as each ends."""
+    end = tokenizer.specials[END_OF_TEXT]
+    open_: dict[int, tuple[Request, Writing]] = {}
+    for number, (prompt, config) in enumerate(prompts):
+        ids = tokenizer.encode(prompt) or [end]
+        writing = Writing(engine, tokenizer, len(ids), config, ends | {end})
+        open_[number] = (engine.submit(Wish(ids, config, ends | {end})), writing)
+    while open_:
+        engine.step()
+        for number, (request, writing) in list(open_.items()):
+            while request.events and writing.done is None:
+                writing.push(request.events.popleft())
+            if writing.done is not None:
+                request.cancel()
+                del open_[number]
+                yield number, writing.done
+
+
+class Writing:
+    """One text in the making: tokens in, text that is safe to show out, and in the end the `Completion`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        prompt_tokens: int,
+        config: GenerateConfig,
+        stop_ids: frozenset[int],
+    ) -> None:
+        self.tokenizer, self.stop_ids, self.prompt_tokens = tokenizer, stop_ids, prompt_tokens
+        self.forgotten = window_start(prompt_tokens, engine.context)
+        self.done: Completion | None = None
+        self._stream = TextStream(config.stop)
+        self._pieces: list[str] = []
+        self._count, self._began, self._first = 0, time.perf_counter(), 0.0
+
+    def push(self, token: Token) -> str:
+        """Take a token; return the text that has become certain. With the last one `done` is set."""
+        self._count += 1
+        self._first = self._first or time.perf_counter() - self._began
+        reason = token.finish_reason
+        text = "" if token.id in self.stop_ids else self._stream.push(self.tokenizer.token_bytes(token.id))
+        if reason is not None:
+            text += self._stream.flush()
+        self._pieces.append(text)
+        reason = "stop" if self._stream.stopped else reason
+        if reason is not None:
+            seconds = time.perf_counter() - self._began
+            self.done = Completion(
+                "".join(self._pieces), reason, self.prompt_tokens, self._count, seconds, self._first, self.forgotten
+            )
+        return text
 
 
 class TextStream:
     """Turns bytes, cut anywhere, into text that is safe to show: whole characters, nothing of a stop."""
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        if "" in stop:
-            raise KiaraError("generate.stop holds an empty text", "leave it out", key="generate.stop")
+        assert "" not in stop, "GenerateConfig refuses it"
         self.stop = tuple(stop)
         self.stopped = False
         self._decoder = incremental_decoder()

@@ -4,16 +4,17 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiara_cli.config.schema import GenerateConfig, ModelConfig
-from kiara_cli.core.generate.engine import Engine, Token, window_start
+from kiara_cli.core.generate.engine import Engine, Options, Token, Wish, window_start
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.errors import KiaraError
 
 V, CONTEXT = 64, 16
+UNCACHED, PLAIN = Options(cache=False), Options(fast=False)
 RUNTIME = Runtime(torch.device("cpu"), "fp32", 1)
 GREEDY = GenerateConfig(max_new_tokens=2 * CONTEXT, temperature=0)
 VARIED = replace(GREEDY, repetition_penalty=3.0)
@@ -50,7 +51,7 @@ def test_the_cache_changes_no_token_of_any_model_also_beyond_the_context(
     options = {"positions": positions, "norm": norm, "feedforward": feedforward, "qk_norm": qk_norm}
     net = model(**options, n_kv_heads=kv)
     fast = ids(Engine(net, RUNTIME), [1, 2, 3], VARIED)
-    assert fast == ids(Engine(net, RUNTIME, use_cache=False), [1, 2, 3], VARIED)
+    assert fast == ids(Engine(net, RUNTIME, options=UNCACHED), [1, 2, 3], VARIED)
     assert len(set(fast)) > 8  # a model that repeats itself would prove nothing
 
 
@@ -61,7 +62,7 @@ def test_the_cache_changes_no_sampled_token_for_any_length_of_prompt(length: int
     prompt = [(7 * i) % V for i in range(length)]
     config = GenerateConfig(max_new_tokens=40, temperature=1.0, seed=3, repetition_penalty=1.2)
     fast = ids(Engine(net, RUNTIME), prompt, config)
-    assert fast == ids(Engine(net, RUNTIME, use_cache=False), prompt, config)
+    assert fast == ids(Engine(net, RUNTIME, options=UNCACHED), prompt, config)
 
 
 def test_each_token_is_the_best_one_after_the_window_that_the_policy_names() -> None:
@@ -86,7 +87,7 @@ def test_the_cache_is_read_anew_only_every_half_context(monkeypatch: pytest.Monk
     net, read = model(), []
     states = net.states
     monkeypatch.setattr(net, "states", lambda ids, cache: read.append(ids.shape[1]) or states(ids, cache))
-    ids(Engine(net, RUNTIME), [1, 2, 3], GenerateConfig(max_new_tokens=40, temperature=0))
+    ids(Engine(net, RUNTIME, options=PLAIN), [1, 2, 3], GenerateConfig(max_new_tokens=40, temperature=0))
     half = CONTEXT // 2
     assert read[0] == 3
     assert [i for i, n in enumerate(read[1:]) if n > 1] == list(range(CONTEXT - 3, 39, half))
@@ -167,6 +168,191 @@ def test_scores_that_are_no_numbers_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("prompt", [[], [V], [-1]])
-def test_a_prompt_without_valid_ids_is_a_bug_of_the_caller(prompt: list[int]) -> None:
-    with pytest.raises(AssertionError):
+def test_a_prompt_without_valid_ids_is_a_mistake(prompt: list[int]) -> None:
+    with pytest.raises(KiaraError, match="from 0 to 63"):
         ids(Engine(model(), RUNTIME), prompt, GREEDY)
+
+
+def run_all(engine: Engine, wishes: list[Wish], stagger: int = 0) -> list[list[int]]:
+    """Return what came of each wish; one more is made every `stagger` steps, so that they join and leave."""
+    requests = []
+    for wish in wishes:
+        requests.append(engine.submit(wish))
+        for _ in range(stagger):
+            engine.step()
+    while engine.busy:
+        engine.step()
+    return [[token.id for token in request.events] for request in requests]
+
+
+@pytest.mark.parametrize(("positions", "norm", "feedforward", "kv", "qk_norm"), OPTIONS)
+def test_a_ragged_batch_writes_what_each_text_gets_alone_from_any_model(
+    positions: str, norm: str, feedforward: str, kv: int, qk_norm: bool
+) -> None:
+    options = {"positions": positions, "norm": norm, "feedforward": feedforward, "qk_norm": qk_norm, "n_kv_heads": kv}
+    net = model(**options, bias=kv == 2, head_width=6 if kv == 1 else None)
+    config = replace(VARIED, max_new_tokens=12)
+    wishes = [Wish([5 * n % V for n in range(1, length)], config) for length in (4, 18, 2, 9)]
+    alone = [ids(Engine(net, RUNTIME, options=PLAIN), list(w.prompt), config) for w in wishes]
+    engine = Engine(net, RUNTIME, options=Options(streams=3, prefix_bytes=10**6))
+    assert engine.fast
+    assert run_all(engine, wishes, stagger=2) == alone
+    guessing = [replace(wish, config=replace(config, speculate=3)) for wish in wishes]
+    assert run_all(engine, guessing) == alone  # now with all of it known, and guessed ahead
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(0, 9)), min_size=1, max_size=6))
+def test_company_joining_and_leaving_changes_no_sampled_token(shapes: list[tuple[int, int, int]]) -> None:
+    net = model()
+    wishes = [
+        Wish(
+            [(seed + 3 * n) % V for n in range(length)],
+            GenerateConfig(max_new_tokens=new, temperature=1.0, seed=seed),
+        )
+        for length, new, seed in shapes
+    ]
+    alone = [ids(Engine(net, RUNTIME, options=PLAIN), list(w.prompt), w.config) for w in wishes]
+    engine = Engine(net, RUNTIME, options=Options(streams=3, prefix_bytes=100_000))
+    assert run_all(engine, wishes, stagger=1) == alone
+    assert run_all(engine, wishes) == alone  # now with all of it known
+
+
+def test_different_settings_in_one_batch_keep_to_themselves() -> None:
+    net = model()
+    various = [
+        GREEDY,
+        GenerateConfig(seed=1, top_k=5),
+        GenerateConfig(seed=2, temperature=2.0, top_p=0.9),
+        GenerateConfig(seed=3, frequency_penalty=1.0, presence_penalty=1.0, no_repeat_ngram=2),
+    ]
+    wishes = [Wish([1, 2], replace(config, max_new_tokens=20)) for config in various]
+    alone = [ids(Engine(net, RUNTIME), [1, 2], w.config) for w in wishes]
+    assert run_all(Engine(net, RUNTIME), wishes) == alone
+    grams = list(zip(alone[3], alone[3][1:], strict=False))
+    assert len(grams) == len(set(grams))
+
+
+def test_what_was_read_before_is_not_read_again() -> None:
+    net, read = model(context_length=64), []
+    engine = Engine(net, RUNTIME, options=Options(prefix_bytes=10**6))
+    states = net.states
+    net.states = lambda ids, cache: read.append(ids.shape[1]) or states(ids, cache)  # type: ignore
+    first = ids(engine, [*range(20)], replace(GREEDY, max_new_tokens=5))
+    assert read == [20]
+    ids(engine, [*range(20), *first, 1, 2], replace(GREEDY, max_new_tokens=5))  # a second turn
+    assert read == [20, 3]  # the last of the first answer was never read
+    many = [Wish([7, 7, *range(30)], GenerateConfig(max_new_tokens=3, seed=seed)) for seed in range(4)]
+    run_all(engine, many)
+    assert read[2:] == [32, 1, 1, 1]  # four samples, one prompt
+
+
+def test_prefixes_stay_within_their_bytes_and_the_oldest_go_first() -> None:
+    net = model(context_length=64)
+    engine = Engine(net, RUNTIME, options=Options(prefix_bytes=40_000))  # 512 bytes a position
+    short = replace(GREEDY, max_new_tokens=1)
+    for start in range(6):
+        ids(engine, [(start + n) % V for n in range(30)], short)
+        assert engine.prefixes.bytes <= 40_000
+    assert [known[0] for known in engine.prefixes.stored] == [4, 5]
+
+
+def test_a_cancelled_request_ends_at_the_next_step_and_frees_its_row() -> None:
+    engine = Engine(model(), RUNTIME, options=Options(streams=1))
+    one, two = engine.submit(Wish([1], GREEDY)), engine.submit(Wish([2], GREEDY))
+    engine.step()
+    assert (len(one.events), len(two.events)) == (1, 0)
+    one.cancel()
+    engine.step()
+    assert (len(one.events), len(two.events)) == (1, 1)
+    two.cancel()
+    engine.step()
+    assert not engine.busy
+
+
+def test_leaving_the_iterator_cancels() -> None:
+    engine = Engine(model(), RUNTIME)
+    tokens = engine.generate([1], GREEDY)
+    next(tokens)
+    tokens.close()  # type: ignore[attr-defined]
+    engine.step()
+    assert not engine.busy
+
+
+@pytest.mark.parametrize("guesses", [1, 3, 8])
+def test_guessing_changes_no_token_and_saves_passes(guesses: int) -> None:
+    net = model(context_length=48)
+    prompt = [1, 2, 3, 4, 5, 6] * 3
+    config = GenerateConfig(max_new_tokens=60, temperature=0.4, seed=1, top_k=3)
+    plain = ids(Engine(net, RUNTIME), prompt, config)
+    engine, passes = Engine(net, RUNTIME), []
+    step = engine.step
+    engine.step = lambda: passes.append(1) or step()  # type: ignore
+    assert ids(engine, prompt, replace(config, speculate=guesses)) == plain
+    assert len(passes) <= len(plain)
+
+
+def test_guesses_that_hold_are_taken_at_once() -> None:
+    net = model(context_length=64)
+    net.head.weight.data.zero_()  # every score is equal: the best id is 0, again and again
+    engine = Engine(net, RUNTIME)
+    request = engine.submit(Wish([0] * 8, replace(GREEDY, max_new_tokens=20, speculate=4)))
+    steps = 0
+    while engine.busy:
+        engine.step()
+        steps += 1
+    assert [token.id for token in request.events] == [0] * 20
+    assert steps < 10
+
+
+def test_log_probabilities_are_the_models_own() -> None:
+    net = model().eval()
+    engine = Engine(net, RUNTIME)
+    request = engine.submit(Wish([1, 2], GenerateConfig(max_new_tokens=1, seed=1, temperature=3.0), logprobs=3))
+    engine.step()
+    (token,) = request.events
+    with torch.no_grad():
+        expected = net(torch.tensor([[1, 2]]))[0, -1].log_softmax(-1)
+    assert token.logprob == pytest.approx(float(expected[token.id]), abs=1e-5)
+    best = expected.topk(3)
+    assert [i for i, _ in token.top] == best.indices.tolist()
+    assert [p for _, p in token.top] == pytest.approx(best.values.tolist(), abs=1e-5)
+
+
+def test_a_bias_raises_or_forbids_an_id() -> None:
+    engine = Engine(model(), RUNTIME)
+    loud, never = Wish([1], GREEDY, logit_bias={7: 1000.0}), Wish([1], GREEDY, logit_bias={7: -1000.0})
+    assert set(run_all(engine, [loud])[0]) == {7}
+    assert 7 not in run_all(engine, [never])[0]
+
+
+TOLERANCE = {"bf16": 0.08, "int8": 0.04, "fp32": 1e-4}  # of log-probabilities whose standard deviation is 0.6
+
+
+@pytest.mark.parametrize("kept", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("positions", ["rotary", "learned", "sinusoidal"])
+def test_faster_paths_agree_wherever_the_best_two_scores_differ_by_more_than_the_tolerance(
+    kept: str, dtype: str, positions: str
+) -> None:
+    net = model(positions=positions, n_kv_heads=2, context_length=64).eval()
+    runtime = Runtime(torch.device("cpu"), dtype, 1)  # type: ignore[arg-type]
+    engine = Engine(net, runtime, options=Options(cache_dtype=kept))  # type: ignore[arg-type]
+    requests = [
+        engine.submit(Wish(prompt, replace(GREEDY, max_new_tokens=40), logprobs=V)) for prompt in ([1, 2], [9])
+    ]
+    while engine.busy:
+        engine.step()
+    tolerance = max(TOLERANCE[kept], TOLERANCE[dtype])
+    decided = 0
+    for one in requests:
+        with torch.no_grad():
+            scores = net(torch.tensor([one.ids[:-1]]))[0, len(one.wish.prompt) - 1 :].log_softmax(dim=-1)
+        for row, token in zip(scores, one.events, strict=True):
+            assert token.logprob == pytest.approx(float(row[token.id]), abs=tolerance)
+            assert all(abs(float(row[i]) - logprob) <= tolerance for i, logprob in token.top)
+            best = row.topk(2)
+            if float(best.values[0] - best.values[1]) > 2 * tolerance:
+                decided += 1
+                assert token.id == int(best.indices[0])
+    assert decided >= 5  # a test in which nothing is clear would prove nothing

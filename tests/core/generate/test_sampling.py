@@ -12,14 +12,14 @@ LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0]])
 ROWS = st.lists(st.integers(-40, 40), min_size=1, max_size=12).map(lambda row: torch.tensor([[x / 8 for x in row]]))
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def chances(n: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def draws(config: GenerateConfig, n: int = 40_000, **masks: torch.Tensor) -> torch.Tensor:
-    """Return how often each id of LOGITS came, as shares."""
-    ids = sampling.sample(LOGITS.expand(n, -1), config, generator(), **masks)
-    return torch.bincount(ids, minlength=LOGITS.shape[1]) / n
+def draws(config: GenerateConfig, n: int = 40_000, logits: torch.Tensor = LOGITS) -> torch.Tensor:
+    """Return how often each id came, as shares."""
+    ids = sampling.sample(logits.expand(n, -1), config, chances(n))
+    return torch.bincount(ids, minlength=logits.shape[1]) / n
 
 
 def kept(logits: torch.Tensor) -> list[set[int]]:
@@ -46,39 +46,58 @@ def test_all_filters_together_leave_the_distribution_of_the_rest() -> None:
 
 
 def test_a_forbidden_id_is_never_sampled_and_takes_no_place_among_the_top_k() -> None:
-    forbidden = torch.tensor([True, False, False, False, False, True])
-    shares = draws(GenerateConfig(temperature=1.0, top_k=2), forbidden=forbidden)
-    left = torch.tensor([-math.inf, 1.0, 0.5, -math.inf, -math.inf, -math.inf])
+    left = torch.tensor([-math.inf, 1.0, 0.5, 0.0, -1.0, -math.inf])
+    shares = draws(GenerateConfig(temperature=1.0, top_k=2), logits=left[None])
+    left[3:] = -math.inf
     assert_close(shares, left.softmax(-1))
 
 
 def test_zero_temperature_takes_the_best_id_of_each_row() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]])
-    config = GenerateConfig(temperature=0)
-    assert sampling.sample(logits, config, generator()).tolist() == [1, 0]
-    forbidden = torch.tensor([False, True, False])
-    assert sampling.sample(logits, config, generator(), forbidden=forbidden).tolist() == [2, 0]
+    assert sampling.sample(logits, GenerateConfig(temperature=0), chances(2)).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-300])
 def test_a_tiny_temperature_is_greedy_and_does_not_overflow(temperature: float) -> None:
-    forbidden = torch.tensor([True] + [False] * 5)
-    assert draws(GenerateConfig(temperature=temperature), n=100, forbidden=forbidden)[1] == 1
+    left = torch.cat([torch.tensor([[-math.inf]]), LOGITS[:, 1:]], dim=1)
+    assert draws(GenerateConfig(temperature=temperature), n=100, logits=left)[1] == 1
 
 
-def test_the_same_seed_draws_the_same_ids_and_rows_are_independent() -> None:
-    logits, config = torch.zeros(64, 100), GenerateConfig(temperature=1.0)
-    first = sampling.sample(logits, config, generator(1))
-    assert first.equal(sampling.sample(logits, config, generator(1)))
-    assert not first.equal(sampling.sample(logits, config, generator(2)))
-    assert len(set(first.tolist())) > 30
+def test_a_row_is_drawn_by_its_own_chance_whatever_the_company() -> None:
+    logits, config = torch.randn(64, 100), GenerateConfig(temperature=1.0, top_p=0.9)
+    together = sampling.sample(logits, config, chances(64, 1))
+    assert not together.equal(sampling.sample(logits, config, chances(64, 2)))
+    alone = [int(sampling.sample(logits[i : i + 1], config, chances(64, 1)[i : i + 1])) for i in range(64)]
+    assert together.tolist() == alone
+    assert len(set(alone)) > 30
+
+
+@pytest.mark.parametrize("point", [0.0, 1 - 2**-53])
+def test_the_ends_of_the_line_belong_to_ids_that_may_come(point: float) -> None:
+    logits = torch.tensor([[-math.inf, 0.3, 0.1, -math.inf]])
+    drawn = int(sampling.draw(logits, torch.tensor([point], dtype=torch.float64)))
+    assert drawn == (1 if point == 0 else 2)
 
 
 def test_sampling_leaves_its_input_alone() -> None:
     logits = LOGITS.clone()
-    config = GenerateConfig(top_k=2, top_p=0.5, min_p=0.1, repetition_penalty=2.0)
-    sampling.sample(logits, config, generator(), logits > 0, logits[0] < -2)
+    sampling.sample(logits, GenerateConfig(top_k=2, top_p=0.5, min_p=0.1), chances(1))
     assert logits.equal(LOGITS)
+
+
+@given(st.lists(st.integers(0, 3), max_size=14), st.integers(1, 4))
+def test_no_ngram_comes_twice_if_its_ends_are_avoided(ids: list[int], n: int) -> None:
+    ends = sampling.ngram_ends(ids, n)
+    for new in range(4):
+        grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+        repeats = len(ids) >= n - 1 and tuple([*ids, new][-n:]) in grams
+        assert (new in ends) == repeats
+
+
+def test_the_count_penalties_are_those_of_openai() -> None:
+    counts = torch.tensor([[0.0, 1.0, 3.0]])
+    out = sampling.penalize_counts(torch.zeros(1, 3), counts, 0.5, 2.0)
+    assert out.tolist() == [[0.0, -2.5, -3.5]]
 
 
 @given(ROWS, st.integers(1, 20))
@@ -124,11 +143,3 @@ def test_the_repetition_penalty_lowers_seen_ids_of_either_sign_and_no_other() ->
     seen = torch.tensor([[True, True, False, False, True]])
     out = sampling.penalize_repetition(logits, seen, 4.0)
     assert out.tolist() == [[0.5, -8.0, 2.0, -2.0, -math.inf]]
-
-
-def test_the_repetition_penalty_comes_before_everything_else() -> None:
-    seen = torch.tensor([[True] + [False] * 5])
-    config = GenerateConfig(temperature=0, repetition_penalty=4.0)
-    assert sampling.sample(LOGITS, config, generator(), seen).tolist() == [1]
-    shares = draws(GenerateConfig(temperature=1.0, top_k=1, repetition_penalty=4.0), n=100, seen=seen)
-    assert shares[1] == 1

@@ -1,0 +1,167 @@
+"""One text in the making: what was asked, what came so far, and how its next id is chosen.
+
+In: scores of the next token. Out: `Token`s, in a queue that whoever asked reads from.
+
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from kiara_cli.config.schema import GenerateConfig
+from kiara_cli.core.generate import sampling
+
+MANNERS = ("temperature", "top_k", "top_p", "min_p")  # of sampling; requests that agree in them are sampled together
+MANNER = GenerateConfig()
+FinishReason: TypeAlias = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A sampled id. The last one says why: a stop id ("stop"), or max_new_tokens reached ("length").
+
+    On request it carries its log-probability, and the likeliest ids with theirs, best first: those of the model
+    itself, before temperature and filters.
+    """
+
+    id: int
+    finish_reason: FinishReason | None = None
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to write: the ids to continue and how. `logprobs` asks for that many alternatives at each token."""
+
+    prompt: Sequence[int]
+    config: GenerateConfig
+    stop_ids: frozenset[int] = frozenset()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+
+
+def window_start(length: int, context: int) -> int:
+    """Return the index of the oldest of `length` tokens that the model still reads.
+
+    Zero while they fit. Beyond that it moves on by half a context at a time, so that what was read stays
+    valid for another half: a window that moved by one would give every token a new position, and all of it
+    would have to be read again for each.
+    """
+    half = context // 2
+    too_many = max(0, length - context)
+    return -(-too_many // half) * half  # rounded up to whole halves
+
+
+class Request:
+    """A wish being fulfilled. The engine moves it on; `cancel` may be called from anywhere, at any time."""
+
+    def __init__(self, wish: Wish, forbidden: Tensor) -> None:
+        self.wish, self.config = wish, wish.config
+        self.ids = list(wish.prompt)
+        self.events: deque[Token] = deque()
+        self.cancelled = False
+        self.finished = False
+        self.start = 0  # of the window that the cache holds
+        self.filled = 0  # positions of the window that the cache holds
+        self.sampled: Counter[int] = Counter()
+        self.generator = torch.Generator(forbidden.device)
+        if wish.config.seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(wish.config.seed)
+        self.bias = torch.zeros(forbidden.shape, device=forbidden.device)  # (V,), added to the scores
+        for token, bias in wish.logit_bias.items():
+            self.bias[token] = bias
+        self.bias.masked_fill_(forbidden, -math.inf)
+        self.bias[list(wish.stop_ids)] = torch.tensor([wish.logit_bias.get(i, 0.0) for i in wish.stop_ids])
+
+        self.manner = dataclasses.replace(MANNER, **{name: getattr(self.config, name) for name in MANNERS})
+
+    @property
+    def written(self) -> int:
+        """How many ids were sampled so far."""
+        return len(self.ids) - len(self.wish.prompt)
+
+    @property
+    def unread(self) -> int:
+        """Ids of the window that the cache does not hold yet."""
+        return len(self.ids) - self.start - self.filled
+
+    @property
+    def window(self) -> list[int]:
+        """The ids that the model still reads."""
+        return self.ids[self.start :]
+
+    def cancel(self) -> None:
+        """Ask for no more tokens; the engine forgets the request at its next step."""
+        self.cancelled = True
+
+    def slide(self, context: int) -> None:
+        """Move the window to where it belongs; all of it must then be read again."""
+        start = window_start(len(self.ids), context)
+        if start != self.start:
+            self.start, self.filled = start, 0
+
+    def chance(self) -> Tensor:
+        """Return the randomness of the next token, (1,)."""
+        return sampling.chance(self.generator)
+
+    def penalize(self, scores: Tensor) -> Tensor:
+        """Apply what depends on the text so far to scores (1, V)."""
+        config = self.config
+        if config.repetition_penalty != 1:  # the end of a text is no repetition of an earlier end
+            seen = self._marks({*self.wish.prompt} - self.wish.stop_ids | set(self.sampled), scores)
+            scores = sampling.penalize_repetition(scores, seen > 0, config.repetition_penalty)
+        if config.frequency_penalty or config.presence_penalty:
+            counts = self._marks(self.sampled, scores)
+            scores = sampling.penalize_counts(scores, counts, config.frequency_penalty, config.presence_penalty)
+        if config.no_repeat_ngram is not None:
+            ends = [i for i in sampling.ngram_ends(self.ids, config.no_repeat_ngram) if i not in self.wish.stop_ids]
+            banned = self._marks(dict.fromkeys(ends, 1), scores) > 0
+            left = scores.masked_fill(banned, sampling.NEVER)
+            scores = left if bool(left.isfinite().any()) else scores  # something has to be said
+        return scores
+
+    @property
+    def penalizes(self) -> bool:
+        config = self.config
+        off = config.repetition_penalty == 1 and not config.frequency_penalty and not config.presence_penalty
+        return not off or config.no_repeat_ngram is not None
+
+    def take(self, token: int, scores: Tensor | None) -> Token:
+        """Append a sampled id and return the event to send; `scores` (V,) are the model's own, if asked for."""
+        self.ids.append(token)
+        self.sampled[token] += 1
+        reason: FinishReason | None = None
+        if token in self.wish.stop_ids:
+            reason = "stop"
+        elif self.written >= self.config.max_new_tokens:
+            reason = "length"
+        self.finished = reason is not None
+        logprob: float | None = None
+        top: tuple[tuple[int, float], ...] = ()
+        if scores is not None and self.wish.logprobs is not None:
+            logprobs = scores.log_softmax(dim=-1)
+            best = logprobs.topk(min(self.wish.logprobs, len(logprobs)))
+            logprob = float(logprobs[token])
+            top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        event = Token(token, reason, logprob, top)
+        self.events.append(event)
+        return event
+
+    def _marks(self, ids: Mapping[int, int] | set[int], scores: Tensor) -> Tensor:
+        """Return how often each id counts, (1, V)."""
+        counts = ids if isinstance(ids, Mapping) else dict.fromkeys(ids, 1)
+        out = torch.zeros_like(scores)
+        out[0, list(counts.keys())] = torch.tensor(list(counts.values()), dtype=out.dtype, device=out.device)
+        return out
