@@ -50,9 +50,9 @@ def main() -> None:
     torch.set_num_threads(physical_cores())
     config = ModelConfig(**SHAPES[options.shape], context_length=CONTEXT, tied_head=False, qk_norm=False)
     model = Transformer(config).eval()
-    programs = {"kiara eager": kiara(model, options.dtype, options.new, "off")}
+    programs = {"kiara eager": kiara(model, options.dtype, options.new, False)}
     if not options.no_compile:
-        programs["kiara compiled"] = kiara(model, options.dtype, options.new, "on")
+        programs["kiara compiled"] = kiara(model, options.dtype, options.new, True)
     programs["transformers"] = transformers(model, options.dtype, options.new)
     programs["llama.cpp"] = llama(model, options.dtype, options.new)
     best: dict[str, Row] = {name: {} for name in programs}
@@ -65,10 +65,10 @@ def main() -> None:
         options.json.write_text(json.dumps({"shape": options.shape, "dtype": options.dtype, "tokens/s": best}))
 
 
-def kiara(model: Transformer, dtype: str, new: int, compiled: str) -> Callable[[], Row]:
+def kiara(model: Transformer, dtype: str, new: int, compiled: bool) -> Callable[[], Row]:
     runtime = Runtime(model.device, dtype, physical_cores())  # type: ignore[arg-type]
     folder = cache_folder() / "compiled"
-    options = Options(streams=STREAMS, compile=compiled, compile_folder=folder)  # type: ignore[arg-type]
+    options = Options(streams=STREAMS, compile=compiled, compile_folder=folder)
     engine = Engine(model, runtime, options=options)
 
     def together(number: int, length: int, new: int) -> tuple[float, float]:
@@ -85,7 +85,7 @@ def kiara(model: Transformer, dtype: str, new: int, compiled: str) -> Callable[[
 
     def run() -> Row:
         row = {"one stream": (new - 1) / together(1, PROMPT, new)[1], "prompt": LONG / together(1, LONG, 1)[0]}
-        if compiled == "off":
+        if not compiled:
             row["16 streams"] = STREAMS * (new - 1) / together(STREAMS, PROMPT, new)[1]
         return row
 

@@ -38,7 +38,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tiny() -> ModelConfig:
     """Two layers of width 32."""
-    return ModelConfig(vocab_size=64, context_length=16, emb_dim=32, n_heads=4, n_layers=2)
+    return ModelConfig(vocab_size=64, context_length=16, emb_dim=32, n_heads=4, n_layers=2, tied_head=True)
 
 
 @pytest.fixture(scope="session")

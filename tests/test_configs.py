@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from kiara_cli.config.load import keys, load_config, read_mapping, to_mapping
+from kiara_cli.config.load import keys, load_config, to_mapping
 from kiara_cli.config.schema import Config
+from kiara_cli.config.text import read_mapping
 from kiara_cli.core.model.count import count
 from kiara_cli.core.train.start import PAD_TO
 

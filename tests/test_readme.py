@@ -26,7 +26,7 @@ def commands() -> list[str]:
 
 def run(line: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     line = line.replace("kiara ", f"{shlex.quote(sys.executable)} -W error -m kiara_cli.app ")
-    return subprocess.run(["bash", "-c", line], input=stdin, capture_output=True, text=True, timeout=120)
+    return subprocess.run(["bash", "-c", line], input=stdin, capture_output=True, text=True, timeout=600)
 
 
 def shortened(line: str) -> str:

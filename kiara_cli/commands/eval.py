@@ -73,18 +73,16 @@ def eval(
 
 def tokens_of(opened: Opened, split: str, text: Path | None) -> tuple[Tokens, bool]:
     """Return the ids to measure on, of a file or of a split of the checkpoint's data; and if they are a chat's."""
-    import itertools
-
     import numpy as np
 
     from kiara_cli.console.preparing import prepare_showing
-    from kiara_cli.core.data.documents import read_documents
-    from kiara_cli.core.data.prepare import encode_documents
+    from kiara_cli.core.data.encoding import encode_documents
+    from kiara_cli.core.data.readers import read_documents
 
     if text is not None:
         documents = read_documents(str(text))
-        ids = itertools.chain.from_iterable(encode_documents(documents, opened.tokenizer))
-        return np.fromiter(ids, dtype=np.uint32), any(document.messages for document in documents)
+        ids = np.concatenate(list(encode_documents(documents, opened.tokenizer)))
+        return ids, any(document.messages for document in documents)
     if not opened.checkpoint.data.get("folder"):
         raise KiaraError(f"{opened.checkpoint.path} was imported and has no text of its own", "give --text FILE")
     prepared = prepare_showing(opened.config, DATA_ROOT, opened.tokenizer, opened.checkpoint.data)

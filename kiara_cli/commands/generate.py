@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kiara_cli.commands.options import ConfigFiles, Debug, Given, Json, Words, read
+from kiara_cli.commands.options import ConfigFiles, Debug, Json, Words, read
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def generate(
 ) -> None:
     """Continue a text: kiara generate --prompt 'Once upon a time'."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin starve beside other work
+    from kiara_cli.commands.model import open_model
+    from kiara_cli.config.schema import GenerateConfig
+
     given = read(words, config)
     texts = read_prompts(prompts) if prompts is not None else [read_prompt(prompt)]
     chosen = {
@@ -59,21 +62,22 @@ def generate(
         "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
         "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
-    settings = settled(given.loaded.config.generate, chosen)
+    settled(GenerateConfig(), chosen)  # a wrong option is said before a checkpoint is looked for
+    opened = open_model(given)
+    settings = settled(opened.config.generate, chosen)
     several = [(text, seeded(settings, index)) for text in texts for index in range(n)]
     if prompts is not None or (json_ and n > 1):
-        together(given, several, n, stats)
+        together(opened, several, n, stats)
     else:
-        one_by_one(given, several, json_, stats)
+        one_by_one(opened, several, json_, stats)
 
 
-def one_by_one(given: Given, several: list[tuple[str, GenerateConfig]], json_: bool, stats: bool) -> None:
+def one_by_one(opened: Opened, several: list[tuple[str, GenerateConfig]], json_: bool, stats: bool) -> None:
     """Stream one continuation after the other."""
-    from kiara_cli.commands.model import open_engine, open_model
+    from kiara_cli.commands.model import open_engine
     from kiara_cli.console import output
     from kiara_cli.core.generate.text import Completion, generate_text
 
-    opened = open_model(given)
     engine = open_engine(opened)
     for index, (text, settings) in enumerate(several):
         if index and not json_:
@@ -85,12 +89,11 @@ def one_by_one(given: Given, several: list[tuple[str, GenerateConfig]], json_: b
                 output.stream(event.text)
 
 
-def together(given: Given, several: list[tuple[str, GenerateConfig]], n: int, stats: bool) -> None:
+def together(opened: Opened, several: list[tuple[str, GenerateConfig]], n: int, stats: bool) -> None:
     """Write all continuations at once; one JSON object each, in the order of the prompts."""
-    from kiara_cli.commands.model import open_engine, open_model
+    from kiara_cli.commands.model import open_engine
     from kiara_cli.core.generate.text import complete_all
 
-    opened = open_model(given)
     early: dict[int, Completion] = {}
     printed = 0
     for number, done in complete_all(open_engine(opened), opened.tokenizer, several, ends_of(opened)):

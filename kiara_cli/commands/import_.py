@@ -46,7 +46,7 @@ def import_(
     typed = given.loaded.origins.get("model.context_length") == "command line"
     checkpoint = read_folder(
         Path(given.word).expanduser(),
-        open_tokenizer(tokenizer) if tokenizer else None,
+        open_tokenizer(tokenizer, given) if tokenizer else None,
         given.loaded.config.model.context_length if typed else None,
     )
     files.save(checkpoint, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 
 from kiara_cli.config.load import Loaded, is_override, load_config
+from kiara_cli.config.schema import Config, LoggingConfig
 from kiara_cli.errors import KiaraError
 
 ConfigFiles = Annotated[
@@ -36,24 +38,34 @@ RUNS_ROOT = Path("checkpoints")
 class Given:
     """What stood on the command line: at most one path or name, and the config it and its layers make."""
 
-    word: str | None
+    word: str | None  # where several are welcome, one a line
     loaded: Loaded
 
 
-def read(words: Iterable[str] | None, config: list[str] | None) -> Given:
-    """Tell paths from overrides and load the config. Raises KiaraError."""
+def read(words: Iterable[str] | None, config: list[str] | None, several: bool = False) -> Given:
+    """Tell paths from overrides and load the config; how its values go together is checked when it is used.
+
+    Raises KiaraError for several paths where they are not welcome.
+    """
     words = list(words or ())
     overrides = [word for word in words if is_override(word)]
     others = [word for word in words if not is_override(word)]
-    if len(others) > 1:
+    if len(others) > 1 and not several:
         raise KiaraError(
             f"more than one path or name: {' '.join(others)}",
             "give one; settings are written KEY=VALUE, such as train.max_steps=100",
         )
-    loaded = load_config(config or (), overrides, os.environ)
+    loaded = load_config(config or (), overrides, os.environ, check=False)
     from kiara_cli.console import logs, output
 
     for notice in loaded.notices:
         output.note(notice)
-    logs.start_logging(loaded.config.logging.level)
-    return Given(others[0] if others else None, loaded)
+    logs.start_logging(loaded.values.get("logging.level", LoggingConfig.level))
+    return Given("\n".join(others) if others else None, loaded)
+
+
+def with_source(given: Given, config: Config) -> Config:
+    """Put the paths from the command line into the config."""
+    if given.word is None:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=given.word))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGINT = signal.SIGINT
+SHOW_CURSOR = b"\x1b[?25h\n"
 _received: list[int] = []
 
 
@@ -19,6 +20,8 @@ def watched() -> Iterator[Callable[[], bool]]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if _received:
+            if os.isatty(2):
+                os.write(2, SHOW_CURSOR)  # a live panel had hidden it
             os._exit(128 + number)  # files are replaced atomically, so whatever is on disk is whole
         _received.append(number)
 

@@ -5,22 +5,29 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Given, Json, read
+from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Given, Json, read, with_source
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
+    from kiara_cli.config.schema import Config
+    from kiara_cli.core.data.folders import Prepared
     from kiara_cli.core.tokenizer.protocol import Tokenizer
 
 
 def tokenize(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH] [KEY=VALUE]...", help="A text file, a folder or a glob, and settings."),
+        typer.Argument(
+            metavar="[PATH]... [KEY=VALUE]...",
+            help="Text files, folders, globs, addresses, a corpus by name, or - for stdin; and settings.",
+        ),
     ] = None,
     config: ConfigFiles = None,
     tokenizer: Annotated[
@@ -35,42 +42,98 @@ def tokenize(
             metavar="FOLDER", help="Also write tokenizer.json, vocab.json and merges.txt as others read them."
         ),
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Do only this share of the work, as one of N processes.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Put the shares together.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out and count what cannot be read, instead of stopping.")
+    ] = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Turn text into token files: kiara tokenize FILE."""
     from kiara_cli.console import output
-    from kiara_cli.core.export.target import check_free
     from kiara_cli.core.export.tokenizer import writing
+
+    given = read(words, config, several=True)
+    if encode is not None or decode is not None:
+        return convert(open_tokenizer(tokenizer, given), encode, decode)
+    settings, began = with_source(given, given.loaded.config), time.perf_counter()
+    if shard is not None:
+        if merge or export is not None:
+            raise KiaraError("--shard does a share of the work", "give --merge or --export when all are done")
+        return share(settings, shard, open_shared(tokenizer, given), skip_bad, json_)
+    if merge:
+        prepared = merged(settings, open_shared(tokenizer, given), skip_bad, export)
+    else:
+        prepared = whole(settings, open_tokenizer(tokenizer, given) if tokenizer else None, skip_bad, export)
+    if export is not None:
+        with writing(prepared.tokenizer, export, settings.model.context_length):
+            pass
+    show(prepared, began, json_)
+    if not json_:
+        source = settings.data.source
+        output.hint(f"Train on it:  kiara train {prepared.folder if source == '-' or chr(10) in source else source}")
+
+
+def check_export(folder: Path | None, tokenizer: Tokenizer) -> None:
+    """Raise KiaraError, before any work is done, if this tokenizer could not be exported to that folder."""
+    from kiara_cli.core.export import tokenizer as export
+    from kiara_cli.core.export.target import check_free
+
+    if folder is not None:
+        check_free(folder)
+        export.check(tokenizer)
+
+
+def whole(config: Config, tokenizer: Tokenizer | None, skip_bad: bool, export: Path | None) -> Prepared:
+    """Prepare all of the data."""
+    from kiara_cli.console.preparing import means_of, prepare_showing
     from kiara_cli.core.tokenizer import files
 
-    given = read(words, config)
-    if encode is not None or decode is not None:
-        return convert(open_tokenizer(tokenizer), encode, decode)
     if export is not None:
-        check_free(export)
-    made = prepare_folder(given, open_tokenizer(tokenizer) if tokenizer else None)
-    if export is not None:
-        fitted = files.load(Path(str(made["folder"])) / "tokenizer.json")
-        with writing(fitted, export, given.loaded.config.model.context_length):
-            pass
-    if json_:
-        output.record(made)
-    else:
-        output.facts("", [(key.replace("_", " "), str(value)) for key, value in made.items()], to_stdout=True)
-        output.hint(f"Train on it:  kiara train {given.word or given.loaded.config.data.source}")
+        check_export(export, tokenizer or files.fit(config.tokenizer, ()))  # of that kind, if not yet fitted
+    with stdin_as_file(config.data.source) as piped:
+        means = dataclasses.replace(means_of(config, skip_bad), stdin=piped)
+        return prepare_showing(config, DATA_ROOT, tokenizer, means=means)
 
 
-def prepare_folder(given: Given, tokenizer: Tokenizer | None) -> dict[str, object]:
-    """Make the data folder and return what `--json` shows."""
-    from kiara_cli.console.preparing import prepare_showing
+def merged(config: Config, tokenizer: Tokenizer, skip_bad: bool, export: Path | None) -> Prepared:
+    """Put all shares of the work together."""
+    from kiara_cli.console.preparing import means_of, showing
+    from kiara_cli.core.data.prepare import merge_shares
 
-    config, start = given.loaded.config, time.perf_counter()
-    if given.word is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=given.word))
-    prepared = prepare_showing(config, DATA_ROOT, tokenizer)
+    check_export(export, tokenizer)
+    with showing() as report:
+        return merge_shares(config.data, DATA_ROOT, tokenizer, report, means_of(config, skip_bad))
+
+
+@contextmanager
+def stdin_as_file(source: str) -> Iterator[Path | None]:
+    """Where - stands for stdin, keep what comes in in a file for as long as it is needed."""
+    import shutil
+    import tempfile
+
+    if source != "-":
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "stdin.txt")
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        if not path.stat().st_size:
+            raise KiaraError("stdin is empty", "pipe a text in, or give a path")
+        yield path
+
+
+def show(prepared: Prepared, began: float, json_: bool) -> None:
+    """Print what was made."""
+    from kiara_cli.console import output
+    from kiara_cli.core.tokenizer.report import longest_tokens
+
     meta = prepared.meta
-    return {
+    made: dict[str, object] = {
         "folder": str(prepared.folder),
         "documents": meta.documents,
         "bytes": meta.train_bytes + meta.val_bytes,
@@ -78,25 +141,82 @@ def prepare_folder(given: Given, tokenizer: Tokenizer | None) -> dict[str, objec
         "val_tokens": meta.val_tokens,
         "vocab_size": meta.vocab_size,
         "bytes_per_token": round(meta.bytes_per_token, 4),
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(time.perf_counter() - began, 3),
+        "unused_tokens": meta.unused_tokens,
+        "longest_tokens": longest_tokens(prepared.tokenizer),
+        "skipped": meta.skipped,
     }
+    if json_:
+        return output.record(made)
+    made["longest_tokens"] = " ".join(map(repr, longest_tokens(prepared.tokenizer)))
+    output.facts("", [(key.replace("_", " "), str(value)) for key, value in made.items()], to_stdout=True)
 
 
-def open_tokenizer(word: str | None) -> Tokenizer:
-    """Open a tokenizer.json, or take a checkpoint's."""
-    from kiara_cli.core.checkpoint.find import open_checkpoint
-    from kiara_cli.core.tokenizer import files
+def share(config: Config, shard: str, tokenizer: Tokenizer, skip_bad: bool, json_: bool) -> None:
+    """Do one share of the work and say where it lies."""
+    from kiara_cli.console import output
+    from kiara_cli.console.preparing import means_of, showing
+    from kiara_cli.core.data.prepare import prepare_share
+    from kiara_cli.core.data.units import Share
 
+    began, mine = time.perf_counter(), Share.parse(shard)
+    with showing() as report:
+        place, units, of_units = prepare_share(
+            config.data, DATA_ROOT, tokenizer, mine, report, means_of(config, skip_bad)
+        )
+    seconds = round(time.perf_counter() - began, 3)
+    made = {"shard": shard, "parts": place, "units": units, "of_units": of_units, "seconds": seconds}
+    if json_:
+        return output.record(made)
+    output.facts("", [(key.replace("_", " "), str(value)) for key, value in made.items()], to_stdout=True)
+
+
+def open_shared(word: str | None, given: Given) -> Tokenizer:
+    """Open the tokenizer that all shares use. Raises KiaraError if none is named."""
+    from kiara_cli.core.tokenizer.pretrained import NAMES
+
+    if word is None and given.loaded.config.tokenizer.kind not in NAMES:
+        raise KiaraError(
+            "--shard and --merge need a tokenizer that all processes share",
+            "make one first with kiara tokenize on a part of the text, and give its file: --tokenizer tokenizer.json",
+        )
+    return open_tokenizer(word, given)
+
+
+def open_tokenizer(word: str | None, given: Given) -> Tokenizer:
+    """Open a tokenizer.json, a data folder's, tiktoken's of that name, or a checkpoint's.
+
+    Without a word: the encoding that tokenizer.kind names, else the newest checkpoint's, else the newest folder's.
+    """
+    from kiara_cli.core.tokenizer import files, pretrained
+
+    name = word or given.loaded.config.tokenizer.kind
+    if name in pretrained.NAMES:
+        return pretrained.load(name)
+    if word is not None and Path(word, "tokenizer.json").is_file():
+        return files.load(Path(word, "tokenizer.json"))
     if word is not None and word.endswith(".json"):
         return files.load(Path(word))
-    return open_checkpoint(word)[0].make_tokenizer()
+    from kiara_cli.core.checkpoint.find import open_checkpoint  # and with it torch
+
+    try:
+        return open_checkpoint(word)[0].make_tokenizer()
+    except KiaraError:
+        made = sorted(DATA_ROOT.glob("*/meta.json"), key=lambda path: path.stat().st_mtime)
+        if word is not None or not made:
+            raise
+        return files.load(made[-1].with_name("tokenizer.json"))
 
 
 def convert(tokenizer: Tokenizer, encode: str | None, decode: str | None) -> None:
     """Print the ids of a text on one line, or the text of ids, byte for byte."""
+    import os
+
+    from kiara_cli.core.tokenizer.protocol import encode_bytes
+
     if encode is not None:
-        text = sys.stdin.buffer.read().decode("utf-8", errors="replace") if encode == "-" else encode
-        sys.stdout.write(" ".join(map(str, tokenizer.encode(text))) + "\n")
+        raw = sys.stdin.buffer.read() if encode == "-" else os.fsencode(encode)
+        sys.stdout.write(" ".join(map(str, encode_bytes(tokenizer, raw))) + "\n")
         return
     words = (sys.stdin.read() if decode == "-" else decode or "").split()
     try:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug, Given, Json, read
+from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug, Given, Json, read, with_source
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
-    from kiara_cli.config.schema import Config
     from kiara_cli.core.train.events import Finished
     from kiara_cli.core.train.start import Training
 
@@ -33,6 +32,9 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the run; by default after its data.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    allow_changed_data: Annotated[
+        bool, typer.Option("--allow-changed-data", help="With --resume: go on although the data has changed.")
+    ] = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -48,27 +50,26 @@ def train(
         )
     if dry_run:
         return show_plan(given, name, json_)
-    training = resumed(given, name) if resume else started(given, name, from_)
+    if allow_changed_data and not resume:
+        raise KiaraError("--allow-changed-data goes with --resume", "leave it out: a new run takes the data as it is")
+    training = resumed(given, name, allow_changed_data) if resume else started(given, name, from_)
     finished = run(training, json_)
     best = finished.best or finished.last
     if finished.status == "diverged":
-        output.warn(f"the loss is not finite after step {finished.step}: try a smaller train.lr")
+        output.warn(f"diverged at {finished.reason}")
+        good = f"The last good checkpoint is {finished.last}:" if finished.last else "There is no checkpoint yet:"
+        again = f"kiara train --from {finished.last} train.lr=…" if finished.last else "kiara train … train.lr=…"
+        output.hint(f"{good} start again with a lower rate.  {again}")
         raise typer.Exit(1)
     if finished.status == "interrupted":
         output.note(f"Stopped and saved at step {finished.step}.")
         output.hint(f"To go on:  kiara train --resume --name {finished.run}")
         raise typer.Exit(128 + (signals.received() or signals.SIGINT))
+    if finished.reason:
+        output.note(f"Ended at step {finished.step}: {finished.reason}.")
     talks = training.data.meta.conversations
     first = f"kiara chat {best}" if talks else f"kiara generate {best} --prompt 'Once upon a time'"
     output.hint(f"Try it:      {first}\nMeasure it:  kiara eval {best}")
-
-
-def with_source(given: Given) -> Config:
-    """Put the path from the command line into the config."""
-    config = given.loaded.config
-    if given.word is None:
-        return config
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=given.word))
 
 
 def show_plan(given: Given, name: str | None, json_: bool) -> None:
@@ -78,12 +79,13 @@ def show_plan(given: Given, name: str | None, json_: bool) -> None:
 
     from kiara_cli.console import output
     from kiara_cli.console.plan import plan_record, plan_rows
+    from kiara_cli.console.preparing import means_of
     from kiara_cli.core.data.prepare import prepare
     from kiara_cli.core.train.start import plan
 
-    config = with_source(given)
+    config = with_source(given, given.loaded.config)
     with tempfile.TemporaryDirectory() as folder:
-        planned = plan(config, prepare(config.data, config.tokenizer, Path(folder)))
+        planned = plan(config, prepare(config.data, config.tokenizer, Path(folder), means=means_of(config)))
         if json_:
             output.record(plan_record(planned))
         else:
@@ -97,37 +99,53 @@ def started(given: Given, name: str | None, from_: str | None) -> Training:
     from kiara_cli.console.plan import plan_rows
     from kiara_cli.console.preparing import prepare_showing
     from kiara_cli.core.checkpoint.find import open_checkpoint
+    from kiara_cli.core.checkpoint.run import Run
     from kiara_cli.core.train import start
+    from kiara_cli.core.train.writers import check_writers
 
-    config, weights = with_source(given), None
+    weights = None
     if from_ is not None:
         weights, warnings = open_checkpoint(from_)
         for warning in warnings:
             output.warn(warning)
-        loaded = dataclasses.replace(given.loaded, config=config)
-        config = adopt(loaded, weights.config, ("tokenizer", "model"), str(weights.path))
+        config = adopt(given.loaded, weights.config, ("tokenizer", "model"), str(weights.path))
+    else:
+        config = given.loaded.config
+    config = with_source(given, config)
+    check_writers(config)
     tokenizer = weights.make_tokenizer() if weights else None
-    data = prepare_showing(config, DATA_ROOT, tokenizer)
+    Run.check(RUNS_ROOT, name)
+    data = prepare_showing(config, DATA_ROOT, tokenizer, check=lambda data: start.plan(config, data))
     planned = start.plan(config, data)
     output.facts("The plan", plan_rows(planned, RUNS_ROOT, name))
     return start.begin(config, data, RUNS_ROOT, weights, name)
 
 
-def resumed(given: Given, name: str | None) -> Training:
-    """Load the last good checkpoint of a run, check that its data is the same, and go on."""
+def resumed(given: Given, name: str | None, allow_changed_data: bool) -> Training:
+    """Claim a run, load its last good checkpoint, check that its data is the same, and go on."""
     from kiara_cli.console import output
     from kiara_cli.console.preparing import prepare_showing
     from kiara_cli.core.checkpoint.find import open_for_resume
     from kiara_cli.core.checkpoint.run import Run
-    from kiara_cli.core.train import start
+    from kiara_cli.core.train.resume import resume, resumed_config
 
     found = Run.find(RUNS_ROOT, name)
+    lock = found.lock()
     checkpoint, warnings = open_for_resume(found)
     for warning in warnings:
         output.warn(warning)
-    config = start.resumed_config(given.loaded, checkpoint)
-    data = prepare_showing(config, DATA_ROOT, checkpoint.make_tokenizer(), checkpoint.data)
-    training = start.resume(config, checkpoint, data, found)
+    config = resumed_config(given.loaded, checkpoint)
+    tokenizer = checkpoint.make_tokenizer()
+    if allow_changed_data:
+        data = prepare_showing(config, DATA_ROOT, tokenizer)
+    else:
+        try:
+            data = prepare_showing(config, DATA_ROOT, tokenizer, checkpoint.data)
+        except KiaraError as error:
+            raise KiaraError(error.cause, "restore it, or go on with it as it is: --allow-changed-data") from None
+    training = resume(config, checkpoint, data, found, lock, allow_changed_data)
+    if checkpoint.data["hash"] != data.meta.hash:
+        output.warn(f"the data has changed since step {training.progress.step}: from here on it is another training")
     stored = checkpoint.config["train"]["max_steps"]
     if config.train.max_steps != stored:
         output.note(f"The learning rate is planned anew: {config.train.max_steps} steps instead of {stored}.")
@@ -140,21 +158,21 @@ def run(training: Training, json_: bool) -> Finished:
     from kiara_cli.commands import signals
     from kiara_cli.console import logs, output
     from kiara_cli.console.training import TrainingView
-    from kiara_cli.core.train.events import Evaluated, Finished, Stepped
+    from kiara_cli.core.train.events import Evaluated, Finished, Skipped, Stepped
     from kiara_cli.core.train.loop import record_of
     from kiara_cli.core.train.loop import train as train_loop
 
-    logs.start_logging(training.config.logging.level, training.run.folder)
+    view = TrainingView(training.total_steps, training.run.name, lambda: signals.received() is not None)
+    logs.start_logging(training.config.logging.level, training.run.folder, view.console)
     log = logging.getLogger("kiara.train")
-    view = TrainingView(training.total_steps, training.run.name)
     finished = None
-    with view.showing(), signals.watched() as should_stop:
+    with signals.watched() as should_stop, view.showing():
         for event in train_loop(training, should_stop):
             log.debug("%s", event)
             view.show(event)
             if isinstance(event, Finished):
                 finished = event
-            elif json_ and isinstance(event, Stepped | Evaluated):
+            elif json_ and isinstance(event, Stepped | Skipped | Evaluated):
                 output.record(record_of(event))
     assert finished is not None
     if json_:

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kiara_cli.config.schema import VERSION, Config, Section
+from kiara_cli.config.text import first_line, parse_yaml, read_mapping, write_value
 from kiara_cli.errors import KiaraError
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -42,11 +43,35 @@ class Layer:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked config, the origin of each dotted key that a layer set, and notices for the person."""
+    """The merged layers: the value and the origin of each dotted key that one set, and notices for the person.
 
-    config: Config
-    origins: Mapping[str, str] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()
+    `config` checks how the values go together. A command that takes part of them from a checkpoint asks for it only
+    after that, through `adopt`.
+    """
+
+    layers: tuple[Layer, ...]
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    notices: tuple[str, ...]
+    _tree: Any = field(repr=False)
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """Return the checked config. Raises KiaraError naming the source of a broken constraint."""
+        try:
+            config = cast(Config, OmegaConf.to_object(self._tree))
+            for key in filter(_is_text, self.values):
+                section, _, name = key.partition(".")
+                text: dict[str, Any] = {name: self.values[key]}
+                config = dataclasses.replace(
+                    config, **{section: dataclasses.replace(getattr(config, section), **text)}
+                )
+        except KiaraError as error:
+            source = self.origins.get(error.key or "")
+            raise mistake_at(source, error.cause, error.remedy) if source else error from None
+        except OmegaConfBaseException as error:
+            raise KiaraError(first_line(error), "correct the ${...} reference") from None
+        return config
 
 
 def is_override(word: str) -> bool:
@@ -59,8 +84,9 @@ def load_config(
     overrides: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    check: bool = True,
 ) -> Loaded:
-    """Merge all layers, weakest first, and check the result.
+    """Merge all layers, weakest first, and check the result; with `check=False`, only each value by itself.
 
     Without files, `configs/default.yaml` under `folder` is read where it exists. Raises KiaraError naming the
     source of an unknown key, a wrong type or a broken constraint.
@@ -73,13 +99,18 @@ def load_config(
     layers += _environment(_read_dotenv(folder / ".env"), ".env: ")
     layers += _environment(environ or {}, "")
     layers.append(Layer("command line", dict(_split_override(word) for word in overrides)))
-    return merge(layers)
+    loaded = merge(layers)
+    if check:
+        assert loaded.config
+    return loaded
 
 
 def merge(layers: Iterable[Layer]) -> Loaded:
     """Apply the layers to the schema one value at a time, so that every error names its source."""
+    layers = tuple(layers)
     tree = OmegaConf.structured(Config)
     OmegaConf.set_readonly(tree, False)
+    values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     notices: list[str] = []
     for layer in layers:
@@ -89,15 +120,9 @@ def merge(layers: Iterable[Layer]) -> Loaded:
                 notices.append(f"{layer.origin}: {written} is now called {key}")
             _check_version(key, value, layer.origin)
             _check_key(key, value, layer.origin)
-            _assign(tree, key, _coerce(key, value), layer.origin)
+            values[key] = _assign(tree, key, _coerce(key, value), layer.origin)
             origins[key] = layer.origin
-    try:
-        return Loaded(cast(Config, OmegaConf.to_object(tree)), origins, tuple(notices))
-    except KiaraError as error:
-        source = origins.get(error.key or "")
-        raise _at(source, error.cause, error.remedy) if source else error from None
-    except OmegaConfBaseException as error:
-        raise KiaraError(_first_line(error), "correct the ${...} reference") from None
+    return Loaded(layers, values, origins, tuple(notices), tree)
 
 
 def adopt(loaded: Loaded, stored: Mapping[str, Any], sections: Iterable[str], checkpoint: str) -> Config:
@@ -106,23 +131,29 @@ def adopt(loaded: Loaded, stored: Mapping[str, Any], sections: Iterable[str], ch
     A value that a layer set on purpose and that differs from the stored one is a KiaraError; the implicit
     configs/default.yaml sets nothing on purpose.
     """
+    sections = set(sections)
     kept = from_mapping(stored, checkpoint).config
     for key, origin in loaded.origins.items():
         if key.split(".")[0] not in sections or origin == str(IMPLICIT):
             continue
-        wanted, fixed = value_at(loaded.config, key), value_at(kept, key)
+        wanted, fixed = loaded.values[key], value_at(kept, key)
         if wanted != fixed:
-            raise _at(
+            raise mistake_at(
                 origin,
                 f"{key}={wanted}: but {checkpoint} was made with {key}={fixed}",
                 "leave it out, or train a new model with it",
             )
-    return dataclasses.replace(loaded.config, **{name: getattr(kept, name) for name in sections})
+    rest = [
+        Layer(layer.origin, {key: value for key, value in layer.values.items() if _section(key) not in sections})
+        for layer in loaded.layers
+    ]
+    config = merge(rest).config
+    return dataclasses.replace(config, **{name: getattr(kept, name) for name in sections})
 
 
-def from_mapping(values: Mapping[str, Any], origin: str) -> Loaded:
-    """Check a nested mapping, such as the config inside a checkpoint."""
-    return merge([Layer(origin, _flatten(values, origin))])
+def from_mapping(values: Mapping[str, Any], origin: str, over: Iterable[Layer] = ()) -> Loaded:
+    """Check a nested mapping, such as the config inside a checkpoint, and what is laid over it."""
+    return merge([Layer(origin, _flatten(values, origin)), *over])
 
 
 def set_value(section: AnySection, key: str, text: str) -> AnySection:
@@ -150,32 +181,9 @@ def to_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
         if "." in path and path.split(".")[0] != section:
             section = path.split(".")[0]
             lines.append(f"{section}:")
-        line = f"{'  ' * path.count('.')}{path.split('.')[-1]}: {_write_value(value)}"
+        line = f"{'  ' * path.count('.')}{path.split('.')[-1]}: {write_value(value)}"
         lines.append(line if origins is None else f"{line:<36}  # {origins.get(path, DEFAULT)}")
     return "\n".join(lines) + "\n"
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON file that holds a mapping. Raises KiaraError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KiaraError(f"cannot read the config {path}: {error}", "give a YAML or JSON text file") from None
-    try:
-        # JSON is read by its own parser: `1e-3` is a number there and a word in YAML 1.1.
-        values = json.loads(text) if path.suffix == ".json" else _parse_yaml(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise KiaraError(
-            f"{path} does not parse: {_first_line(error)}", "see configs/default.yaml for the form"
-        ) from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise KiaraError(
-            f"{path} holds {type(values).__name__}, not sections",
-            "write `model:` and, below it, `n_layers: 4`",
-        )
-    return cast(dict[str, Any], values)
 
 
 @functools.cache
@@ -256,35 +264,9 @@ def _parse_value(key: str, text: str) -> Any:
     if _types(key) == (tuple[str, ...],) and not text.startswith("["):
         return [text]
     try:
-        return _parse_yaml(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
         return text
-
-
-def _write_value(value: Any) -> str:
-    """Write a value on one line, so that YAML reads the same value back."""
-    if isinstance(value, list):
-        return f"[{', '.join(map(_write_value, value))}]"
-    if not isinstance(value, str):
-        return json.dumps(value)
-    if re.fullmatch(r"[\w./-]*[A-Za-z_/]", value) and _parse_yaml(value) == value:
-        return value
-    return yaml.safe_dump(value, default_style='"', width=float("inf"), allow_unicode=True).rstrip("\n")
-
-
-def _parse_yaml(text: str) -> Any:
-    """Parse YAML with numbers like 1e-3 read as numbers."""
-    return yaml.load(text, Loader=_loader())
-
-
-@functools.cache
-def _loader() -> type[yaml.SafeLoader]:
-    class Loader(yaml.SafeLoader):
-        pass
-
-    number = re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)$|^[-+]?\d[\d_]*\.\d*$|^[-+]?\.\d+([eE][-+]?\d+)?$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
-    return Loader
 
 
 @functools.cache
@@ -302,8 +284,20 @@ def _types(key: str) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) not in (None, tuple) else (hint,)
 
 
+def _section(key: str) -> str:
+    return RENAMED.get(key, key).split(".")[0]
+
+
+@functools.cache
+def _is_text(key: str) -> bool:
+    """Whether a setting is free text, which is taken as it stands: `${` and `???` mean nothing in it."""
+    return "." in key and not _choices(key) and set(_types(key)) <= {str, type(None), tuple[str, ...]}
+
+
 def _coerce(key: str, value: Any) -> Any:
-    """Accept 1e4 where a whole number is asked for, and one word where a list is."""
+    """Accept 1e4 and "4" where a whole number is asked for, and one word where a list is."""
+    if isinstance(value, str) and int in _types(key) and re.fullmatch(r"\s*\d+\s*", value):
+        return int(value)
     if isinstance(value, float) and value.is_integer() and int in _types(key) and float not in _types(key):
         return int(value)
     if isinstance(value, str) and _types(key) == (tuple[str, ...],):
@@ -313,7 +307,9 @@ def _coerce(key: str, value: Any) -> Any:
 
 def _check_version(key: str, value: Any, origin: str) -> None:
     if key == "version" and isinstance(value, int) and value > VERSION:
-        raise _at(origin, f"version={value}: this Kiara knows configs up to version {VERSION}", "update kiara-slm")
+        raise mistake_at(
+            origin, f"version={value}: this Kiara knows configs up to version {VERSION}", "update kiara-slm"
+        )
 
 
 def _check_key(key: str, value: Any, origin: str) -> None:
@@ -323,7 +319,7 @@ def _check_key(key: str, value: Any, origin: str) -> None:
     section, _, name = key.partition(".")
     sections = {known.split(".")[0] for known in keys()}
     if section in sections and not name:
-        raise _at(origin, f"{key}={value}: {key} is a section", f"write {key}.KEY=VALUE")
+        raise mistake_at(origin, f"{key}={value}: {key} is a section", f"write {key}.KEY=VALUE")
     if section not in sections:
         cause, names, wrong = f"no section '{section}'", sorted(sections), section
     else:
@@ -331,19 +327,24 @@ def _check_key(key: str, value: Any, origin: str) -> None:
         names = [known.partition(".")[2] for known in keys() if known.startswith(f"{section}.")]
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     remedy = f"did you mean '{close[0]}'?" if close else f"it has: {', '.join(names)}"
-    raise _at(origin, f"{key}={value}: {cause}", remedy)
+    raise mistake_at(origin, f"{key}={value}: {cause}", remedy)
 
 
-def _assign(tree: Any, key: str, value: Any, origin: str) -> None:
-    section = key.split(".")[0]
+def _assign(tree: Any, key: str, value: Any, origin: str) -> Any:
+    """Put a value into the tree and return it in the setting's type; texts with ${ or ??? in them stay outside."""
+    syntax = any("${" in text or text == "???" for text in (value if isinstance(value, list) else [str(value)]))
+    if syntax and _is_text(key) and isinstance(value, str | list):
+        return tuple(value) if isinstance(value, list) else value
     try:
         if "." in key:
-            OmegaConf.set_readonly(tree[section], False)
+            OmegaConf.set_readonly(tree[key.split(".")[0]], False)
         OmegaConf.update(tree, key, value)
+        assigned = value if syntax else OmegaConf.select(tree, key)
+        return tuple(assigned) if isinstance(value, list) else assigned
     except (OmegaConfBaseException, ValueError, TypeError):
         wanted = " or ".join(_plain_name(kind) for kind in _types(key))
         remedy = f"choose one of: {_choices(key)}" if _choices(key) else f"expected {wanted}"
-        raise _at(origin, f"{key}={value} is not a valid value", remedy) from None
+        raise mistake_at(origin, f"{key}={value} is not a valid value", remedy) from None
 
 
 def _choices(key: str) -> str:
@@ -357,10 +358,6 @@ def _plain_name(kind: Any) -> str:
     return names.get(kind, "a list of texts")
 
 
-def _at(origin: str, cause: str, remedy: str) -> KiaraError:
+def mistake_at(origin: str, cause: str, remedy: str) -> KiaraError:
     """Name the source of a mistake, unless it is what the person has just typed."""
     return KiaraError(cause if origin == "command line" else f"{origin}: {cause}", remedy)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -15,7 +15,11 @@ from kiara_cli.errors import KiaraError
 VERSION = 1  # of the config's keys; load.py migrates older ones
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
-Dtype: TypeAlias = Literal["auto", "fp32", "bf16"]
+Dtype: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+Kind: TypeAlias = Literal[
+    "char", "word", "bpe", "gpt2", "r50k_base", "p50k_base", "p50k_edit", "cl100k_base", "o200k_base", "o200k_harmony"
+]
+WRITERS = ("tensorboard", "wandb")
 
 
 def knob(default: Any, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
@@ -53,7 +57,7 @@ class Section:
 class TokenizerConfig(Section):
     section: ClassVar[str] = "tokenizer"
 
-    kind: Literal["char", "bpe"] = "bpe"
+    kind: Kind = "bpe"
     vocab_size: int = knob(2048, low=300, high=1_000_000)
     alphabet: Literal["fitted", "ascii"] = "fitted"
     fit_bytes: int = knob(100_000_000, low=1)
@@ -66,7 +70,11 @@ class DataConfig(Section):
     source: str = "tales"
     val_source: str | None = None
     name: str | None = None
+    field: str = "text"
     val_fraction: float = knob(0.1, low=0.0001, high=0.9)
+    shard_tokens: int = knob(100_000_000, low=1)
+    output: str | None = None
+    sampling: Literal["windows", "blocks"] = "windows"
     stride: int | None = knob(None, low=1)
     corpus_bytes: int = knob(6_000_000, low=20_000)
     corpus_seed: int = knob(0, low=0)
@@ -91,7 +99,7 @@ class ModelConfig(Section):
     norm_eps: float | None = knob(None, above=0)
     feedforward: Literal["swiglu", "gelu", "relu2"] = "swiglu"
     qk_norm: bool = True
-    tied_head: bool = True
+    tied_head: bool = False
     bias: bool = False
 
     def __post_init__(self) -> None:
@@ -163,24 +171,35 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
-    max_steps: int = knob(700, low=1)
+    max_steps: int = knob(1050, low=1)
     max_epochs: float | None = knob(None, above=0)
     batch_size: int = knob(16, low=1)
     accumulation: int = knob(1, low=1)
-    optimizer: Literal["muon", "adamw"] = "muon"
-    lr: float = knob(8e-3, above=0)
+    batch_tokens: int | None = knob(None, low=1)
+    optimizer: Literal["muon", "adamw", "lion", "sgd"] = "muon"
+    lr: float = knob(0.012, above=0)
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     min_lr_ratio: float = knob(0.1, low=0, high=1)
     warmup_steps: int = knob(50, low=0)
+    decay_share: float = knob(0.2, low=0, high=1)
     weight_decay: float = knob(0.1, low=0)
     beta1: float = knob(0.9, low=0, high=0.9999)
     beta2: float = knob(0.99, low=0, high=0.9999)
     grad_clip: float = knob(1.0, low=0)
+    z_loss: float = knob(0.0, low=0)
+    label_smoothing: float = knob(0.0, low=0, high=0.9)
+    loss_chunk: int | None = knob(None, low=1)
+    recompute: bool = False
+    ema_decay: float = knob(0.0, low=0, high=0.99999)
+    patience: int | None = knob(None, low=1)
+    skip_batches: int = knob(3, low=0)
     log_interval: int = knob(10, low=1)
-    eval_interval: int = knob(350, low=1)
-    checkpoint_interval: int = knob(350, low=1)
-    keep_last: int = knob(2, low=1)
+    eval_interval: int = knob(525, low=1)
+    checkpoint_interval: int = knob(525, low=1)
+    keep_last: int = knob(2, low=2)
     save_safetensors: bool = False
     loss_on: Literal["assistant", "all"] = "assistant"
+    primer: bool = True
 
 
 @dataclass(frozen=True)
@@ -229,12 +248,18 @@ class RuntimeConfig(Section):
     device: Device = "auto"
     dtype: Dtype = "auto"
     threads: int | str = knob("auto", low=1)
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: bool | str = "auto"
     seed: int = knob(1337, low=0, high=2**63 - 1)
     deterministic: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.compile, str) and self.compile != "auto":
+            raise KiaraError(
+                f"runtime.compile={self.compile} is no choice",
+                "choose one of: auto, true, false",
+                key="runtime.compile",
+            )
         if isinstance(self.threads, str) and self.threads != "auto":
             raise KiaraError(
                 f"runtime.threads={self.threads} is not a number",
@@ -248,6 +273,19 @@ class LoggingConfig(Section):
     section: ClassVar[str] = "logging"
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    writers: tuple[str, ...] = ()
+    wandb_project: str = "kiara"
+    wandb_mode: Literal["offline", "online"] = "offline"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for writer in self.writers:
+            if writer not in WRITERS:
+                raise KiaraError(
+                    f"logging.writers={writer}: no such writer",
+                    f"choose among: {', '.join(WRITERS)}",
+                    key="logging.writers",
+                )
 
 
 @dataclass(frozen=True)

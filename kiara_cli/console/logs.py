@@ -6,7 +6,8 @@ import logging
 import logging.handlers
 from pathlib import Path
 
-from rich.logging import RichHandler
+from rich.console import Console
+from rich.markup import escape
 
 from kiara_cli.console.output import stderr
 
@@ -14,17 +15,32 @@ FILE_BYTES, FILES = 1_000_000, 3
 FORM = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
-def start_logging(level: str, folder: Path | None = None) -> None:
-    """Send Kiara's own records to the console and, given a folder, to kiara.log in it; quieten everyone else's."""
+class Screen(logging.Handler):
+    """Show records to a person: what is only information as it stands, the rest with its name in front."""
+
+    def __init__(self, console: Console | None) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        name = f"[yellow]{record.levelname.lower()}:[/] " if record.levelno > logging.INFO else ""
+        (self.console or stderr()).print(name + escape(self.format(record)), soft_wrap=True)
+
+
+def start_logging(level: str, folder: Path | None = None, console: Console | None = None) -> None:
+    """Send Kiara's own records to the console and, given a folder, to kiara.log in it; quieten everyone else's.
+
+    A live panel hands in its own console, so that records appear above it.
+    """
     logger = logging.getLogger("kiara")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    console = RichHandler(console=stderr(), show_path=False, show_time=False)
-    console.setLevel(level.upper())
-    logger.addHandler(console)
+    screen = Screen(console)
+    screen.setLevel(level.upper())
+    logger.addHandler(screen)
     if folder is not None:
         file = logging.handlers.RotatingFileHandler(
             folder / "kiara.log", maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8"

@@ -1,13 +1,80 @@
-"""Logits and targets to one number."""
+"""Logits and targets to one number.
+
+`cross_entropy` is the plain measure. `Objective` adds what a training may want beside it, and scores a long batch
+piece by piece where the vocabulary is large. B batch, T time, D width, V vocabulary, n targets.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from kiara_cli.core.data.batches import IGNORE
+from kiara_cli.core.data.conversations import document_mask
+from kiara_cli.core.model.transformer import Transformer
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Return the cross-entropy in nats, computed in float32. logits (B, T, V), targets (B, T)."""
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction=reduction)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training pulls on, beside the cross-entropy."""
+
+    z_loss: float = 0.0  # weight of (log of the softmax's sum)², which keeps logits small (PaLM, 2022)
+    smoothing: float = 0.0  # share of the target's probability spread over all tokens (Szegedy et al., 2016)
+    chunk: int | None = None  # positions scored at a time
+
+    def __call__(self, states: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum to minimise and the sum of the plain cross-entropy. states (n, D), head (V, D), targets (n).
+
+        In chunks, logits are forgotten and computed again on the way back, so that only one piece of n × V is held.
+        """
+        if self.chunk is None or len(targets) <= self.chunk:
+            return self._sums(states, head, targets)
+        pulled, nats = states.new_zeros((), dtype=torch.float32), states.new_zeros((), dtype=torch.float32)
+        for part, wanted in zip(torch.split(states, self.chunk), torch.split(targets, self.chunk), strict=True):
+            sums = checkpoint(self._sums, part, head, wanted, use_reentrant=False, preserve_rng_state=False)
+            pulled, nats = pulled + sums[0], nats + sums[1]
+        return pulled, nats
+
+    def _sums(self, states: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = F.linear(states, head).float()  # (n, V)
+        nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+        pulled = nats
+        if self.smoothing:
+            pulled = F.cross_entropy(
+                logits, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing
+            )
+        if self.z_loss:
+            pulled = pulled + self.z_loss * (logits.logsumexp(-1).square() * (targets != IGNORE)).sum()
+        return pulled, nats.detach()
+
+
+def batch_loss(
+    model: Transformer,
+    inputs: Tensor,
+    targets: Tensor,
+    objective: Objective = Objective(),
+    separator: int | None = None,
+    states: Callable[..., Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the objective and the plain cross-entropy, summed over the targets of one batch, both (B, T).
+
+    `separator` is the id that opens a conversation, in rows whose conversations must not see each other; of those
+    only targets are scored. `states` is the model's own, or a compiled one.
+    """
+    visible = document_mask(inputs, separator) if separator is not None else None
+    found = (states or model.states)(inputs, visible=visible).flatten(0, 1)  # (B T, D)
+    wanted = targets.flatten()
+    if separator is not None:
+        where = (wanted != IGNORE).nonzero().squeeze(1)
+        found, wanted = found[where], wanted[where]  # (n, D), (n)
+    return objective(found, model.head.weight, wanted)

@@ -106,10 +106,10 @@ def test_a_name_with_a_newline_still_makes_one_line(kiara: Kiara) -> None:
 
 
 def test_an_interrupt_exits_130_and_a_fault_of_ours_is_raised(kiara: Kiara, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: Any) -> None:
+    def interrupt(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    def fault(*arguments: Any) -> None:
+    def fault(*arguments: Any, **options: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("kiara_cli.config.load.load_config", interrupt)

@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def chat(home: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "kiara_cli.app", "chat", "chat.max_new_tokens=8", *arguments]
-    return subprocess.run(command, cwd=home, input=text.encode(), capture_output=True, timeout=120)
+    return subprocess.run(command, cwd=home, input=text.encode(), capture_output=True, timeout=600)
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_a_terminal_gets_a_prompt_replies_and_leaves_on_end_of_input(home: Path)
     os.write(leader, b"Hello\r")
     seen += read_until(leader, b"kiara")
     os.write(leader, b"/exit\r")
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     os.close(leader)
     assert process.returncode == 0
     assert b"Traceback" not in seen

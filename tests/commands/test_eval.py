@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kiara_cli.core.data.prepare import open_folder
+from kiara_cli.core.data.folders import open_folder
 
 Kiara = Callable[..., Any]
 KEYS = {"checkpoint", "split", "loss", "perplexity", "bits_per_byte", "accuracy", "tokens", "bytes"}

@@ -22,7 +22,7 @@ BPE = ("tokenizer.kind=bpe", "tokenizer.vocab_size=300")
 def bpe_trained(kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]) -> Path:
     """A tiny model with a byte-level BPE, whose options are the default's."""
     settings = [word for word in tiny_settings if not word.startswith("tokenizer.")]
-    assert kiara("train", str(text), *settings, *BPE).status == 0
+    assert kiara("train", str(text), *settings, *BPE, "data.shard_tokens=100").status == 0
     return Path()
 
 
@@ -58,6 +58,14 @@ def test_tokenize_writes_the_tokenizer_for_others_if_asked(kiara: Kiara, text: P
     assert kiara("tokenize", str(text), *BPE, "--export", "spoken").status == 0
     assert (Path("spoken") / "merges.txt").is_file()
     assert "exists already" in kiara("tokenize", str(text), *BPE, "--export", "spoken").mistake
+
+
+def test_a_tokenizer_that_others_cannot_read_is_refused_before_any_work(kiara: Kiara, text: Path) -> None:
+    refused = kiara("tokenize", str(text), "tokenizer.kind=word", "--export", "spoken").mistake
+    assert "cannot express tokenizer.kind=word; train with tokenizer.kind=bpe" in refused
+    assert "does a share of the work" in kiara("tokenize", str(text), "--shard", "0/2", "--export", "spoken").mistake
+    assert not Path("data").exists()
+    assert not Path("spoken").exists()
 
 
 def test_mistakes_are_one_line_and_leave_nothing_behind(

@@ -140,3 +140,14 @@ def test_a_file_of_prompts_is_answered_together_in_its_order(kiara: Kiara, train
 def test_a_file_without_prompts_is_a_mistake(kiara: Kiara, trained: Path, content: str) -> None:
     Path("prompts.jsonl").write_text(content)
     assert "prompts.jsonl" in kiara("generate", "--prompts", "prompts.jsonl").mistake
+
+
+def test_a_setting_that_contradicts_the_checkpoint_is_said_to_do_so_whatever_else_it_would_break(
+    kiara: Kiara, trained: Path
+) -> None:
+    line = kiara("generate", "-p", "the", "model.emb_dim=66").mistake
+    assert line == (
+        "error: model.emb_dim=66: but checkpoints/best.pt was made with model.emb_dim=32; "
+        "leave it out, or train a new model with it"
+    )
+    assert kiara("generate", "-p", "the", "--max-new-tokens", "2", "model.emb_dim=32").status == 0

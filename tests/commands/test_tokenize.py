@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+import zstandard
 
-from kiara_cli.core.data.prepare import open_folder
+from kiara_cli.core.data.folders import open_folder
+from kiara_cli.core.tokenizer.protocol import decode
 
 Kiara = Callable[..., Any]
 KEYS = {
@@ -118,3 +124,174 @@ def test_a_file_where_the_data_folder_should_be_is_a_mistake_of_one_line(kiara: 
     Path("data").write_text("in the way")
     assert "data" in kiara("tokenize", str(text), "tokenizer.kind=char").mistake
     assert Path("data").read_text() == "in the way"
+
+
+def folder_of_mixed_types() -> None:
+    Path("src/deep").mkdir(parents=True)
+    Path("src/a.txt").write_text("The fox told a story.\n" * 30)
+    Path("src/NOTES.MD").write_text("# Notes\n\n* one\n\t* two\n")
+    Path("src/deep/b.jsonl").write_text('{"text": "first line"}\n{"text": "second line"}\n')
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["row one", "row two", "row three"]}), "src/c.parquet")
+    Path("src/d.txt.gz").write_bytes(gzip.compress(b"packed text"))
+    Path("src/e.jsonl.zst").write_bytes(zstandard.compress(b'{"text": "packed line"}'))
+    Path("src/image.png").write_bytes(b"\x89PNG\0")
+
+
+def test_a_folder_of_mixed_types_is_one_corpus(kiara: Kiara) -> None:
+    folder_of_mixed_types()
+    made = json.loads(kiara("tokenize", "src/", "tokenizer.kind=char", "--json").out)
+    assert made["documents"] == 9
+    assert made["skipped"] == 0
+    assert made["unused_tokens"] >= 0
+    opened = open_folder(Path(made["folder"]))
+    text = decode(opened.tokenizer, [*opened.train, *opened.val])
+    for words in ("# Notes\n\n* one\n\t* two\n", "second line", "row three", "packed text", "packed line"):
+        assert words in text
+
+
+def test_code_is_kept_as_it_is(kiara: Kiara) -> None:
+    code = "def f(x):\n\tif x:\n        return  x  # two  blanks\n\n\n"
+    Path("code").mkdir()
+    for number in range(3):
+        Path(f"code/{number}.py").write_text(code + f"n = {number}\n")
+    made = json.loads(kiara("tokenize", "code/*.py", "--json").out)
+    opened = open_folder(Path(made["folder"]))
+    assert code + "n = 2\n" in decode(opened.tokenizer, [*opened.train, *opened.val])
+
+
+def test_several_paths_are_one_corpus(kiara: Kiara) -> None:
+    for name in "abc":
+        Path(f"{name}.txt").write_text(f"this is {name}")
+    made = json.loads(kiara("tokenize", "a.txt", "b.txt", "c.txt", "tokenizer.kind=char", "--json").out)
+    assert made["documents"] == 3
+    assert made["folder"].startswith("data/a-and-2-more-")
+
+
+def test_standard_input_is_a_text(kiara: Kiara) -> None:
+    text = "It was a dark and stormy night.\n" * 20
+    made = json.loads(kiara("tokenize", "-", "tokenizer.kind=word", "--json", stdin=text).out)
+    assert made["bytes"] == len(text)
+    opened = open_folder(Path(made["folder"]))
+    assert opened.meta.source == "-"
+    assert decode(opened.tokenizer, [*opened.train, *opened.val]) == text
+    shown = kiara("tokenize", "-", "tokenizer.kind=word", stdin=text)
+    assert f"kiara train {made['folder']}" in shown.err
+    assert "stdin is empty" in kiara("tokenize", "-", stdin="").mistake
+
+
+def test_shares_and_merge_are_one_run(kiara: Kiara) -> None:
+    folder_of_mixed_types()
+    kiara("tokenize", "src/a.txt", "--json")
+    (made,) = Path("data").iterdir()
+    words = ["src", "--tokenizer", f"{made}/tokenizer.json", "--json"]
+    one = Path(json.loads(kiara("tokenize", *words).out)["folder"])
+    before = {path.name: path.read_bytes() for path in one.iterdir()}
+    one.rename("one")
+    assert "is not tokenized yet" in kiara("tokenize", *words, "--merge").mistake
+    for index in range(3):
+        done = json.loads(kiara("tokenize", *words, "--shard", f"{index}/3").out)
+        assert done["shard"] == f"{index}/3"
+    merged = Path(json.loads(kiara("tokenize", *words, "--merge").out)["folder"])
+    assert merged == one
+    assert {path.name: path.read_bytes() for path in merged.iterdir()} == before
+    assert "no share of the work" in kiara("tokenize", *words, "--shard", "3/3").mistake
+    assert "need a tokenizer" in kiara("tokenize", "src", "--shard", "0/3").mistake
+
+
+def test_bad_lines_stop_the_work_or_are_counted(kiara: Kiara, nothing_behind: Callable[[], None]) -> None:
+    lines = [json.dumps({"text": f"number {number}"}) for number in range(30)]
+    Path("a.jsonl").write_text("\n".join([*lines[:20], "{broken", *lines[20:], "5"]))
+    nothing_behind()
+    assert "a.jsonl, line 21 is not JSON" in kiara("tokenize", "a.jsonl").mistake
+    nothing_behind()
+    made = json.loads(kiara("tokenize", "a.jsonl", "--skip-bad", "--json").out)
+    assert (made["documents"], made["skipped"]) == (30, 2)
+
+
+BAD = {
+    "null.txt": (b"text\0text", "null.txt is a binary file"),
+    "spaces.txt": (b" " * 2_000_000, "spaces.txt is empty"),
+    "late.txt": (b"fine text\n" * 150_000 + b"\0", "late.txt is a binary file"),
+    "a.parquet": (b"PAR1", "a.parquet is damaged"),
+    "a.jsonl": (b'{"text": 5}', "a.jsonl, line 1: neither a list of messages nor a text called 'text'"),
+    "a.txt.gz": (b"not packed", "cannot read a.txt.gz"),
+    "a.txt.zst": (zstandard.compress(b"x" * 999)[:-2], "cannot read a.txt.zst"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_tokenized_is_one_line_and_leaves_nothing(
+    kiara: Kiara, nothing_behind: Callable[[], None], name: str
+) -> None:
+    content, words = BAD[name]
+    Path(name).write_bytes(content)
+    nothing_behind()
+    assert words in kiara("tokenize", name).mistake
+    nothing_behind()
+
+
+GOOD = {
+    "stray.txt": ("née, née, with one stray ".encode() + b"\xff byte\n") * 30,
+    "bom.txt": b"\xef\xbb\xbf" + b"fine text\n" * 30,
+    "utf16.txt": ("fine text, née\n" * 30).encode("utf-16"),
+    "spaces.txt": b"a b" + b" " * 2_000_000 + b" b",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("kind", ["char", "word", "bpe"])
+def test_odd_texts_are_tokenized(kiara: Kiara, name: str, kind: str) -> None:
+    Path(name).write_bytes(GOOD[name])
+    ran = kiara("tokenize", name, f"tokenizer.kind={kind}", "--json")
+    assert ran.status == 0, ran.err
+    opened = open_folder(Path(json.loads(ran.out)["folder"]))
+    text = decode(opened.tokenizer, [*opened.train, *opened.val])
+    assert "\ufeff" not in text
+    assert text.count("\ufffd") == (30 if name == "stray.txt" else 0)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_an_unreadable_file_in_a_folder_is_named(kiara: Kiara) -> None:
+    folder_of_mixed_types()
+    os.chmod("src/a.txt", 0)
+    assert "cannot read src/a.txt: Permission denied" in kiara("tokenize", "src").mistake
+
+
+def test_a_file_that_vanishes_is_named(kiara: Kiara, nothing_behind: Callable[[], None]) -> None:
+    folder_of_mixed_types()
+    Path("src/gone.txt").symlink_to("/proc/self/mem")  # a file that can be opened and not read
+    assert "cannot read src/gone.txt" in kiara("tokenize", "src").mistake
+    assert not Path("data").exists() or not list(Path("data").iterdir())
+
+
+def test_token_files_that_were_damaged_are_one_line(kiara: Kiara, text: Path) -> None:
+    made = json.loads(kiara("tokenize", str(text), "tokenizer.kind=char", "--json").out)
+    path = Path(made["folder"], "train.bin")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + b"\xff\xff")
+    assert "is damaged: it holds the id 65,535" in kiara("tokenize", str(text), "tokenizer.kind=char").mistake
+    path.write_bytes(whole[:-2])
+    assert "is truncated" in kiara("train", str(text), "tokenizer.kind=char").mistake
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+def test_any_bytes_go_through_a_pipe_and_back(kiara: Kiara, text: Path, kind: str) -> None:
+    kiara("tokenize", str(text), f"tokenizer.kind={kind}")
+    original = bytes(range(256)) * 3 + "née 漢🐈".encode() + b"\xe6\xbc"
+    if kind == "char":
+        original = b"the cat"
+    encoded = kiara("tokenize", "--encode", "-", stdin=original)  # with the newest folder's tokenizer
+    assert kiara("tokenize", "--decode", "-", stdin=encoded.raw).raw == original
+
+
+TIKTOKEN = Path(__file__).parents[2] / "../shared/tiktoken"
+
+
+@pytest.mark.skipif(not TIKTOKEN.is_dir(), reason="tiktoken's files are not on this machine")
+def test_gpt2_by_name(kiara: Kiara, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(TIKTOKEN))
+    raw = text.read_bytes() + bytes(range(256))
+    encoded = kiara("tokenize", "--encode", "-", "--tokenizer", "gpt2", stdin=raw)
+    assert kiara("tokenize", "--decode", "-", "tokenizer.kind=gpt2", stdin=encoded.raw).raw == raw
+    made = json.loads(kiara("tokenize", str(text), "tokenizer.kind=gpt2", "--json").out)
+    assert made["vocab_size"] == 50257 + 4

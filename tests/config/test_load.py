@@ -17,12 +17,12 @@ from kiara_cli.config.load import (
     is_override,
     keys,
     load_config,
-    read_mapping,
     to_mapping,
     to_yaml,
     value_at,
 )
 from kiara_cli.config.schema import VERSION, Config, DataConfig, EvalConfig, GenerateConfig
+from kiara_cli.config.text import read_mapping
 from kiara_cli.errors import KiaraError
 
 
@@ -222,7 +222,7 @@ def test_json_and_yaml_say_the_same() -> None:
     assert load_config(["a.json"]).config == load_config(["a.yaml"]).config == config
 
 
-TEXT = st.text(max_size=20).filter(lambda text: "${" not in text and text != "???")
+TEXT = st.text(max_size=20)
 
 
 @settings(max_examples=20)
@@ -294,3 +294,50 @@ def test_a_layer_that_agrees_with_a_checkpoint_is_no_contradiction() -> None:
 def test_the_implicit_default_yaml_contradicts_no_checkpoint() -> None:
     write("configs/default.yaml", "model: {n_layers: 4}")
     assert adopt(load_config(), stored(), ("model",), "best.pt").model.n_layers == 2
+
+
+@pytest.mark.parametrize("text", ["${HOME}", "a ${b} c", "???", "${", "\\${x}", "$${y}"])
+def test_texts_are_taken_as_they_stand(text: str) -> None:
+    written = write(
+        "my.yaml", f"eval:\n  sample_prompt: {json.dumps(text)}\ngenerate:\n  stop: [{json.dumps(text)}]\n"
+    )
+    config = load_config([written], [f"data.source={text}"]).config
+    assert (config.eval.sample_prompt, config.data.source, config.generate.stop) == (text, text, (text,))
+    assert load_config([written], ["eval.sample_prompt=plain"]).config.eval.sample_prompt == "plain"
+    assert load_config([write("again.yaml", to_yaml(config))]).config == config
+
+
+def test_a_reference_in_a_number_still_works() -> None:
+    config = load_config(
+        [write("ref.yaml", "model: {n_layers: 3, n_heads: '${model.n_layers}', emb_dim: 96}")]
+    ).config
+    assert config.model.n_heads == 3
+
+
+@pytest.mark.parametrize("word", ["runtime.threads='4'", 'runtime.threads="4"', "runtime.threads=4"])
+def test_a_number_of_threads_may_be_quoted(word: str) -> None:
+    assert load_config(overrides=[word]).config.runtime.threads == 4
+
+
+def test_values_that_do_not_go_together_are_refused_at_once_or_when_the_config_is_asked_for() -> None:
+    with pytest.raises(KiaraError, match="not divisible"):
+        load_config(overrides=["model.emb_dim=66"])
+    loaded = load_config(overrides=["model.emb_dim=66"], check=False)
+    assert loaded.values == {"model.emb_dim": 66}
+    with pytest.raises(KiaraError, match="not divisible"):
+        assert loaded.config
+
+
+def test_adopting_compares_before_it_checks() -> None:
+    stored = to_mapping(load_config(overrides=["model.emb_dim=66", "model.n_heads=3"]).config)
+    same = load_config(overrides=["model.emb_dim=66", "train.lr=0.5"], check=False)
+    config = adopt(same, stored, ("model",), "x.pt")
+    assert (config.model.emb_dim, config.model.n_heads, config.train.lr) == (66, 3, 0.5)
+    with pytest.raises(KiaraError, match=r"model.emb_dim=70: but x.pt was made with model.emb_dim=66"):
+        adopt(load_config(overrides=["model.emb_dim=70"], check=False), stored, ("model",), "x.pt")
+
+
+@pytest.mark.parametrize("word", ["logging.writers=aim", "logging.writers=[tensorboard, aim]"])
+def test_an_unknown_writer_is_refused(word: str) -> None:
+    with pytest.raises(KiaraError, match="logging.writers=aim: no such writer; choose among: tensorboard, wandb"):
+        load_config(overrides=[word])

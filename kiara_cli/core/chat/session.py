@@ -43,36 +43,58 @@ class Session:
     def reply(self, text: str) -> Iterator[Forgot | Piece | Completion]:
         """Say something and yield the reply as it comes.
 
-        A reply that is broken off (the caller closes the iterator) is kept as far as it got.
+        Where the context ends in the middle of a reply, all earlier turns are forgotten and it goes on. A reply that
+        is broken off (the caller closes the iterator) is kept as far as it got.
         """
         self.messages.append({"role": "user", "content": text})
-        prompt, forgot = self._prompt()
-        if forgot is not None and not self.told:
-            self.told = True
-            yield forgot
-        room = min(self.chat.max_new_tokens, self.engine.context - len(prompt))
-        settings = dataclasses.replace(self.settings, max_new_tokens=room)
-        said = ""
+        said, parts, left, alone = "", [], self.chat.max_new_tokens, False
         try:
-            for event in stream_text(self.engine, self.tokenizer, prompt, settings, stop_ids(self.tokenizer)):
-                said = event.text if isinstance(event, Completion) else said + event.text
-                yield event
+            while True:
+                prompt, forgot = self._prompt(alone)
+                prompt += self.tokenizer.encode(said)
+                if forgot is not None and not self.told:
+                    self.told = True
+                    yield forgot
+                room = min(left, self.engine.context - len(prompt))
+                if room < 1:
+                    break
+                settings = dataclasses.replace(self.settings, max_new_tokens=room)
+                for event in stream_text(self.engine, self.tokenizer, prompt, settings, stop_ids(self.tokenizer)):
+                    if isinstance(event, Completion):
+                        parts.append(event)
+                    else:
+                        said += event.text
+                        yield event
+                left -= parts[-1].completion_tokens
+                full = parts[-1].finish_reason == "length" and left > 0
+                if not full or alone or len(self.messages) == 1:
+                    break
+                alone = True
+            yield dataclasses.replace(
+                parts[0],
+                text=said,
+                finish_reason=parts[-1].finish_reason,
+                completion_tokens=sum(part.completion_tokens for part in parts),
+                seconds=sum(part.seconds for part in parts),
+            )
         finally:
             self.messages.append({"role": "assistant", "content": said})
 
     def _reserve(self) -> int:
-        """Tokens of the context that reading always leaves to the reply; it may use all that is free."""
-        return max(1, min(self.chat.max_new_tokens, self.engine.context // 4))
+        """Tokens that reading always leaves to the reply; a longer one goes on as `reply` says."""
+        return max(1, min(self.chat.max_new_tokens, self.engine.context // 8))
 
-    def _prompt(self) -> tuple[list[int], Forgot | None]:
+    def _prompt(self, alone: bool = False) -> tuple[list[int], Forgot | None]:
         """Return the ids to read, within the context less the reply's room, and what had to be left out.
+
+        With `alone`, of all turns only the last is read.
 
         The system message always stays. Turns are dropped oldest first, two at a time, so that the conversation
         still opens with the person; a last message that is too long by itself loses its beginning.
         """
         budget = self.engine.context - self._reserve()
         system: list[Message] = [{"role": "system", "content": self.chat.system}] if self.chat.system else []
-        kept = list(self.messages)
+        kept = self.messages[-1:] if alone else list(self.messages)
         while len(kept) > 2 and len(encode_prompt(system + kept, self.tokenizer)) > budget:
             kept = kept[2:]
         turns = len(self.messages) - len(kept)

@@ -2,14 +2,19 @@
 
 In: weights, config, tokenizer, metrics, and for resuming the optimizer and progress. Out: one file, whole or not
 there at all. Reading executes nothing: only plain tensors and containers are accepted.
+
+Each file carries its checksum. A .pt is a zip file whose every entry has a CRC-32; torch writes them and does not
+look at them again, so `load` does. A .safetensors has the SHA-256 of its weights among its metadata.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,8 +66,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     with replacing(path) as partial:
         try:
             write(checkpoint, partial)
-        except (RuntimeError, SafetensorError) as error:  # torch's and safetensors' writers report a full disk so
-            raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        except (RuntimeError, SafetensorError) as error:  # how torch's and safetensors' writers report a full disk
+            raise OSError(f"{path} could not be written whole") from error
 
 
 def load(path: Path, weights_only: bool = False) -> Checkpoint:
@@ -152,7 +157,7 @@ def _read(path: Path, read: Callable[[], Any]) -> Any:
             f"{path} holds more than plain tensors and was refused unread, as it could run code",
             "use a checkpoint that kiara wrote, or a .safetensors file",
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, PermissionError):
             raise KiaraError(f"cannot read {path}: permission denied", "check its permissions") from None
         raise KiaraError(f"{path} is damaged or not a checkpoint", remedy) from None
@@ -167,11 +172,24 @@ def _save_pt(checkpoint: Checkpoint, path: Path) -> None:
 def _save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
     about = {part: json.dumps(getattr(checkpoint, part)) for part in PARTS if part != "model"}
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
-    save_file(weights, path, metadata={"format": "pt", **about})
+    save_file(weights, path, metadata={"format": "pt", "sha256": _digest(weights), **about})
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    """Hash names, types, shapes and bytes of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _load_pt(path: Path) -> dict[str, Any]:
     def read() -> Any:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as entries:
+                if (damaged := entries.testzip()) is not None:
+                    raise zipfile.BadZipFile(damaged)
         with warnings.catch_warnings(action="ignore"):  # torch's, on files that it then refuses
             return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -186,6 +204,8 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if "sha256" in about and about["sha256"] != _digest(weights):
+            raise ValueError("sha256")
         return {"model": weights} | {part: json.loads(about[part]) for part in PARTS if part in about}
 
     content: dict[str, Any] = _read(path, read)

@@ -38,9 +38,15 @@ def open_checkpoint(word: str | None, folder: Path | None = None) -> tuple[Check
 
 
 def open_for_resume(run: Run) -> tuple[Checkpoint, list[str]]:
-    """Load the newest whole checkpoint of a run that training can go on from; also return warnings."""
+    """Load the newest whole checkpoint of a run that training can go on from; also return warnings.
+
+    A periodic one may be newer than last.pt, if the process was killed between the two.
+    """
     warnings: list[str] = []
-    for path in dict.fromkeys([run.last, *reversed(run.steps())]):
+    candidates = list(reversed(run.steps()))
+    if run.last.is_file() and not any(path.samefile(run.last) for path in candidates):
+        candidates.insert(1, run.last)
+    for path in candidates:
         try:
             return files.load(path), warnings
         except KiaraError as error:

@@ -9,6 +9,8 @@ import contextlib
 import datetime
 import hashlib
 import json
+import logging
+import os
 import platform
 import re
 import subprocess
@@ -23,6 +25,14 @@ from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.errors import KiaraError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("kiara.checkpoint")
+
+STALE = ".*.partial*"  # what a process that was killed while writing left behind
 PACKAGES = ("kiara-slm", "torch", "numpy", "tiktoken", "rustbpe")
 
 
@@ -39,14 +49,21 @@ class Run:
 
         Raises KiaraError for a name that would be another place than one folder in `root`.
         """
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise KiaraError(f"--name {name!r} cannot name a run", "use letters, digits, _ - and .")
+        _check_name(name)
         root.mkdir(parents=True, exist_ok=True)
         for folder in _names(root, name):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return cls(root, folder)
         raise AssertionError("there is always a next number")
+
+    @staticmethod
+    def check(root: Path, name: str | None) -> None:
+        """Raise KiaraError, before any work is done, if a run of this name could not be made under `root`."""
+        if name is not None:
+            _check_name(name)
+        if root.exists() and not root.is_dir():
+            raise KiaraError(f"{root} is a file, not the folder of runs", "move it away")
 
     @classmethod
     def find(cls, root: Path, name: str | None) -> Run:
@@ -73,6 +90,13 @@ class Run:
     @property
     def best(self) -> Path:
         return self.folder / "best.pt"
+
+    def lock(self) -> Lock:
+        """Claim the run for this process, and clear away what a killed one left. Raises KiaraError if it is taken."""
+        lock = Lock(self.folder)
+        for stale in self.folder.glob(STALE):
+            stale.unlink(missing_ok=True)
+        return lock
 
     def steps(self) -> list[Path]:
         """List the periodic checkpoints, oldest first."""
@@ -151,6 +175,38 @@ class Run:
             partial.write_text(text, encoding="utf-8")
 
 
+class Lock:
+    """A claim on a folder that ends with `release`, or with the process however it ends.
+
+    The operating system keeps it (flock on the folder itself); Windows has no such lock, and gets none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor: int | None = None
+        if fcntl is None:
+            return
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise KiaraError(
+                f"{folder} is being trained by another process", "wait for it, or start a new run without --resume"
+            ) from None
+        except OSError as error:  # a file system without locks
+            self.release()
+            log.warning("%s cannot be locked (%s): do not train it twice at once", folder, error.strerror)
+
+    def release(self) -> None:
+        """Let others have it; a second time changes nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.release()
+
+
 def config_hash(config: Config) -> str:
     """Return the SHA-256 of a config's YAML."""
     return hashlib.sha256(to_yaml(config).encode()).hexdigest()
@@ -186,3 +242,8 @@ def _names(root: Path, name: str) -> Iterator[Path]:
     while True:
         yield root / f"{name}-{number}"
         number += 1
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise KiaraError(f"--name {name!r} cannot name a run", "use letters, digits, _ - and .")

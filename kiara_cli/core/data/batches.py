@@ -1,13 +1,15 @@
 """Token shards to batches: next-token pairs cut by a sliding window, in an order that is a pure function.
 
-In: a flat array of ids, the window length, the stride, a seed. Out: for any step, the batch of that step. There is
-no state to save: resume asks for the next step, and any step can be asked for at any time.
+In: a flat array of ids, the window length, the stride, a seed, and which of how many processes this is. Out: for any
+step, the batch of that step. There is no state to save: resume asks for the next step, and any step can be asked for
+at any time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from kiara_cli.core.data.shards import Tokens
 from kiara_cli.errors import KiaraError
 
 IGNORE = -100  # a target that no loss is taken on (torch's own default)
+BLOCK = 1 << 20  # tokens that lie together and are read together with data.sampling=blocks; a guess
 ROUNDS = 4  # of the Feistel network below; four make a pseudo-random permutation (Luby and Rackoff, 1988)
 
 
@@ -25,7 +28,9 @@ class Batcher:
     """Cut `tokens` into windows of `context_length` inputs and as many targets, shifted by one.
 
     Each epoch visits every window once, in an order drawn anew. With a stride above 1 each epoch also shifts
-    all windows by its own offset, so that later epochs see other cuts of the text.
+    all windows by its own offset, so that later epochs see other cuts of the text. Sampling `blocks` shuffles blocks
+    of neighbouring windows, and the windows within each block, so that reads stay near each other. Of the `world`
+    processes that train together, each takes its own rows of a step: together they take what one would.
     Raises KiaraError if the tokens do not fill one window.
     """
 
@@ -34,6 +39,9 @@ class Batcher:
     batch_size: int  # B
     stride: int
     seed: int
+    sampling: Literal["windows", "blocks"] = "windows"
+    rank: int = 0
+    world: int = 1
 
     def __post_init__(self) -> None:
         if len(self.tokens) < self.context_length + 1:
@@ -51,11 +59,11 @@ class Batcher:
 
     @property
     def steps_per_epoch(self) -> float:
-        return self.windows / self.batch_size
+        return self.windows / (self.batch_size * self.world)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return inputs and targets of a step, both (B, T) int64."""
-        position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        position = positions(step, self.batch_size, self.rank, self.world)
         starts = self.starts(position)
         rows = self.tokens[starts[:, None] + np.arange(self.context_length + 1)]  # (B, T + 1), one gather
         block = torch.from_numpy(rows.astype(np.int64))
@@ -70,8 +78,27 @@ class Batcher:
             key = epoch_key(self.seed, int(epoch))
             room = len(self.tokens) - self.context_length - 1 - (self.windows - 1) * self.stride
             offset = int(key % np.uint64(min(self.stride, room + 1)))
-            starts[here] = permute(rank, self.windows, key) * self.stride + offset
+            starts[here] = self._shuffled(rank, key) * self.stride + offset
         return starts
+
+    def _shuffled(self, rank: NDArray[np.int64], key: np.uint64) -> NDArray[np.int64]:
+        """Say which window comes at each rank of an epoch."""
+        size = max(1, BLOCK // self.stride) if self.sampling == "blocks" else self.windows
+        whole = self.windows // size
+        window = np.empty_like(rank)
+        inner = rank < whole * size
+        block, within = np.divmod(rank[inner], size)
+        window[inner] = permute(within, size, key)
+        if whole > 1:
+            window[inner] += permute(block, whole, ~key) * size
+        window[~inner] = permute(rank[~inner] - whole * size, self.windows - whole * size, key) + whole * size
+        return window
+
+
+def positions(step: int, batch_size: int, rank: int, world: int) -> NDArray[np.int64]:
+    """Return which windows, counted over all epochs, one of `world` processes takes at a step."""
+    first = (step * world + rank) * batch_size
+    return np.arange(first, first + batch_size)
 
 
 def epoch_key(seed: int, epoch: int) -> np.uint64:

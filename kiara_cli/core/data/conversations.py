@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kiara_cli.core.data.batches import IGNORE, epoch_key, permute
+from kiara_cli.core.data.batches import IGNORE, epoch_key, permute, positions
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.tokenizer.chat_format import target_mask
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT
 from kiara_cli.errors import KiaraError
+
+CHUNK = 1 << 22  # ids looked at at a time
+TALKS = 1 << 12  # conversations looked at at a time
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class ConversationBatcher:
     batch_size: int  # B
     seed: int
     loss_on: str = "assistant"  # or all
+    primer: bool = False  # begin with the short conversations, once, in rows of their own
+    rank: int = 0
+    world: int = 1
 
     def __post_init__(self) -> None:
         if not len(self.starts):
@@ -44,7 +51,9 @@ class ConversationBatcher:
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """Where each conversation begins."""
-        return np.flatnonzero(np.asarray(self.tokens) == self.specials[END_OF_TEXT])
+        mark = self.specials[END_OF_TEXT]
+        found = [first + np.flatnonzero(ids == mark) for first, ids in self._chunks()]
+        return np.concatenate([np.empty(0, dtype=np.int64), *found])
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -53,10 +62,23 @@ class ConversationBatcher:
 
     @cached_property
     def rows(self) -> list[list[int]]:
-        """Which conversations share a row: best fit, longest first (Johnson, 1973). Rows come out nearly full."""
+        """Which conversations share a row."""
+        return self._pack(np.arange(len(self.starts)))
+
+    @cached_property
+    def first_rows(self) -> list[list[int]]:
+        """Rows that come once before all others, of conversations no longer than half a row; none without `primer`.
+
+        Where there is little to look at, a model finds out in a few hundred steps how to look back at all.
+        """
+        short = np.flatnonzero(self.lengths <= (self.context_length + 1) // 2)
+        return self._pack(short) if self.primer else []
+
+    def _pack(self, talks: NDArray[np.int64]) -> list[list[int]]:
+        """Fill rows best fit, longest first (Johnson, 1973): they come out nearly full."""
         rows: list[list[int]] = []
         open_rows: list[list[int]] = [[] for _ in range(self.context_length + 2)]  # by the room they have left
-        for talk in np.argsort(-self.lengths, kind="stable").tolist():
+        for talk in talks[np.argsort(-self.lengths[talks], kind="stable")].tolist():
             length = int(self.lengths[talk])
             room = next((room for room in range(length, len(open_rows)) if open_rows[room]), None)
             if room is None:
@@ -76,8 +98,13 @@ class ConversationBatcher:
     @cached_property
     def without_target(self) -> int:
         """Conversations in which the assistant says nothing; nothing is learned from them."""
-        answered = self.starts.searchsorted(np.flatnonzero(target_mask(self.tokens, self.specials)), side="right")
-        return len(self.starts) - len(np.unique(answered))
+        answered = 0
+        for first in range(0, len(self.starts), TALKS):
+            here = self.starts[first : first + TALKS + 1]
+            ids = self.tokens[int(here[0]) : int(here[TALKS]) if len(here) > TALKS else len(self.tokens)]
+            targets = here[0] + np.flatnonzero(target_mask(ids, self.specials))
+            answered += len(np.unique(here[:TALKS].searchsorted(targets, side="right")))
+        return len(self.starts) - answered
 
     @property
     def windows(self) -> int:
@@ -86,34 +113,43 @@ class ConversationBatcher:
 
     @property
     def steps_per_epoch(self) -> float:
-        return self.windows / self.batch_size
+        return self.windows / (self.batch_size * self.world)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of a step, both (B, T) int64; targets to be ignored are IGNORE."""
-        position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        chosen = np.empty_like(position)
+        position = positions(step, self.batch_size, self.rank, self.world)
+        first = len(self.first_rows)
+        chosen = [
+            self.first_rows[rank] for rank in permute(position[position < first], first, epoch_key(self.seed, -1))
+        ]
+        position = position[position >= first] - first
         for epoch in np.unique(position // self.windows):
-            here = position // self.windows == epoch
-            chosen[here] = permute(position[here] % self.windows, self.windows, epoch_key(self.seed, int(epoch)))
+            rank = position[position // self.windows == epoch] % self.windows
+            chosen += [self.rows[row] for row in permute(rank, self.windows, epoch_key(self.seed, int(epoch)))]
         return self._gather(chosen)
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every row once."""
         for first in range(0, self.windows, self.batch_size):
-            yield self._gather(np.arange(first, min(first + self.batch_size, self.windows)))
+            yield self._gather(self.rows[first : first + self.batch_size])
 
-    def _gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _gather(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         length = self.context_length + 1
         block = np.full((len(rows), length), self.specials[END_OF_TEXT], dtype=np.int64)
         counts = np.zeros((len(rows), length), dtype=bool)  # which ids are targets
-        for index, row in enumerate(rows.tolist()):
-            ids = np.concatenate([self._ids(talk) for talk in self.rows[row]])
+        for index, row in enumerate(rows):
+            ids = np.concatenate([self._ids(talk) for talk in row])
             block[index, : len(ids)] = ids
             counts[index, : len(ids)] = (
                 target_mask(ids, self.specials) if self.loss_on == "assistant" else ids != self.specials[END_OF_TEXT]
             )
         targets = torch.from_numpy(np.where(counts, block, IGNORE)[:, 1:].copy())
         return torch.from_numpy(block[:, :-1].copy()), targets
+
+    def _chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield all ids piece by piece, with where each piece begins."""
+        for first in range(0, len(self.tokens), CHUNK):
+            yield first, self.tokens[first : first + CHUNK]
 
     def _ids(self, talk: int) -> NDArray[np.int64]:
         start = self.starts[talk]

@@ -1,31 +1,107 @@
-"""Corpora by name. So far there is one, `tales`, which is written on this machine and needs no download.
+"""Corpora by name: what a bare word in data.source may be.
 
-In: the data section of a config. Out: documents, and a text that tells this corpus from any other.
+In: a name. Out: inputs to read: files that are on this machine or are downloaded once, or a corpus written here.
+
+| name | what | from | licence | size | sha256 |
+|---|---|---|---|---|---|
+| tales | stories and talk about them, written here | this package | Kiara's | data.corpus_bytes | – |
+| python | the standard library's source | this machine's Python | PSF | about 30 MB | – |
+| tinyshakespeare | some of Shakespeare's plays | karpathy/char-rnn | public domain | 1,115,394 | known |
+| tinystories | children's stories, generated | roneneldan/TinyStories | CDLA-Sharing | about 1 GB | at first sight |
+| fineweb-edu-sample | educational web pages | HuggingFaceFW/fineweb-edu | ODC-By 1.0 | about 2 GB | at first sight |
+
+Where the hash is not known to us, that of the first download is written down beside the file and holds from then
+on. Nothing is downloaded but what is asked for by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from kiara_cli.config.schema import DataConfig
-from kiara_cli.core.data.documents import Document, conversation
-from kiara_cli.core.data.tales import corpus as tales
+from kiara_cli.core.data.download import Remote, Report, cached, download
+from kiara_cli.core.data.inputs import STDIN, Input, as_input, find_inputs
+from kiara_cli.errors import KiaraError
+
+HUGGING_FACE = "https://huggingface.co/datasets"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus that a bare word in data.source names."""
+    """A corpus: files to download, or a function that names what is here."""
 
-    identity: Callable[[DataConfig], str]  # equal exactly when the documents are
-    documents: Callable[[DataConfig], Iterable[Document]]
+    licence: str
+    files: tuple[Remote, ...] = ()
+    local: Callable[[DataConfig], list[Input]] = field(default=lambda data: [])
 
 
-def _tales(data: DataConfig) -> Iterable[Document]:
-    for number, talk in enumerate(tales.conversations(data.corpus_seed, data.corpus_bytes)):
-        yield conversation(f"tales:{number}", talk["messages"])
+def _tales(data: DataConfig) -> list[Input]:
+    return [Input(f"tales:{data.corpus_seed}:{data.corpus_bytes}", data.corpus_bytes, "tales")]
+
+
+def _python(data: DataConfig) -> list[Input]:
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    paths = sorted(path for path in folder.rglob("*.py") if "site-packages" not in path.parts and path.is_file())
+    return [as_input(str(path), path.stat().st_size) for path in paths]
 
 
 CORPORA = {
-    "tales": Corpus(lambda data: f"tales {tales.VERSION} {data.corpus_seed} {data.corpus_bytes}", _tales),
+    "tales": Corpus("Apache-2.0", local=_tales),
+    "python": Corpus("PSF-2.0", local=_python),
+    "tinyshakespeare": Corpus(
+        "public domain",
+        (
+            Remote(
+                "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+                "tinyshakespeare.txt",
+                1_115_394,
+                "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            ),
+        ),
+    ),
+    "tinystories": Corpus(
+        "CDLA-Sharing-1.0",
+        tuple(
+            Remote(f"{HUGGING_FACE}/roneneldan/TinyStories/resolve/main/data/{name}.parquet", f"{name}.parquet")
+            for name in (
+                "train-00000-of-00004-2d5a1467fff1081b",
+                "train-00001-of-00004-5852b56a2bd28fd9",
+                "train-00002-of-00004-a26307300439e943",
+                "train-00003-of-00004-d243063613e5a057",
+            )
+        ),
+    ),
+    "fineweb-edu-sample": Corpus(
+        "ODC-By-1.0",
+        (
+            Remote(
+                f"{HUGGING_FACE}/HuggingFaceFW/fineweb-edu/resolve/main/sample/10BT/000_00000.parquet",
+                "fineweb-edu-10BT-000.parquet",
+            ),
+        ),
+    ),
 }
+
+
+def resolve(
+    source: str, data: DataConfig, cache: Path, report: Report, fetch: bool = True, stdin: Path | None = None
+) -> list[Input]:
+    """List the inputs of a source, downloading a corpus that is asked for by name and not here yet.
+
+    With `fetch` false nothing is downloaded; `stdin` is the file that holds what - stands for. Raises KiaraError.
+    """
+    if source == STDIN:
+        if stdin is None:
+            raise KiaraError("- stands for what kiara tokenize reads from a pipe", "give the folder it made")
+        return [Input(str(stdin), stdin.stat().st_size, "text")]
+    if source not in CORPORA:
+        return find_inputs(source)
+    corpus, paths = CORPORA[source], []
+    for remote in corpus.files:
+        if not fetch and not cached(remote, cache / source):
+            raise KiaraError(f"the corpus {source} is not on this machine", f"download it: kiara tokenize {source}")
+        paths.append(download(remote, cache / source, report))
+    return corpus.local(data) + [as_input(str(path), path.stat().st_size) for path in paths]

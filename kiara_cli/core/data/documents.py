@@ -1,80 +1,58 @@
-"""Files to documents.
+"""What text is made of before it is ids: documents, and the encodings their bytes may have.
 
-In: a path, a folder or a glob. Out: documents, each a piece of text with the place it came from. Reading never
-fails on a stray byte; what is not text at all is refused.
+In: bytes. Out: text. Reading never fails on a stray byte; what is not text at all is refused.
 """
 
 from __future__ import annotations
 
 import codecs
-import glob
-import json
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from kiara_cli.core.tokenizer.chat_format import Message, check_messages
+import numpy as np
+from numpy.typing import NDArray
+
+from kiara_cli.core.tokenizer.chat_format import Message
+from kiara_cli.core.tokenizer.protocol import incremental_decoder
 from kiara_cli.errors import KiaraError
 
-SUFFIXES = (".txt", ".md", ".jsonl")
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+HEAD = 10_000  # characters that are searched for control codes
+CHUNK = 1 << 20  # bytes read at a time from a long file
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text and where it came from; documents are the unit that a validation split keeps whole."""
+    """One text and where it came from; documents are the unit that a validation split keeps whole.
+
+    A long text comes as several of these, one after the other; each but the first `continues` the one before.
+    """
 
     origin: str
     text: str  # of a conversation: all that is said
     messages: tuple[Message, ...] = ()
+    continues: bool = False
+    whole: str = ""  # the content hash of the whole text where this is a part of it
+    ids: NDArray[Any] | None = None  # of a document that was tokenized elsewhere
+
+    @cached_property
+    def content(self) -> str:
+        """The SHA-256 of the whole text."""
+        return self.whole or hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def draw(self) -> float:
+        """A number in 0 … 1 that decides whether the document is held out, the same on every machine."""
+        return int(self.content[:16], 16) / 2**64
 
 
 def conversation(origin: str, messages: Sequence[Message]) -> Document:
     """Make a document of a conversation."""
     return Document(origin, "\n".join(message["content"] for message in messages), tuple(messages))
-
-
-def find_files(source: str) -> list[Path]:
-    """List the files of a path, folder or glob in a fixed order. Raises KiaraError with what is there instead."""
-    path = Path(source).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
-        if not files:
-            raise KiaraError(f"the folder {source} holds no {' or '.join(SUFFIXES)} file", "give a folder with texts")
-        return files
-    files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
-    if not files:
-        raise KiaraError(f"no data at {source}", _what_is_there(path))
-    return files
-
-
-def read_documents(source: str) -> list[Document]:
-    """Read each file of a source as one document. Raises KiaraError for an empty or binary file."""
-    documents = [document for path in find_files(source) for document in _read_file(path)]
-    documents = [document for document in documents if document.text.strip()]
-    if not documents:
-        raise KiaraError(f"{source} is empty", "give a file with some text in it, 1 KB or more")
-    return documents
-
-
-def _read_file(path: Path) -> list[Document]:
-    """Read a text as one document, a .jsonl file as one conversation a line. Raises KiaraError naming the line."""
-    if path.suffix != ".jsonl":
-        return [Document(str(path), read_text(path))]
-    documents = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        origin = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise KiaraError(f"{origin} is not JSON ({error})", "correct or delete the line") from None
-        messages = value.get("messages") if isinstance(value, dict) else None
-        documents.append(conversation(origin, check_messages(messages, origin)))
-    return documents
 
 
 def read_text(path: Path) -> str:
@@ -93,28 +71,40 @@ def decode_text(raw: bytes, origin: str) -> str:
     A few stray bytes in UTF-8 become U+FFFD; a text with more broken sequences than whole ones is read as
     Windows-1252. Newlines are kept as they are, but \\r\\n becomes \\n. Raises KiaraError for binary data.
     """
-    encoding = next((name for bom, name in BOMS.items() if raw.startswith(bom)), None)
-    if encoding is None and b"\0" in raw:
-        raise KiaraError(f"{origin} is a binary file, not text (it holds NUL bytes)", "give a text file")
-    try:
-        text = raw.decode(encoding or "utf-8")
-    except UnicodeDecodeError:
-        text = raw.decode(encoding or "utf-8", errors="replace")
-        whole = sum(character > "\x7f" for character in text) - (broken := text.count("\ufffd"))
-        if encoding is None and broken > whole:
-            text = raw.decode("cp1252", errors="replace")
-    controls = sum(text[:10_000].count(chr(code)) for code in (*range(9), *range(14, 27), *range(28, 32)))
-    if controls > 0.05 * len(text[:10_000]):
+    return "".join(decode_chunks(iter([raw]), sniff(iter([raw]), origin)))
+
+
+def sniff(chunks: Iterator[bytes], origin: str) -> str:
+    """Return the encoding of a text: utf-8, utf-8-sig, utf-16 or cp1252. Raises KiaraError for binary data."""
+    encoding, head = "", ""
+    decoder: codecs.IncrementalDecoder = incremental_decoder()
+    characters = ascii_bytes = broken = 0
+    for raw in chunks:
+        if not encoding:
+            encoding = next((name for bom, name in BOMS.items() if raw.startswith(bom)), "utf-8")
+            decoder = codecs.getincrementaldecoder(encoding)("replace")
+        if encoding != "utf-16" and b"\0" in raw:
+            raise KiaraError(f"{origin} is a binary file, not text (it holds NUL bytes)", "give a text file")
+        text = decoder.decode(raw)
+        if len(head) < HEAD:
+            head += text[: HEAD - len(head)]
+        if not text.isascii():
+            broken += text.count("\ufffd")
+            characters += len(text)
+            ascii_bytes += int(np.count_nonzero(np.frombuffer(raw, dtype=np.uint8) < 0x80))
+    whole = characters - ascii_bytes - broken
+    controls = sum(head.count(chr(code)) for code in (*range(9), *range(14, 27), *range(28, 32)))
+    if controls > 0.05 * len(head):
         raise KiaraError(f"{origin} is a binary file, not text (it is full of control codes)", "give a text file")
-    return text.replace("\r\n", "\n")
+    return "cp1252" if encoding == "utf-8" and broken > whole else encoding or "utf-8"
 
 
-def _what_is_there(path: Path) -> str:
-    """Name the nearest folder that exists and the texts in it."""
-    folder = next(parent for parent in (path.parent, *path.parent.parents, Path()) if parent.is_dir())
-    found = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir() if not p.name.startswith("."))
-    texts = [name for name in found if name.endswith((*SUFFIXES, "/"))]
-    if not texts:
-        return f"{folder.resolve()} holds no text files: give the path of one"
-    more = f" and {len(texts) - 10} more" if len(texts) > 10 else ""
-    return f"in {folder.resolve()} there is: {', '.join(texts[:10])}{more}"
+def decode_chunks(chunks: Iterator[bytes], encoding: str) -> Iterator[str]:
+    """Decode a text piece by piece; joined, the pieces are the whole."""
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    held = ""  # a carriage return whose newline may be in the next chunk
+    for raw in chunks:
+        text = held + decoder.decode(raw)
+        held = "\r" if text.endswith("\r") else ""
+        yield text[: len(text) - len(held)].replace("\r\n", "\n")
+    yield held + decoder.decode(b"", final=True)

@@ -1,66 +1,39 @@
 """The stage that `kiara tokenize` and `kiara train` both call: documents to a folder of token files.
 
-In: the data and tokenizer sections of a config. Out: data/<name>-<hash8>/ with tokenizer.json, train.bin, val.bin
-and meta.json. The hash covers the source's text, the tokenizer, the split and the format, so a folder never goes
-stale: other input is another folder.
+In: the data and tokenizer sections of a config. Out: data/<name>-<hash8>/ with tokenizer.json, train*.bin, val*.bin
+and meta.json. The hash covers the source's bytes, the tokenizer, the split, the field and the format, so a folder
+never goes stale: other input is another folder. Memory stays the same whatever the size of the source.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
-from kiara_cli.core.data import shards
-from kiara_cli.core.data.corpora import CORPORA
-from kiara_cli.core.data.documents import Document, read_documents
+from kiara_cli.core.data import folders, splitting
+from kiara_cli.core.data.corpora import resolve
+from kiara_cli.core.data.encoding import cores
+from kiara_cli.core.data.folders import FORMAT, Meta, Prepared, dataset_name, open_folder
+from kiara_cli.core.data.parts import Work, encode_units, merge, record_of
+from kiara_cli.core.data.places import Place, copy_out
+from kiara_cli.core.data.readers import Reading, Slice, digest, read
+from kiara_cli.core.data.shards import Stamp
+from kiara_cli.core.data.splitting import Split
+from kiara_cli.core.data.units import Share, units_of
 from kiara_cli.core.tokenizer import files
-from kiara_cli.core.tokenizer.chat_format import encode_conversation
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, fingerprint
+from kiara_cli.core.tokenizer.protocol import Tokenizer, fingerprint
+from kiara_cli.core.tokenizer.report import count_unused
 from kiara_cli.errors import KiaraError
-
-FORMAT = 1  # of the folder; part of its hash
-
-
-@dataclass(frozen=True)
-class Meta:
-    """meta.json: what a data folder holds. Bytes are of UTF-8 text, tokens include one mark per document."""
-
-    name: str
-    hash: str  # SHA-256 of all that the folder was made from
-    source: str
-    documents: int
-    train_bytes: int
-    val_bytes: int
-    train_tokens: int
-    val_tokens: int
-    vocab_size: int
-    tokenizer_hash: str
-    conversations: bool  # whether documents are conversations, whose replies alone may be the targets
-
-    @property
-    def bytes_per_token(self) -> float:
-        tokens = self.train_tokens + self.val_tokens - self.documents
-        return (self.train_bytes + self.val_bytes) / max(1, tokens)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A data folder, opened: its tokenizer and both splits as memory-mapped ids, (n,)."""
-
-    folder: Path
-    meta: Meta
-    tokenizer: Tokenizer
-    train: shards.Tokens
-    val: shards.Tokens
 
 
 @dataclass(frozen=True)
@@ -69,7 +42,20 @@ class Progress:
 
     stage: str
     done_bytes: int
-    total_bytes: int
+    total_bytes: int  # 0 where it is not known
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a preparation may use: threads, the folder of downloads; and whether to leave out what cannot be read."""
+
+    threads: int = dataclasses.field(default_factory=cores)
+    cache: Path = Path(".cache")
+    skip_bad: bool = False
+    stdin: Path | None = None  # a file that holds what came through a pipe
 
 
 def prepare(
@@ -77,84 +63,82 @@ def prepare(
     tokenizing: TokenizerConfig,
     root: Path,
     tokenizer: Tokenizer | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Report = lambda progress: None,
+    means: Means | None = None,
 ) -> Prepared:
     """Return the data folder for these settings under `root`, making it first where it is missing.
 
-    A given tokenizer is used as it is; otherwise one is fitted on the training split. Raises KiaraError.
+    A given tokenizer is used as it is; otherwise one is fitted on the training split. A source that is a data folder
+    itself is opened. Raises KiaraError.
     """
-    source = _Source(data)
-    digest = _digest(source, tokenizing, tokenizer)
-    name = dataset_name(data)
-    folder = root / f"{name}-{digest[:8]}"
-    if not (folder / "meta.json").is_file():
-        documents, held_out = source.documents, source.held_out
-        train, val = (documents, held_out) if held_out else split(documents, data.val_fraction)
-        if tokenizer is None:
-            report(Progress("fitting the tokenizer", 0, tokenizing.fit_bytes))
-            tokenizer = files.fit(tokenizing, _head(train, tokenizing.fit_bytes))
-        count = len({document.origin for document in train + val})
-        _write(folder, (name, digest, data.source, count), train, val, tokenizer, report)
-    return open_folder(folder)
-
-
-def open_folder(folder: Path) -> Prepared:
-    """Open a data folder. Raises KiaraError if it is damaged."""
-    remedy = "delete the folder and tokenize again"
+    if (folder := folders.fetched(data.source, root)) is not None:
+        return folders.checked(open_folder(folder), tokenizing, tokenizer)
+    source = Source(data, means or Means(), report)
+    total = source.digest(tokenizing, tokenizer)
+    folder = root / f"{dataset_name(data)}-{total[:8]}"
+    if (folder / "meta.json").is_file():
+        return open_folder(folder)
+    if folder.exists():
+        raise KiaraError(f"{folder} is not a whole data folder", "delete it and try again")
+    split = source.split()
+    if tokenizer is None:
+        report(Progress("fitting the tokenizer", 0, min(tokenizing.fit_bytes, source.size)))
+        tokenizer = source.fit(tokenizing, split)
+    work = source.work(split, tokenizer)
+    place = Place(str(root / source.parts_name(work)))
     try:
-        values = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        meta = Meta(**{item.name: values[item.name] for item in fields(Meta)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise KiaraError(f"{folder} is not a whole data folder ({error!r})", remedy) from None
-    tokenizer = files.load(folder / "tokenizer.json")
-    if fingerprint(tokenizer) != meta.tokenizer_hash:
-        raise KiaraError(f"the tokenizer in {folder} was changed after its tokens were made", remedy)
-    train, val = (
-        shards.open_tokens(folder / f"{part}.bin", tokenizer.size, meta.tokenizer_hash) for part in ("train", "val")
-    )
-    return Prepared(folder, meta, tokenizer, train, val)
+        encode_units(place, work, range(len(work.units)), source.reporter("tokenizing"))
+        if _digests(place, work) != source.digests:
+            raise KiaraError(f"{data.source} was changed while it was read", "run the same again")
+        _assemble(folder, place, source, work, total)
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt) or not list(place.scratch.glob("*.json")):
+            place.remove()  # nothing worth going on from, or not without a change to the source
+        raise
+    place.remove()
+    return dataclasses.replace(_published(folder, data), made=True)
 
 
-def dataset_name(data: DataConfig) -> str:
-    """Name a data set after its source: `texts/My Novel.txt` becomes My_Novel."""
-    if data.name is None and any(mark in data.source for mark in "*?["):
-        stem = Path(data.source.split("*")[0].split("?")[0].split("[")[0]).name
-    else:
-        path = Path(data.name or data.source).expanduser()
-        stem = path.resolve().name if path.is_dir() else path.stem if data.name is None else path.name
-    return re.sub(r"[^\w.-]+", "_", stem).strip("._-") or "data"
+def prepare_share(
+    data: DataConfig,
+    root: Path,
+    tokenizer: Tokenizer,
+    share: Share,
+    report: Report = lambda progress: None,
+    means: Means | None = None,
+) -> tuple[str, int, int]:
+    """Do one share of the work; return where it lies, its number of units and that of all. Raises KiaraError."""
+    source = Source(data, means or Means(), report)
+    work = source.work(source.split(), tokenizer)
+    place = Place(f"{data.output or root}/{source.parts_name(work)}")
+    mine = range(share.index, len(work.units), share.of)
+    try:
+        encode_units(place, work, mine, source.reporter("tokenizing", sum(work.units[n].size for n in mine)))
+    finally:
+        place.close()
+    return place.address, len(mine), len(work.units)
 
 
-def split(documents: list[Document], fraction: float) -> tuple[list[Document], list[Document]]:
-    """Divide documents into training and validation, the same way each time.
-
-    A single document is cut by position: the last `fraction` of its characters is held out. Of several, those
-    are held out whole whose text's hash falls below `fraction`; at least one is.
-    """
-    if len(documents) == 1:
-        text, origin = documents[0].text, documents[0].origin
-        cut = min(len(text) - 1, int(len(text) * (1 - fraction)))
-        return [Document(origin, text[:cut])], [Document(origin, text[cut:])]
-    draws = [int(hashlib.sha256(document.text.encode()).hexdigest()[:16], 16) / 2**64 for document in documents]
-    limit = max(fraction, min(draws) * 1.0000001)
-    limit = min(limit, max(draws))  # at least one stays for training
-    train = [document for document, draw in zip(documents, draws, strict=True) if draw >= limit]
-    val = [document for document, draw in zip(documents, draws, strict=True) if draw < limit]
-    if not val:
-        raise KiaraError(
-            "all documents hold the same text, none can be held out", "give data.val_source, or one document"
-        )
-    return train, val
-
-
-def encode_documents(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """Yield the ids of each document; it opens with the end-of-text mark."""
-    mark = tokenizer.specials[END_OF_TEXT]
-    for document in documents:
-        if document.messages:
-            yield encode_conversation(document.messages, tokenizer)[0]
-        else:
-            yield [mark, *tokenizer.encode(document.text)]
+def merge_shares(
+    data: DataConfig,
+    root: Path,
+    tokenizer: Tokenizer,
+    report: Report = lambda progress: None,
+    means: Means | None = None,
+) -> Prepared:
+    """Put the shares that were done together: the folder that one run would have made. Raises KiaraError."""
+    source = Source(data, means or Means(), report)
+    work = source.work(source.split(), tokenizer)
+    place = Place(f"{data.output or root}/{source.parts_name(work)}")
+    try:
+        total = source.combine(None, tokenizer, _digests(place, work))
+        folder = root / f"{dataset_name(data)}-{total[:8]}"
+        if not (folder / "meta.json").is_file():
+            _assemble(folder, place, source, work, total)
+    finally:
+        place.close()
+    place.remove()
+    return dataclasses.replace(_published(folder, data), made=True)
 
 
 def reopen(
@@ -163,7 +147,8 @@ def reopen(
     root: Path,
     tokenizer: Tokenizer,
     recorded: Mapping[str, Any],
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Report = lambda progress: None,
+    means: Means | None = None,
 ) -> Prepared:
     """Return the data folder that a checkpoint was trained on, made again from its source if it is gone.
 
@@ -173,115 +158,159 @@ def reopen(
     remedy = "restore it, or measure another text with: kiara eval --text FILE"
     folder = Path(recorded["folder"])
     try:
-        source = _Source(data)
+        if (given := folders.fetched(data.source, root)) is not None:
+            found: dict[str, Tokenizer | None] = {open_folder(given).meta.hash: None}
+        else:
+            source = Source(data, means or Means(), report, fetch=False)
+            found = {source.digest(tokenizing, used): used for used in (tokenizer, None)}
     except KiaraError as error:
         if (folder / "meta.json").is_file() and (prepared := open_folder(folder)).meta.hash == recorded["hash"]:
             return prepared
         raise KiaraError(f"neither {folder} nor its source {data.source} is there", remedy) from error
-    for given in (None, tokenizer):
-        if _digest(source, tokenizing, given) == recorded["hash"]:
-            return prepare(data, tokenizing, root, given, report)
-    raise KiaraError(f"the data at {data.source} has changed since the checkpoint was made", remedy)
+    if recorded["hash"] not in found:
+        raise KiaraError(f"the data at {data.source} has changed since the checkpoint was made", remedy)
+    return prepare(data, tokenizing, root, found[recorded["hash"]], report, means)
 
 
-def _write(
-    folder: Path,
-    identity: tuple[str, str, str, int],
-    train: list[Document],
-    val: list[Document],
-    tokenizer: Tokenizer,
-    report: Callable[[Progress], None],
-) -> None:
+class Source:
+    """The inputs of a data section, and what follows from them alone."""
+
+    def __init__(self, data: DataConfig, means: Means, report: Report, fetch: bool = True) -> None:
+        def downloading(stage: str, done: int, total: int) -> None:
+            report(Progress(stage, done, total))
+
+        self.data, self.means, self._report = data, means, report
+        self.reading = Reading(data.field, means.skip_bad)
+        self.units = units_of(resolve(data.source, data, means.cache, downloading, fetch, means.stdin))
+        if data.val_source is not None:
+            held_out = resolve(data.val_source, data, means.cache, downloading, fetch)
+            self.units += units_of(held_out, held_out=True)
+
+    @property
+    def size(self) -> int:
+        return sum(unit.size for unit in self.units)
+
+    def documents(self) -> Iterator[Any]:
+        """Yield all documents but those of a validation source."""
+        slices = (part for unit in self.units if not unit.held_out for part in unit.slices)
+        return read(slices, dataclasses.replace(self.reading, skipped=0))
+
+    def split(self) -> Split:
+        """Decide which documents are held out."""
+        if self.data.val_source is None:
+            return splitting.decide(self.documents(), self.data.val_fraction, self.data.source)
+        if next(self.documents(), None) is None:
+            raise KiaraError(f"{self.data.source} is empty", "give a file with some text in it, 1 KB or more")
+        return Split()
+
+    def fit(self, tokenizing: TokenizerConfig, split: Split) -> Tokenizer:
+        """Make a tokenizer, fitted on the head of the training split where that kind is fitted."""
+        train = (document.text for document, held_out in split.sides(self.documents()) if not held_out)
+        return files.fit(tokenizing, self._head(train, tokenizing.fit_bytes))
+
+    def work(self, split: Split, tokenizer: Tokenizer) -> Work:
+        return Work(self.units, split, tokenizer, self.reading, self.means.threads)
+
+    def digest(self, tokenizing: TokenizerConfig, tokenizer: Tokenizer | None) -> str:
+        """Hash all that decides what the folder will hold, reading all of the source."""
+        return self.combine(tokenizing, tokenizer, self.digests)
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """The hash of each slice."""
+        slices, report, done = list(self._slices()), self.reporter("checking the source"), 0
+        found: list[str] = []
+        with ThreadPoolExecutor(self.means.threads) as pool:
+            for part, value in zip(slices, pool.map(lambda part: digest(part, self.reading), slices), strict=True):
+                found.append(value)
+                report(done := done + part.range[1] - part.range[0])
+        return found
+
+    def combine(self, tokenizing: TokenizerConfig | None, tokenizer: Tokenizer | None, digests: Sequence[str]) -> str:
+        """Hash all that decides what the folder will hold, given the hash of each slice."""
+        made_by = fingerprint(tokenizer) if tokenizer else asdict(tokenizing or TokenizerConfig())
+        slices = [(part, unit.held_out) for unit in self.units for part in unit.slices]
+        content = [
+            (part.input.kind, part.input.packing, part.index, part.of, held_out, value)
+            for (part, held_out), value in zip(slices, digests, strict=True)
+        ]
+        return _hash([FORMAT, made_by, self._settings(), content])
+
+    def parts_name(self, work: Work) -> str:
+        """Name the folder of unfinished work after all that is known without reading the source."""
+        slices = [(part.input.address, part.input.size, part.index, part.of) for part in self._slices()]
+        key = _hash([FORMAT, fingerprint(work.tokenizer), asdict(work.split), self._settings(), slices])
+        return f".{dataset_name(self.data)}-{key[:8]}.parts"
+
+    def reporter(self, stage: str, total: int | None = None) -> Callable[[int], None]:
+        whole = self.size if total is None else total
+        return lambda done: self._report(Progress(stage, done, whole))
+
+    def _slices(self) -> Iterator[Slice]:
+        return (part for unit in self.units for part in unit.slices)
+
+    def _settings(self) -> list[Any]:
+        data = self.data
+        return [data.val_fraction if data.val_source is None else None, data.field, data.shard_tokens]
+
+    def _head(self, texts: Iterable[str], limit: int) -> Iterator[str]:
+        """Yield texts until about `limit` bytes have been seen."""
+        report, left = self.reporter("fitting the tokenizer", min(limit, self.size)), limit
+        for text in texts:
+            yield text[:left]
+            left -= len(text.encode())
+            report(limit - max(0, left))
+            if left <= 0:
+                return
+
+
+def _assemble(folder: Path, place: Place, source: Source, work: Work, total: str) -> None:
     """Write the folder under another name and rename it when it is whole."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    sizes = {"train": _size(train), "val": _size(val)}
-    total, done = sum(sizes.values()), 0
-
-    def counted(documents: list[Document]) -> Iterator[list[int]]:
-        nonlocal done
-        for document, ids in zip(documents, encode_documents(documents, tokenizer), strict=True):
-            done += len(document.text.encode())
-            report(Progress("tokenizing", done, total))
-            yield ids
-
+    stamp = Stamp(work.tokenizer.size, fingerprint(work.tokenizer), total)
     try:
-        files.save(tokenizer, partial / "tokenizer.json")
-        tokenizer_hash = fingerprint(tokenizer)
-        counts = {
-            part: shards.write_tokens(partial / f"{part}.bin", counted(documents), tokenizer.size, tokenizer_hash)
-            for part, documents in (("train", train), ("val", val))
-        }
+        files.save(work.tokenizer, partial / "tokenizer.json")
+        train, val, used = merge(place, work, partial, stamp, source.data.shard_tokens, lambda done: None)
+        if not val.documents and source.data.val_source is not None:
+            raise KiaraError(f"{source.data.val_source} is empty", "give a file with some text in it")
         meta = Meta(
-            *identity,
-            sizes["train"],
-            sizes["val"],
-            counts["train"],
-            counts["val"],
-            tokenizer.size,
-            tokenizer_hash,
-            any(document.messages for document in train),
+            name=dataset_name(source.data),
+            hash=total,
+            source=source.data.source,
+            documents=1 if work.split.cut is not None else train.documents + val.documents,
+            train_bytes=train.bytes,
+            val_bytes=val.bytes,
+            train_tokens=train.tokens,
+            val_tokens=val.tokens,
+            vocab_size=work.tokenizer.size,
+            tokenizer_hash=stamp.tokenizer_hash,
+            conversations=train.conversations > 0,
+            unused_tokens=count_unused(work.tokenizer, used),
+            skipped=sum(record_of(place, work, number).skipped for number in range(len(work.units))),
         )
-        (partial / "meta.json").write_text(json.dumps(asdict(meta), indent=2) + "\n", encoding="utf-8")
+        folders.write_meta(partial, meta)
         partial.rename(folder)
     except OSError:
         if (folder / "meta.json").is_file():  # another process has just made the same folder
             return
-        if folder.exists():
-            raise KiaraError(f"{folder} is not a whole data folder", "delete it and try again") from None
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-class _Source:
-    """The documents of a data section, and what tells them from any others.
-
-    A corpus by name knows that without being written out; files are read.
-    """
-
-    def __init__(self, data: DataConfig) -> None:
-        self.data = data
-        identity = [self._identity(data.source), self._identity(data.val_source) if data.val_source else ""]
-        self.identity = f"{identity} {data.val_fraction if data.val_source is None else ''}"
-
-    @cached_property
-    def documents(self) -> list[Document]:
-        return self._read(self.data.source)
-
-    @cached_property
-    def held_out(self) -> list[Document]:
-        return self._read(self.data.val_source) if self.data.val_source else []
-
-    def _read(self, source: str) -> list[Document]:
-        return list(CORPORA[source].documents(self.data)) if source in CORPORA else read_documents(source)
-
-    def _identity(self, source: str) -> str:
-        if source in CORPORA:
-            return CORPORA[source].identity(self.data)
-        documents = self.documents if source == self.data.source else self.held_out
-        digest = hashlib.sha256()
-        for document in documents:
-            said = json.dumps(document.messages) if document.messages else document.text
-            digest.update(hashlib.sha256(said.encode("utf-8", errors="surrogatepass")).digest())
-        return digest.hexdigest()
+def _published(folder: Path, data: DataConfig) -> Prepared:
+    """Open a new folder, copied to where the config wants it too."""
+    if data.output is not None:
+        copy_out(folder, f"{data.output.rstrip('/')}/{folder.name}")
+    return open_folder(folder)
 
 
-def _digest(source: _Source, tokenizing: TokenizerConfig, tokenizer: Tokenizer | None) -> str:
-    """Hash all that decides what the folder will hold."""
-    made_by = fingerprint(tokenizer) if tokenizer else json.dumps(asdict(tokenizing), sort_keys=True)
-    return hashlib.sha256(f"{FORMAT} {made_by} {source.identity}".encode()).hexdigest()
+def _digests(place: Place, work: Work) -> list[str]:
+    """Return the hashes of all slices as they were when they were tokenized. Raises KiaraError if some were not."""
+    return [value for number in range(len(work.units)) for value in record_of(place, work, number).digests]
 
 
-def _head(documents: list[Document], limit: int) -> Iterator[str]:
-    """Yield texts until about `limit` bytes have been seen."""
-    for document in documents:
-        yield document.text[:limit]
-        limit -= len(document.text.encode())
-        if limit <= 0:
-            return
-
-
-def _size(documents: list[Document]) -> int:
-    return sum(len(document.text.encode()) for document in documents)
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -18,6 +18,7 @@ from kiara_cli.core.generate.text import Completion, stream_text
 from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 
+TESTS = ("ends_properly", "known_words", "names_both", "repeats_nothing", "followup_right", "smalltalk_right")
 LONGEST_REPLY = 240  # tokens; the longest tale takes about 200
 
 
@@ -62,10 +63,9 @@ def judge(request: HeldOut, done: Completion, known: frozenset[str]) -> dict[str
 
 
 def shares(scored: list[Scored]) -> dict[str, float]:
-    """Return for each test the share of replies, of those it applies to, that passed."""
-    names = dict.fromkeys(name for one in scored for name in one.passed)
-    return {name: _mean([one.passed[name] for one in scored if name in one.passed]) for name in names}
+    """Return for each of TESTS, in that order, the share of replies, of those it applies to, that passed."""
+    return {name: _mean([one.passed[name] for one in scored if name in one.passed]) for name in TESTS}
 
 
 def _mean(values: list[bool]) -> float:
-    return sum(values) / max(1, len(values))
+    return sum(values) / len(values) if values else float("nan")

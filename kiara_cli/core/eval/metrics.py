@@ -51,19 +51,6 @@ class Metrics:
         return self.correct / max(1, self.tokens)
 
 
-def batch_loss(model: Transformer, inputs: Tensor, targets: Tensor, separator: int | None = None) -> Tensor:
-    """Return the mean cross-entropy of one batch, both (B, T); 0 if it has no target.
-
-    `separator` is the id that opens a conversation, in rows whose conversations must not see each other.
-    """
-    if separator is None:
-        return cross_entropy(model(inputs), targets)
-    states = model.states(inputs, visible=document_mask(inputs, separator))  # (B, T, D)
-    wanted = targets != IGNORE
-    logits = model.head(states[wanted])[None]  # (1, n, V): the others need no scores
-    return cross_entropy(logits, targets[wanted][None], reduction="sum") / wanted.sum().clamp(min=1)
-
-
 @torch.inference_mode()
 def loader_metrics(
     model: Transformer,

@@ -74,6 +74,7 @@ def check_export(
 ) -> Report:  # fmt: skip
     """Compare the export at `path` with the model it was made of, rounded as the export is, on held-out ids."""
     assert model.vocab_size is not None
+    ids = ids[:]  # of all files
     ids = ids[ids < np.uint32(model.vocab_size)]  # an imported model may lack rows for marks
     kept = gguf.read_weights(path, model) if to == "gguf" else {
         name: tensor.to(huggingface.DTYPES[quant]).float() for name, tensor in weights.items()
@@ -118,7 +119,7 @@ def compare(ours: Judge, theirs: Judge, tokenizer: Tokenizer, ids: Tokens, conte
 
 def texts(ids: Tokens, tokenizer: Tokenizer, limit: int = 200) -> list[str]:
     """Return the texts between the marks in ids, at most `limit` of them, each cut to 2,000 ids."""
-    marks = np.flatnonzero(np.isin(ids, list(tokenizer.specials.values())))
+    marks = np.flatnonzero(np.isin(ids[:], list(tokenizer.specials.values())))
     edges = [-1, *marks[: limit + 1].tolist(), len(ids)]
     pieces = [ids[start + 1 : end][:2000] for start, end in itertools.pairwise(edges)]
     return [decode(tokenizer, piece.tolist()) for piece in pieces if len(piece)][:limit]

@@ -67,7 +67,7 @@ def writing(
     if not isinstance(tokenizer, Ranked):
         raise KiaraError(
             f"GGUF cannot express tokenizer.kind={tokenizer.kind}, only byte-level BPEs",
-            "train with tokenizer.kind=bpe, or export --to hf",
+            "train with tokenizer.kind=bpe" + (", or export --to hf" if tokenizer.kind == "char" else ""),
         )
     architecture = choose(config, "GGUF", LACKING)
     full, filled = as_architecture(config, weights, architecture)

@@ -70,8 +70,7 @@ def write_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
     """Write vocab.json and merges.txt, the older pair of files. Only a byte-level BPE has them."""
     if not isinstance(tokenizer, Ranked):
         return
-    vocabulary = _vocabulary(tokenizer) | dict(sorted(tokenizer.specials.items(), key=lambda pair: pair[1]))
-    _write_json(folder / "vocab.json", vocabulary)
+    _write_json(folder / "vocab.json", _vocabulary(tokenizer, tokenizer.specials))
     lines = "".join(f"{left} {right}\n" for left, right in merges(tokenizer))
     (folder / "merges.txt").write_text("#version: 0.2\n" + lines, encoding="utf-8")
 
@@ -86,16 +85,24 @@ def has_chat(tokenizer: Tokenizer, rows: int | None) -> bool:
     return len(marks_within(tokenizer, rows)) == len(SPECIALS)
 
 
-def to_json(tokenizer: Tokenizer, marks: Mapping[str, int]) -> dict[str, Any]:
-    """Return the content of tokenizer.json. Raises KiaraError for a kind that it cannot express."""
+def check(tokenizer: Tokenizer) -> None:
+    """Raise KiaraError for a kind or a split pattern that tokenizer.json cannot express."""
     if isinstance(tokenizer, Ranked):
-        parts = _bpe_parts(tokenizer, bool(getattr(tokenizer, "compose", False)))
-    elif isinstance(tokenizer, CharTokenizer):
-        parts = _char_parts(tokenizer)
-    else:
+        spelling(tokenizer.pattern)
+    elif not isinstance(tokenizer, CharTokenizer):
         raise KiaraError(
             f"tokenizer.json cannot express tokenizer.kind={tokenizer.kind}", "train with tokenizer.kind=bpe"
         )
+
+
+def to_json(tokenizer: Tokenizer, marks: Mapping[str, int]) -> dict[str, Any]:
+    """Return the content of tokenizer.json. Raises KiaraError as `check` does."""
+    check(tokenizer)
+    if isinstance(tokenizer, Ranked):
+        parts = _bpe_parts(tokenizer, marks, bool(getattr(tokenizer, "compose", False)))
+    else:
+        assert isinstance(tokenizer, CharTokenizer)
+        parts = _char_parts(tokenizer)
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
         {"id": token, "content": name, **plain, "special": True}
@@ -141,7 +148,7 @@ def from_json(value: Mapping[str, Any], end_of_text: int | None, origin: str) ->
         _check_merges(model["merges"], ids, origin)
         specials = _specials(added, end_of_text, size)
         ends_at = 1 + max(index for index, token in enumerate(tokens) if token)
-        return BPETokenizer(tokens[:ends_at], pattern, specials, compose)
+        return BPETokenizer(tokens[:ends_at], pattern, specials=specials, compose=compose)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise KiaraError(
             f"{origin} is no byte-level BPE that Kiara can read ({error})", "only byte-level BPEs can be imported"
@@ -157,7 +164,7 @@ def _specials(added: Mapping[str, int], end_of_text: int | None, size: int) -> d
     return {name: known[name] if name in known else next(fresh) for name in SPECIALS}
 
 
-def _bpe_parts(tokenizer: Ranked, compose: bool) -> dict[str, Any]:
+def _bpe_parts(tokenizer: Ranked, marks: Mapping[str, int], compose: bool) -> dict[str, Any]:
     split = {"type": "Split", "pattern": {"Regex": spelling(tokenizer.pattern).regex}, "behavior": "Isolated"}
     to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {
@@ -173,7 +180,7 @@ def _bpe_parts(tokenizer: Ranked, compose: bool) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": True,  # a word that is a token is that token, as in tiktoken
-            "vocab": _vocabulary(tokenizer),
+            "vocab": _vocabulary(tokenizer, marks),  # a mark that is not in it would get the first free id instead
             "merges": [list(pair) for pair in merges(tokenizer)],
         },
     }
@@ -198,8 +205,9 @@ def _char_parts(tokenizer: CharTokenizer) -> dict[str, Any]:
     }
 
 
-def _vocabulary(tokenizer: Ranked) -> dict[str, int]:
-    return {visible(token): rank for rank, token in enumerate(tokenizer.tokens) if token}
+def _vocabulary(tokenizer: Ranked, marks: Mapping[str, int]) -> dict[str, int]:
+    texts = {visible(token): rank for rank, token in enumerate(tokenizer.tokens) if token}
+    return texts | dict(sorted(marks.items(), key=lambda pair: pair[1]))
 
 
 def _check_parts(value: Mapping[str, Any], model: Mapping[str, Any], origin: str) -> bool:

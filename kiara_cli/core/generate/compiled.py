@@ -2,7 +2,7 @@
 
 In: a model's config, weights and cache. Out: a `Compiled` to call in place of `tick`, or None where there is none.
 torch's own compiler writes C++ from `tick` and the system's compiler builds it, which takes half a minute; the result
-is kept (`runtime/compile.py`) and serves every model of that shape. Loading it needs no compiler and no time.
+is kept (`runtime/machine_code.py`) and serves every model of that shape. Loading it needs no compiler and no time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.generate.step import Weights, tick
-from kiara_cli.core.runtime import compile
+from kiara_cli.core.runtime import machine_code
 
 
 class Fused:
@@ -31,9 +31,9 @@ class Fused:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         K, C = k.shape[1], k.shape[3]
         q = q[0].reshape(K, -1, 1, C)  # (K, H/K, 1, C)
-        scores = (q * k[0, :, None].float()).sum(dim=-1) * C**-0.5  # (K, H/K, S)
-        mix = scores.softmax(dim=-1)[..., None] * v[0, :, None].float()
-        return mix.sum(dim=2).reshape(1, -1, C)
+        scores: Tensor = (q * k[0, :, None].float()).sum(dim=-1) * C**-0.5  # (K, H/K, S)
+        mix: Tensor = scores.softmax(dim=-1)[..., None] * v[0, :, None].float()  # (K, H/K, S, C)
+        return mix.sum(dim=2).reshape(1, K * q.shape[1], C)
 
 
 class OneText(nn.Module):
@@ -51,7 +51,7 @@ class Compiled:
     """A compiled tick, bound to the weights and to the first row of a cache."""
 
     def __init__(self, path: Path, weights: Weights, memory: Sequence[Sequence[Tensor]], context: int) -> None:
-        self._run = compile.load(path)
+        self._run = machine_code.load(path)
         self._upto = torch.arange(context)
         self._fixed = [part for layer in memory for part in layer] + [weights[name] for name in sorted(weights)]
 
@@ -65,7 +65,9 @@ def key_of(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tens
     """Name what the machine code depends on: shapes, dtypes, threads, torch, the processor."""
     shape = dataclasses.asdict(config) | {"drop_rate": 0.0}
     dtypes = sorted({str(tensor.dtype) for tensor in weights.values()})
-    return compile.key(tick=shape, weights=dtypes, memory=[str(part.dtype) for part in memory[0]], threads=threads)
+    return machine_code.key(
+        tick=shape, weights=dtypes, memory=[str(part.dtype) for part in memory[0]], threads=threads
+    )
 
 
 def build(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tensor]], path: Path) -> None:
@@ -75,4 +77,4 @@ def build(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tenso
     inputs = (token, upto, [list(layer) for layer in memory], ordered)
     length = torch.export.Dim("length", min=2, max=config.context_length - 1)  # all of it would be another layout
     nothing = (None, {0: length}, [[None] * len(layer) for layer in memory], dict.fromkeys(ordered))
-    compile.build(OneText(config), inputs, nothing, path)
+    machine_code.build(OneText(config), inputs, nothing, path)

@@ -29,7 +29,7 @@ from kiara_cli.core.generate.speculative import draft
 from kiara_cli.core.generate.step import Eager, is_plain, tick, weights_of
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.runtime import compile
+from kiara_cli.core.runtime import machine_code
 from kiara_cli.core.runtime.device import DTYPES, Runtime
 from kiara_cli.errors import KiaraError
 
@@ -50,7 +50,7 @@ class Options:
     cache_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: what products run in
     prefix_bytes: int = 0  # for what ended texts have read, so that it is not read again
     fast: bool = True  # False: the model's own forward pass for every token
-    compile: Literal["auto", "on", "off"] = "off"  # of the step of a single text; auto: if it was compiled before
+    compile: bool | str = False  # the step of a single text; "auto": if it was compiled before
     compile_folder: Path | None = None  # where compiled steps are kept; None: nowhere, so none is used
 
 
@@ -186,14 +186,14 @@ class Engine:
         """Return the compiled step if it may be used and there is one, or can be. Raises KiaraError if it must be."""
         wanted, folder = self.options.compile, self.options.compile_folder
         usable = self.fast and self.device.type == "cpu" and self.context > 4
-        if wanted == "off" or folder is None or not usable:
+        if wanted is False or folder is None or not usable:
             return None
         memory = self.rows.layers(1)
         name = compiled.key_of(self.config, self.weights, memory, self.runtime.threads)
-        found = compile.find(folder, name)
-        if found is None and wanted == "on":
+        found = machine_code.find(folder, name)
+        if found is None and wanted is True:
             with torch.inference_mode(False):
-                found = compile.keep(
+                found = machine_code.keep(
                     folder, name, lambda path: compiled.build(self.config, self.weights, memory, path)
                 )
         return found

@@ -53,7 +53,7 @@ class Transformer(nn.Module):
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
         if config.tied_head:
             self.head.weight = self.tokens.weight
-        initialize(self)
+        initialize(self, config)
 
     def forward(self, ids: Tensor, cache: Cache | None = None, visible: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T). With a cache, ids continue what the cache holds.

@@ -6,7 +6,9 @@ In: the runtime section of a config. Out: a `Runtime` in which every `auto` has 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +19,10 @@ import torch
 from kiara_cli.config.schema import Device, Dtype, RuntimeConfig
 from kiara_cli.errors import KiaraError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-TRIAL = 512  # rows and columns of the trial product
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TRIAL = 512  # rows and columns of the trial products that choose a precision
+PEAK = 1024  # and of those that measure the peak: large enough to be near it, 21 ms at 100 GFLOP/s
+LONG = 0.005  # seconds of a product after which no larger one is tried
 WORTH_IT = 1.5  # bf16 must beat fp32 by this factor to be chosen on a CPU (a guess: casts cost some of it)
 
 
@@ -27,7 +31,7 @@ class Runtime:
     """Where and how to compute. Weights stay in float32; `dtype` is what matrix products run in."""
 
     device: torch.device
-    dtype: Dtype  # fp32 or bf16
+    dtype: Dtype  # fp32, bf16 or fp16
     threads: int
 
     @property
@@ -50,9 +54,9 @@ def decide(config: RuntimeConfig) -> Runtime:
     threads = physical_cores() if config.threads == "auto" else int(config.threads)
     torch.set_num_threads(threads)
     device = torch.device(_pick_device(config.device))
-    strictness = "default" if not config.deterministic else "error" if device.type == "cpu" else "warn"
-    torch.set_deterministic_debug_mode(strictness)  # use_deterministic_algorithms would import all of Inductor
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step
+    strictness = ("error" if device.type == "cpu" else "warn") if config.deterministic else "default"
+    torch.set_deterministic_debug_mode(strictness)  # as use_deterministic_algorithms, which loads the compiler too
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs 3 % of a step
     dtype = config.dtype if config.dtype != "auto" else _pick_dtype(device)
     return Runtime(device, dtype, threads)
 
@@ -60,6 +64,49 @@ def decide(config: RuntimeConfig) -> Runtime:
 def seed_everything(seed: int) -> None:
     """Seed torch's generators: initial weights and dropout. Batches take their order from the seed itself."""
     torch.manual_seed(seed)
+
+
+def matrix_rate(device: torch.device, dtype: Dtype, size: int = PEAK) -> float:
+    """Measure the floating-point operations a second of a product of size × size matrices, once a process.
+
+    Where products are slow, as those of fp16 on a CPU, smaller matrices are taken.
+    """
+    return _measured_rate(device, DTYPES[dtype], size, torch.get_num_threads())
+
+
+@functools.cache
+def _measured_rate(device: torch.device, dtype: torch.dtype, size: int, threads: int) -> float:
+    side, best = min(64, size), 0.0
+    while True:
+        a = torch.ones(side, side, dtype=dtype, device=device)
+        for _ in range(6):  # the first warms up; the maximum ignores it
+            start = time.perf_counter()
+            wait(device, a @ a)
+            seconds = time.perf_counter() - start
+            best = max(best, 2 * side**3 / max(seconds, 1e-9))
+        if side >= size or seconds > LONG:
+            return best
+        side = min(2 * side, size)
+
+
+def wait(device: torch.device, result: torch.Tensor) -> None:
+    """Return when `result` has been computed: at once on a CPU."""
+    if device.type != "cpu":
+        result.flatten()[0].item()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes held so far: of this process on a CPU, of the device's memory otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
 
 
 def physical_cores() -> int:
@@ -99,16 +146,4 @@ def _pick_dtype(device: torch.device) -> Dtype:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type != "cpu":
         return "fp32"
-    seconds = {name: _time_product(dtype) for name, dtype in DTYPES.items()}
-    return "bf16" if seconds["fp32"] > WORTH_IT * seconds["bf16"] else "fp32"
-
-
-def _time_product(dtype: torch.dtype) -> float:
-    """Return the best of five times, in seconds, of one product of TRIAL × TRIAL matrices."""
-    a = torch.ones(TRIAL, TRIAL, dtype=dtype)
-    best = float("inf")
-    for _ in range(6):  # the first warms up; the minimum ignores it
-        start = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - start)
-    return best
+    return "bf16" if matrix_rate(device, "bf16", TRIAL) > WORTH_IT * matrix_rate(device, "fp32", TRIAL) else "fp32"

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kiara_cli.core.tokenizer.protocol import SPECIALS
 
 UNKNOWN = "<|unknown|>"
@@ -24,6 +27,9 @@ class CharTokenizer:
         self._ids = {character: index for index, character in enumerate(characters)}
         self._bytes = [character.encode("utf-8", errors="replace") for character in characters]
         self._bytes += ["\ufffd".encode()] + [b""] * len(SPECIALS)
+        codes = [ord(character) for character in characters]
+        self._table = np.full(max(codes, default=0) + 2, len(characters), dtype=np.uint32)  # code point → id
+        self._table[codes] = np.arange(len(characters))
 
     @classmethod
     def fit(cls, texts: Iterable[str]) -> CharTokenizer:
@@ -62,6 +68,14 @@ class CharTokenizer:
     def encode(self, text: str) -> list[int]:
         get, unknown = self._ids.get, self.unknown
         return [get(character, unknown) for character in text]
+
+    def encode_array(self, text: str) -> NDArray[np.uint32]:
+        codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4")
+        ids: NDArray[np.uint32] = self._table[np.minimum(codes, len(self._table) - 1)]
+        return ids
+
+    def encode_byte(self, byte: int) -> int:
+        return self.unknown
 
     def token_bytes(self, token: int) -> bytes:
         return self._bytes[token]

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from kiara_cli.config.schema import TokenizerConfig
+from kiara_cli.core.tokenizer import pretrained
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
 from kiara_cli.core.tokenizer.char import CharTokenizer
 from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.core.tokenizer.word import WordTokenizer
 from kiara_cli.errors import KiaraError
 
 FORMAT = "kiara-tokenizer"
 KINDS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
     "char": CharTokenizer.from_state,
+    "word": WordTokenizer.from_state,
     "bpe": BPETokenizer.from_state,
+    **dict.fromkeys(pretrained.NAMES, BPETokenizer.from_state),
 }
 
 
@@ -27,6 +31,10 @@ def fit(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """Make the tokenizer the config asks for, fitted on texts where that kind is fitted."""
     if config.kind == "char":
         return CharTokenizer.ascii() if config.alphabet == "ascii" else CharTokenizer.fit(texts)
+    if config.kind == "word":
+        return WordTokenizer.fit(texts, config.vocab_size)
+    if config.kind in pretrained.NAMES:
+        return pretrained.load(config.kind)
     return BPETokenizer.fit(texts, config.vocab_size)
 
 
@@ -34,7 +42,7 @@ def from_state(state: dict[str, Any], origin: str) -> Tokenizer:
     """Rebuild a tokenizer from its state. Raises KiaraError naming `origin` if it is damaged."""
     try:
         return KINDS[state["kind"]](state)
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise KiaraError(
             f"{origin} holds no tokenizer that this Kiara can read ({error!r})", "make it again"
         ) from None

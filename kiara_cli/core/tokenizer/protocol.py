@@ -9,8 +9,12 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 END_OF_TEXT = "<|endoftext|>"  # stands before each document
 SPECIALS = (
@@ -38,11 +42,30 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Turn text into ids; never yields a special id except the unknown token's."""
 
+    def encode_array(self, text: str) -> NDArray[np.uint32]:
+        """Return what `encode` returns, (n,), by the quickest way there is."""
+
+    def encode_byte(self, byte: int) -> int:
+        """Return the id of a byte that is no part of any UTF-8 character."""
+
     def token_bytes(self, token: int) -> bytes:
         """Return the UTF-8 bytes one id stands for: none for a special id."""
 
     def state(self) -> dict[str, Any]:
         """Return all there is to it as JSON values; `files.from_state` turns it back."""
+
+
+_STRAY = re.compile("[\\udc80-\\udcff]")  # what the error handler surrogateescape makes of broken UTF-8
+
+
+def encode_bytes(tokenizer: Tokenizer, raw: bytes) -> list[int]:
+    """Turn any bytes into ids: text as text, and what is no UTF-8 byte by byte."""
+    text, ids, start = raw.decode("utf-8", errors="surrogateescape"), [], 0
+    for stray in _STRAY.finditer(text):
+        ids += tokenizer.encode(text[start : stray.start()])
+        ids.append(tokenizer.encode_byte(ord(stray.group()) - 0xDC00))
+        start = stray.end()
+    return ids + tokenizer.encode(text[start:])
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from kiara_cli.core.eval.metrics import Metrics
+from kiara_cli.core.train.meter import Reading
 
 Status: TypeAlias = Literal["finished", "interrupted", "diverged"]
 
@@ -20,8 +21,30 @@ class Stepped:
     lr: float
     grad_norm: float
     tokens: int
-    tokens_per_second: float
     seconds_left: float
+    reading: Reading
+    memory: int  # the most bytes held so far
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An update was not made, as its loss or gradient is not finite; the weights are as they were."""
+
+    step: int  # that would have been made
+    batch: int  # where in the order of the data
+    loss: float
+    grad_norm: float
+    parameter: str  # the weight nearest to the loss whose gradient is not finite
+    in_a_row: int
+
+
+@dataclass(frozen=True)
+class Spiked:
+    """The logged loss leapt away from what was usual."""
+
+    step: int
+    loss: float
+    usual: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +54,7 @@ class Evaluated:
     step: int
     metrics: Metrics
     is_best: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -48,11 +72,15 @@ class Saved:
 
     step: int
     path: Path
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Training is over. `val_loss` is the best one, `best` and `last` the checkpoints if there are any."""
+    """Training is over. `val_loss` is the best one, `best` and `last` the checkpoints if there are any.
+
+    `reason` says why, where it ended before its last step and nobody asked it to.
+    """
 
     run: str
     status: Status
@@ -62,6 +90,7 @@ class Finished:
     seconds: float
     best: Path | None
     last: Path | None
+    reason: str | None = None
 
 
-Event: TypeAlias = Stepped | Evaluated | Sampled | Saved | Finished
+Event: TypeAlias = Stepped | Skipped | Spiked | Evaluated | Sampled | Saved | Finished

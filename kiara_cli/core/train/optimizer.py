@@ -1,4 +1,4 @@
-"""Gradients to updates: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
+"""Gradients to updates: one optimizer for everything, or Muon for the matrices inside blocks and AdamW for the rest.
 
 In: a model and the train section. Out: an optimizer; weight decay falls on matrices and embeddings alone.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kiara_cli.config.schema import TrainConfig
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.train.lion import Lion
 
 MUON_MOMENTUM = 0.95  # Jordan et al., 2024
 MUON_RMS = 0.2  # root mean square of an update per unit of learning rate: AdamW's usual one (Liu et al., 2025)
@@ -38,9 +39,22 @@ def make_muon(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
     return Both(Muon(matrices, lr=config.lr, weight_decay=config.weight_decay), _adamw(others, config))
 
 
+def make_lion(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
+    """Lion over all weights."""
+    return Lion(decay_groups(model.parameters(), config), config.lr, (config.beta1, config.beta2))
+
+
+def make_sgd(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov's momentum over all weights."""
+    groups = decay_groups(model.parameters(), config)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.beta1, nesterov=config.beta1 > 0, fused=True)
+
+
 OPTIMIZERS: dict[str, Callable[[Transformer, TrainConfig], torch.optim.Optimizer]] = {
     "adamw": make_adamw,
+    "lion": make_lion,
     "muon": make_muon,
+    "sgd": make_sgd,
 }
 
 
@@ -112,10 +126,15 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return out
 
 
-def _adamw(parameters: Iterable[Tensor], config: TrainConfig) -> torch.optim.AdamW:
+def decay_groups(parameters: Iterable[Tensor], config: TrainConfig) -> list[dict[str, Any]]:
+    """Part weights into those that weight decay shrinks, matrices and embeddings, and those it leaves alone."""
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [
+    return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+def _adamw(parameters: Iterable[Tensor], config: TrainConfig) -> torch.optim.AdamW:
+    groups = decay_groups(parameters, config)
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)

@@ -1,4 +1,4 @@
-"""From a config to a training state: a new one, one that starts from a checkpoint's weights, or a resumed one.
+"""From a config to a training state: a new one, or one that starts from a checkpoint's weights.
 
 In: a checked config. Out: `Training`, all that the loop needs; `plan` says what it would cost before any of it.
 """
@@ -6,9 +6,11 @@ In: a checked config. Out: `Training`, all that the loop needs; `plan` says what
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +18,32 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config import load as config_load
-from kiara_cli.config.load import Loaded
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import Checkpoint
-from kiara_cli.core.checkpoint.run import Run
+from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.conversations import ConversationBatcher
-from kiara_cli.core.data.prepare import Prepared
+from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.loss import Objective
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.runtime.device import Runtime, decide, seed_everything
+from kiara_cli.core.runtime.compile import decide_compile
+from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, seed_everything
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
+from kiara_cli.core.train.average import Average
+from kiara_cli.core.train.feed import Feed
+from kiara_cli.core.train.guard import FIRST_SCALE
 from kiara_cli.core.train.optimizer import make_optimizer
+from kiara_cli.core.train.progress import Progress, random_state
+from kiara_cli.core.train.recompute import recompute_blocks
+from kiara_cli.core.train.writers import check_writers
 from kiara_cli.errors import KiaraError
 
+USUAL_SHARE = 0.5  # of the machine's peak that training reaches, to estimate how long it takes (a guess)
 PAD_TO = 64  # the model's vocabulary is rounded up to this, as products with odd widths are slow
-RESUMABLE = {"logging", "eval", "generate"}  # sections that a resumed run may change
-RESUMABLE_KEYS = {
-    f"train.{key}"
-    for key in (
-        "max_steps",
-        "log_interval",
-        "eval_interval",
-        "checkpoint_interval",
-        "keep_last",
-        "save_safetensors",
-    )
-}
 
-
-@dataclass
-class Progress:
-    """Where training stands. With weights and optimizer, all that an exact resume needs."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    best_val_loss: float | None = None
-    best_step: int = 0
-    random: dict[str, Tensor] = field(default_factory=dict)  # torch's generators, by device
+log = logging.getLogger("kiara.train")
 
 
 @dataclass
@@ -69,7 +57,20 @@ class Training:
     optimizer: torch.optim.Optimizer
     batcher: Batcher | ConversationBatcher
     run: Run
+    lock: Lock  # this process's claim on the run
     progress: Progress
+    states: Callable[..., Tensor]  # the model's, or the same compiled
+    average: Average | None
+    metrics: dict[str, Any] = field(default_factory=dict)  # the newest, as checkpoints carry them
+
+    @cached_property
+    def feed(self) -> Feed:
+        return Feed(self.batcher, self.config.train.accumulation, self.runtime.device)
+
+    @cached_property
+    def objective(self) -> Objective:
+        train = self.config.train
+        return Objective(train.z_loss, train.label_smoothing, train.loss_chunk)
 
     @property
     def separator(self) -> int | None:
@@ -83,6 +84,7 @@ class Training:
     def checkpoint(self, metrics: Mapping[str, Any], resumable: bool) -> Checkpoint:
         """Collect what a checkpoint holds; with `resumable`, the optimizer and progress too."""
         self.progress.random = random_state(self.runtime.device)
+        self.progress.average = self.average.state() if self.average is not None else {}
         return Checkpoint(
             model=files.weights_of(self.model),
             config=config_load.to_mapping(self.config),
@@ -91,6 +93,7 @@ class Training:
             data={
                 "folder": str(self.data.folder),
                 "hash": self.data.meta.hash,
+                "tokenizer_hash": self.data.meta.tokenizer_hash,
                 "name": self.data.meta.name,
                 "conversations": self.data.meta.conversations,
             },
@@ -122,7 +125,10 @@ class Plan:
 
 
 def settle(config: Config, tokenizer: Tokenizer) -> Config:
-    """Fix what the tokenizer decides: the model's vocabulary. Raises KiaraError if the one asked for is too small."""
+    """Fix what follows from the rest: the model's vocabulary, and how many batches make train.batch_tokens.
+
+    Raises KiaraError if the vocabulary asked for is too small.
+    """
     padded = math.ceil(tokenizer.size / PAD_TO) * PAD_TO
     vocab_size = config.model.vocab_size or padded
     if vocab_size < tokenizer.size:
@@ -130,7 +136,17 @@ def settle(config: Config, tokenizer: Tokenizer) -> Config:
             f"model.vocab_size={vocab_size} is smaller than the tokenizer's {tokenizer.size} ids",
             f"leave it out, or set it to {padded}",
         )
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=vocab_size))
+    train, model = config.train, dataclasses.replace(config.model, vocab_size=vocab_size)
+    if train.batch_tokens is not None:
+        needed = max(1, round(train.batch_tokens / (train.batch_size * model.context_length)))
+        if train.accumulation not in (1, needed):
+            raise KiaraError(
+                f"train.batch_tokens={train.batch_tokens} needs train.accumulation={needed}, "
+                f"not {train.accumulation}",
+                "leave one of the two out",
+            )
+        train = dataclasses.replace(train, accumulation=needed)
+    return dataclasses.replace(config, model=model, train=train)
 
 
 def plan(config: Config, data: Prepared) -> Plan:
@@ -147,69 +163,31 @@ def begin(
     config: Config, data: Prepared, root: Path, weights: Checkpoint | None = None, name: str | None = None
 ) -> Training:
     """Start a new run in a new folder, from random weights or from a checkpoint's."""
-    config = settle(config, data.tokenizer)
-    batcher = make_batcher(config, data)
-    config, runtime = _decide(config)
+    check_writers(config)
+    planned = plan(config, data)
+    config, runtime = decide_auto(planned)
     seed_everything(config.runtime.seed)
     model = Transformer(config.model)
     if weights is not None:
         files.load_weights(model, weights.model, str(weights.path))
-    model.to(runtime.device)
+    progress = Progress(loss_scale=FIRST_SCALE if runtime.dtype == "fp16" else 1.0)
     run = Run.create(root, name or data.meta.name)
-    training = Training(config, runtime, data, model, make_optimizer(model, config.train), batcher, run, Progress())
-    _describe(training, {"from": str(weights.path)} if weights else {})
+    training = assemble(config, runtime, data, model, run, run.lock(), progress)
+    describe(training, {"from": str(weights.path)} if weights else {})
     return training
 
 
-def resume(config: Config, checkpoint: Checkpoint, data: Prepared, run: Run) -> Training:
-    """Continue a run where `checkpoint` left it: the next step sees what it would have seen."""
-    if checkpoint.progress is None or checkpoint.optimizer is None:
-        raise KiaraError(
-            f"{checkpoint.path} holds weights alone and cannot be resumed",
-            f"start a new run from it: kiara train --from {checkpoint.path}",
-        )
-    config, runtime = _decide(config)
-    model = checkpoint.make_model(config.model).to(runtime.device)
-    optimizer = make_optimizer(model, config.train)
-    optimizer.load_state_dict(dict(checkpoint.optimizer))
-    progress = Progress(**checkpoint.progress)
-    set_random_state(progress.random)
-    run.cut_records(progress.step)
-    training = Training(config, runtime, data, model, optimizer, make_batcher(config, data), run, progress)
-    _describe(training, {})
-    return training
-
-
-def resumed_config(loaded: Loaded, checkpoint: Checkpoint) -> Config:
-    """Return the stored config with what may change taken from the layers that set it.
-
-    Raises KiaraError for a change that would make it another training.
-    """
-    stored = config_load.from_mapping(checkpoint.config, str(checkpoint.path)).config
-    changed: dict[str, Any] = {}
-    for key, origin in loaded.origins.items():
-        wanted, kept = config_load.value_at(loaded.config, key), config_load.value_at(stored, key)
-        if origin == str(config_load.IMPLICIT) or wanted == kept:
-            continue
-        if key.split(".")[0] not in RESUMABLE and key not in RESUMABLE_KEYS:
-            raise KiaraError(
-                f"{origin}: {key}={wanted}: the run to resume has {key}={kept}",
-                "leave it out, or start a new run without --resume",
-            )
-        if key == "train.max_steps" and wanted < (done := (checkpoint.progress or {}).get("step", 0)):
-            raise KiaraError(
-                f"train.max_steps={wanted}: the run has made {done} steps already", "give a larger number"
-            )
-        changed[key] = wanted
-    sections = {key.split(".")[0] for key in changed}
-    replaced = {
-        section: dataclasses.replace(
-            getattr(stored, section),
-            **{key.split(".")[1]: value for key, value in changed.items() if key.startswith(f"{section}.")},
-        )
-        for section in sections
-    }
-    return dataclasses.replace(stored, **replaced)
+def assemble(
+    config: Config, runtime: Runtime, data: Prepared, model: Transformer, run: Run, lock: Lock, progress: Progress
+) -> Training:
+    """Put a training together from decided parts."""
+    model.to(runtime.device)
+    if config.train.recompute:
+        recompute_blocks(model)
+    states = torch.compile(model.states, dynamic=False) if config.runtime.compile is True else model.states
+    average = Average(model, config.train.ema_decay) if config.train.ema_decay else None
+    optimizer, batcher = make_optimizer(model, config.train), make_batcher(config, data)
+    return Training(config, runtime, data, model, optimizer, batcher, run, lock, progress, states, average)
 
 
 def make_batcher(config: Config, data: Prepared) -> Batcher | ConversationBatcher:
@@ -217,10 +195,10 @@ def make_batcher(config: Config, data: Prepared) -> Batcher | ConversationBatche
     context = config.model.context_length
     if data.meta.conversations:
         specials = data.tokenizer.specials
-        size, seed, loss_on = config.train.batch_size, config.runtime.seed, config.train.loss_on
-        return ConversationBatcher(data.train, specials, context, size, seed, loss_on)
+        train, seed = config.train, config.runtime.seed
+        return ConversationBatcher(data.train, specials, context, train.batch_size, seed, train.loss_on, train.primer)
     stride = config.data.stride or context
-    return Batcher(data.train, context, config.train.batch_size, stride, config.runtime.seed)
+    return Batcher(data.train, context, config.train.batch_size, stride, config.runtime.seed, config.data.sampling)
 
 
 def total_steps(config: Config, batcher: Batcher | ConversationBatcher) -> int:
@@ -231,33 +209,24 @@ def total_steps(config: Config, batcher: Batcher | ConversationBatcher) -> int:
     return max(1, min(config.train.max_steps, steps))
 
 
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the state of torch's generators that training draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor]) -> None:
-    """Undo `random_state`."""
-    setters = {"cpu": torch.set_rng_state, "cuda": torch.cuda.set_rng_state, "mps": torch.mps.set_rng_state}
-    for device, value in state.items():
-        setters[device](value)
-
-
-def _decide(config: Config) -> tuple[Config, Runtime]:
-    """Decide every `auto` and write the decisions into the config."""
+def decide_auto(planned: Plan) -> tuple[Config, Runtime]:
+    """Decide every `auto`, once a run, and write the decisions into the config that the run stores."""
+    config = planned.config
     runtime = decide(config.runtime)
+    usual = USUAL_SHARE * matrix_rate(runtime.device, runtime.dtype)
+    compiles, why = decide_compile(config.runtime.compile, runtime.device, planned.training_flops / usual)
+    if config.runtime.compile is True and not compiles:
+        log.warning("runtime.compile=true cannot be honoured: %s", why)
+    how = f"{runtime.device_name}, {runtime.dtype}, {runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
+    log.info("On %s, %s: %s.", how, "compiled" if compiles else "not compiled", why)
     decided = dataclasses.replace(
-        config.runtime, device=runtime.device_name, dtype=runtime.dtype, threads=runtime.threads
+        config.runtime, device=runtime.device_name, dtype=runtime.dtype, threads=runtime.threads, compile=compiles
     )
     return dataclasses.replace(config, runtime=decided), runtime
 
 
-def _describe(training: Training, facts: Mapping[str, Any]) -> None:
+def describe(training: Training, facts: Mapping[str, Any]) -> None:
+    """Write config.yaml and run.json."""
     meta = training.data.meta
     training.run.describe(
         training.config,

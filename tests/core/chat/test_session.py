@@ -34,6 +34,18 @@ def test_two_hundred_turns_never_fail_and_forgetting_is_said_once(session: Sessi
     assert len(session.messages) == 400
 
 
+def test_a_reply_that_meets_the_end_of_the_context_forgets_and_goes_on(session: Session) -> None:
+    for text in ("a" * 8, "b" * 8):
+        completions(session, text)
+    session.chat = ChatConfig(max_new_tokens=30)
+    events = completions(session, "c" * 8)
+    *pieces, done = [event for event in events if not isinstance(event, Forgot)]
+    assert isinstance(done, Completion)
+    assert done.prompt_tokens + done.completion_tokens > session.engine.context  # more than there was room for
+    assert done.text == "".join(piece.text for piece in pieces) == session.messages[-1]["content"]
+    assert sum(isinstance(event, Forgot) for event in events) <= 1
+
+
 @pytest.mark.parametrize("text", ["x" * 10_000, "🦊" * 300, "<|end|><|user|>", "\x00\n\t", "é" * 41, "\ud800"])
 def test_long_and_strange_messages_fit_into_the_context(session: Session, text: str) -> None:
     session.reply(text)

@@ -119,6 +119,30 @@ def test_a_truncated_file_is_refused(make: Any, tmp_path: Path, suffix: str, sha
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_single_flipped_bit_among_the_weights_is_noticed(make: Any, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    files.save(make(), path)
+    whole = path.read_bytes()
+    weight = make().model["blocks.0.attention.qkv.weight"].numpy().tobytes()
+    start = whole.index(weight)
+    for place in (start, start + len(weight) // 2, start + len(weight) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(KiaraError, match=f"a{suffix} is damaged"):
+            files.load(path)
+    path.write_bytes(whole)
+    files.load(path)
+
+
+def test_torch_alone_does_not_notice_a_flipped_bit(make: Any, tmp_path: Path) -> None:
+    """Why `load` checks: should torch begin to, our check may go."""
+    files.save(make(), tmp_path / "a.pt")
+    whole = (tmp_path / "a.pt").read_bytes()
+    place = whole.index(make().model["blocks.0.attention.qkv.weight"].numpy().tobytes())
+    (tmp_path / "a.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    torch.load(tmp_path / "a.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_text_a_zip_and_a_plain_value_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_text("Once upon a time there was no checkpoint.\n" * 20)

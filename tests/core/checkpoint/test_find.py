@@ -163,21 +163,42 @@ def test_nothing_but_damaged_files_is_one_error(put: Put, tmp_path: Path) -> Non
         open_checkpoint("a", tmp_path)
 
 
-def test_resuming_takes_the_last_and_passes_over_damaged_ones(put: Put, tmp_path: Path) -> None:
+def test_resuming_takes_the_newest_and_passes_over_damaged_ones(put: Put, tmp_path: Path) -> None:
     run = Run(tmp_path / "checkpoints", tmp_path / "checkpoints" / "a")
     put("checkpoints/a/best.pt")
     for step in (1, 2, 3):
         path = put(f"checkpoints/a/step_000000{step}.pt")
     files.link(path, run.last)
     checkpoint, warnings = open_for_resume(run)
-    assert checkpoint.path == run.last
+    assert checkpoint.path == path
     assert checkpoint.optimizer is not None
     assert warnings == []
     damage(path)  # and with it last.pt, which is the same file
     checkpoint, warnings = open_for_resume(run)
     assert checkpoint.path.name == "step_0000002.pt"
-    assert ["last.pt" in warnings[0], "step_0000003.pt" in warnings[1]] == [True, True]
+    assert len(warnings) == 1
+    assert "step_0000003.pt is damaged" in warnings[0]
     for step in run.steps():
         damage(step)
     with pytest.raises(KiaraError, match="no whole checkpoint to resume from"):
         open_for_resume(run)
+
+
+def test_resuming_takes_a_step_that_is_newer_than_last(put: Put, tmp_path: Path) -> None:
+    """The process was killed after it wrote the one and before it renewed the other."""
+    run = Run(tmp_path / "checkpoints", tmp_path / "checkpoints" / "a")
+    files.link(put("checkpoints/a/step_0000001.pt"), run.last)
+    newest = put("checkpoints/a/step_0000002.pt")
+    assert open_for_resume(run)[0].path == newest
+    newest.unlink()
+    (run.folder / "step_0000001.pt").unlink()
+    assert open_for_resume(run)[0].path == run.last
+
+
+def test_resuming_takes_last_where_only_the_step_beside_it_is_damaged(put: Put, tmp_path: Path) -> None:
+    run = Run(tmp_path / "checkpoints", tmp_path / "checkpoints" / "a")
+    put("checkpoints/a/step_0000001.pt")
+    newest = put("checkpoints/a/step_0000002.pt")
+    put("checkpoints/a/last.pt")  # a copy, where there are no hard links
+    damage(newest)
+    assert open_for_resume(run)[0].path == run.last

@@ -45,7 +45,7 @@ def test_processes_that_create_at_once_get_different_folders(tmp_path: Path) -> 
     )
     command = [sys.executable, "-c", program, str(tmp_path / "runs")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    names = [name for process in processes for name in process.communicate(timeout=120)[0].split()]
+    names = [name for process in processes for name in process.communicate(timeout=600)[0].split()]
     assert len(set(names)) == len(names) == 80
     assert {path.name for path in (tmp_path / "runs").iterdir()} == set(names)
 
@@ -61,6 +61,41 @@ def test_a_root_that_is_a_file_is_an_error_of_the_system(tmp_path: Path) -> None
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(OSError, match="exists"):
         Run.create(tmp_path / "checkpoints", "book")
+
+
+def test_a_run_that_is_claimed_cannot_be_claimed_again_until_it_is_released(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "book")
+    lock = run.lock()
+    with pytest.raises(KiaraError, match="book is being trained by another process; wait for it"):
+        run.lock()
+    assert Run.create(tmp_path, "book").name == "book-2"
+    lock.release()
+    lock.release()
+    run.lock().release()
+
+
+def test_a_claim_ends_with_the_process_however_it_ends(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "book")
+    program = (
+        "import sys, time, pathlib; from kiara_cli.core.checkpoint.run import Run; "
+        "lock = Run(pathlib.Path(), pathlib.Path(sys.argv[1])).lock(); print('claimed', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(run.folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "claimed\n"
+    with pytest.raises(KiaraError, match="is being trained by another process"):
+        run.lock()
+    process.kill()
+    process.communicate()
+    run.lock().release()
+
+
+def test_claiming_a_run_clears_away_what_a_killed_process_left(make: Make, tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "book")
+    run.save_step(make(), 1, keep=2, safetensors=False)
+    (run.folder / ".step_0000002.pt.123.partial.pt").write_bytes(b"half")
+    run.lock().release()
+    assert {path.name for path in run.folder.iterdir()} == {"step_0000001.pt", "last.pt"}
 
 
 def test_records_beyond_a_step_and_a_torn_line_are_cut(tmp_path: Path) -> None:

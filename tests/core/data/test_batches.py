@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kiara_cli.core.data import batches
 from kiara_cli.core.data.batches import Batcher, eval_windows, permute
-from kiara_cli.core.data.shards import Tokens
+from kiara_cli.core.data.shards import Shards, Tokens
 from kiara_cli.errors import KiaraError
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -136,3 +137,56 @@ def test_evaluation_predicts_every_token_but_the_first_exactly_once(
         assert inputs.shape[1] <= context
         seen += targets.flatten().tolist()
     assert seen == list(range(1, length))
+
+
+@given(
+    length=st.integers(100, 3000),
+    stride=st.integers(1, 40),
+    block=st.integers(1, 400),
+    seed=SEEDS,
+    epoch=st.integers(0, 3),
+)
+def test_shuffled_blocks_visit_every_window_once_an_epoch(
+    length: int, stride: int, block: int, seed: int, epoch: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "BLOCK", block)
+        batcher = Batcher(counting(length), 16, 4, stride, seed, "blocks")
+        count = batcher.windows
+        starts = batcher.starts(np.arange(epoch * count, (epoch + 1) * count))
+        assert np.all(np.diff(np.sort(starts)) == stride)
+        size = max(1, block // stride)
+        for first in range(0, count - size + 1, size):
+            near = starts[first : first + size]
+            assert near.max() - near.min() == (size - 1) * stride, "a block lies together"
+
+
+def test_blocks_are_shuffled_within_and_among_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BLOCK", 16 * 20)
+    batcher = Batcher(counting(16 * 20 * 30 + 20), 16, 4, 16, 3, "blocks")
+    starts = batcher.starts(np.arange(600)).reshape(30, 20)
+    assert not np.array_equal(np.argsort(starts[:, 0]), np.arange(30))
+    assert (np.diff(starts[0]) == 16).sum() < 10
+    assert starts.tolist() != batcher.starts(np.arange(600, 1200)).reshape(30, 20).tolist()
+
+
+@given(step=st.integers(0, 40), world=st.integers(1, 5), sampling=st.sampled_from(["windows", "blocks"]))
+def test_processes_together_take_what_one_would(step: int, world: int, sampling: str) -> None:
+    tokens = counting(2000)
+    alone = Batcher(tokens, 8, 4 * world, 8, 7, sampling)  # type: ignore[arg-type]
+    several = [Batcher(tokens, 8, 4, 8, 7, sampling, rank, world) for rank in range(world)]  # type: ignore[arg-type]
+    parts = [batcher.batch(step)[0] for batcher in several]
+    assert torch.equal(torch.cat(parts), alone.batch(step)[0])
+    assert several[0].steps_per_epoch == alone.steps_per_epoch
+
+
+def test_several_token_files_are_one_text() -> None:
+    tokens = counting(500)
+    several = Shards([tokens[:100], tokens[100:101], tokens[101:]])
+    for step in range(20):
+        for one, many in zip(
+            Batcher(tokens, 16, 4, 16, 3).batch(step), Batcher(several, 16, 4, 16, 3).batch(step), strict=True
+        ):
+            assert torch.equal(one, many)
+    for one, many in zip(eval_windows(tokens, 16, 4), eval_windows(several, 16, 4), strict=True):
+        assert torch.equal(one[0], many[0])

@@ -11,9 +11,9 @@ import torch
 from kiara_cli.config.schema import DataConfig, ModelConfig, TokenizerConfig
 from kiara_cli.core.data.batches import IGNORE
 from kiara_cli.core.data.conversations import ConversationBatcher, document_mask
-from kiara_cli.core.data.documents import read_documents
 from kiara_cli.core.data.prepare import prepare
-from kiara_cli.core.eval.metrics import batch_loss
+from kiara_cli.core.data.readers import read_documents
+from kiara_cli.core.loss import batch_loss
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.tokenizer.char import CharTokenizer
 from kiara_cli.core.tokenizer.chat_format import encode_conversation
@@ -64,14 +64,14 @@ def test_a_conversation_is_blind_to_its_neighbours_in_the_row() -> None:
     inputs, targets = batcher(talk("xyz", "123"), second, size=1).batch(0)
     seeing = model(inputs)[0, len(second) + 3 :]
     assert not torch.allclose(seeing[: len(second)], outputs[1], atol=1e-4)
-    assert torch.isfinite(batch_loss(model, inputs, targets, MARKS["<|endoftext|>"]))
+    assert torch.isfinite(batch_loss(model, inputs, targets, separator=MARKS["<|endoftext|>"])[0])
 
 
 def test_a_batch_without_targets_has_loss_zero_and_no_nan() -> None:
     model = Transformer(ModelConfig(vocab_size=128, context_length=32, emb_dim=32, n_heads=4, n_layers=1))
     silent = encode_conversation([{"role": "user", "content": "anyone?"}], TOKENIZER)[0]
     packed = batcher(silent, size=1)
-    loss = batch_loss(model, *packed.batch(0), MARKS["<|endoftext|>"])
+    loss, _ = batch_loss(model, *packed.batch(0), separator=MARKS["<|endoftext|>"])
     loss.backward()
     assert loss == 0
     assert packed.without_target == 1
@@ -89,6 +89,24 @@ def test_an_epoch_shuffles_rows_differently_from_the_next() -> None:
     order = [[packed.batch(e * packed.windows + i)[0].tolist() for i in range(packed.windows)] for e in (0, 1)]
     assert order[0] != order[1]
     assert sorted(order[0]) == sorted(order[1])
+
+
+def test_a_primer_shows_the_short_conversations_once_before_an_ordinary_epoch() -> None:
+    talks = [talk("q", "a" * (3 if n % 3 else 24)) for n in range(30)]
+    plain, primed = (
+        ConversationBatcher(np.concatenate(talks).astype(np.uint16), MARKS, 32, 1, 7, primer=primer)
+        for primer in (False, True)
+    )
+    first = len(primed.first_rows)
+    assert first > 1
+    assert sum(map(len, primed.first_rows)) == 20  # each short one, once
+    for step in range(first):
+        documents = (primed.batch(step)[0] == MARKS["<|assistant|>"]).sum()
+        assert documents > 1  # they share rows with each other alone
+    order = [
+        [one.batch(start + i)[0].tolist() for i in range(one.windows)] for one, start in ((plain, 0), (primed, first))
+    ]
+    assert order[0] == order[1]
 
 
 def test_jsonl_of_messages_becomes_a_data_folder(tmp_path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kiara_cli.core.data.documents import decode_text, find_files, read_documents
+from kiara_cli.core.data.documents import decode_text
+from kiara_cli.core.data.readers import read_documents
 from kiara_cli.errors import KiaraError
 
 TEXT = "Grüße, 你好 — ça va?\nSecond line.\n"
@@ -43,48 +44,3 @@ def test_windows_newlines_become_plain_ones() -> None:
 def test_a_binary_file_is_refused(raw: bytes) -> None:
     with pytest.raises(KiaraError, match="x is a binary file, not text"):
         decode_text(raw, "x")
-
-
-def test_an_empty_file_is_refused() -> None:
-    Path("empty.txt").write_text(" \n\n")
-    with pytest.raises(KiaraError, match=r"empty.txt is empty"):
-        read_documents("empty.txt")
-
-
-def test_a_folder_is_all_its_texts_in_a_fixed_order() -> None:
-    for name in ("b.txt", "a.md", "deep/c.txt", "ignored.png", "deep/empty.txt"):
-        path = Path("texts", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("" if "empty" in name else name)
-    assert [document.text for document in read_documents("texts")] == ["a.md", "b.txt", "deep/c.txt"]
-    assert [document.text for document in read_documents("texts/*.txt")] == ["b.txt"]
-    assert [document.text for document in read_documents("texts/**/*.txt")] == ["b.txt", "deep/c.txt"]
-
-
-def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("x")
-    assert find_files("~/mine.txt") == [tmp_path / "mine.txt"]
-
-
-def test_a_missing_file_is_answered_with_what_is_there(tmp_path: Path) -> None:
-    Path("one.txt").write_text("x")
-    Path("other.png").write_text("x")
-    Path("folder").mkdir()
-    with pytest.raises(KiaraError) as caught:
-        find_files("nowhere/missing.txt")
-    assert str(caught.value) == f"no data at nowhere/missing.txt; in {tmp_path} there is: folder/, one.txt"
-    with pytest.raises(KiaraError, match="holds no text files: give the path of one"):
-        find_files("folder/missing.txt")
-
-
-def test_a_folder_without_texts_is_refused() -> None:
-    Path("folder").mkdir()
-    with pytest.raises(KiaraError, match=r"the folder folder holds no .txt or .md"):
-        find_files("folder")
-
-
-def test_many_texts_are_not_all_listed() -> None:
-    for index in range(15):
-        Path(f"{index:02}.txt").write_text("x")
-    with pytest.raises(KiaraError, match=r"09.txt and 5 more$"):
-        find_files("missing.txt")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ import pytest
 
 from kiara_cli.config.schema import DataConfig, ModelConfig, TokenizerConfig
 from kiara_cli.core.data.batches import Batcher
-from kiara_cli.core.data.documents import Document
-from kiara_cli.core.data.prepare import Progress, dataset_name, open_folder, prepare, reopen, split
+from kiara_cli.core.data.folders import dataset_name, open_folder
+from kiara_cli.core.data.prepare import Progress, prepare, reopen
 from kiara_cli.core.data.tales.corpus import conversations
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.char import CharTokenizer
@@ -63,7 +62,13 @@ def test_the_record_says_what_the_folder_holds() -> None:
 def test_preparing_again_touches_nothing() -> None:
     first = prepare(DataConfig(source="tale.txt"), BPE, ROOT)
     before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
-    second = prepare(DataConfig(source="tale.txt"), BPE, ROOT, report=lambda progress: pytest.fail("made again"))
+
+    def report(progress: Progress) -> None:
+        assert progress.stage == "checking the source", "made again"
+
+    second = prepare(DataConfig(source="tale.txt"), BPE, ROOT, report=report)
+    assert first.made
+    assert not second.made
     assert second.folder == first.folder
     assert {path: path.stat().st_mtime_ns for path in second.folder.iterdir()} == before
 
@@ -112,7 +117,7 @@ def test_fit_bytes_limits_what_the_tokenizer_sees() -> None:
     assert made.tokenizer.size == CharTokenizer("abc ").size
 
 
-def test_an_interrupted_preparation_leaves_nothing() -> None:
+def test_an_interrupted_preparation_leaves_nothing_where_nothing_was_done() -> None:
     def interrupt(progress: Progress) -> None:
         if progress.stage == "tokenizing":
             raise KeyboardInterrupt
@@ -126,7 +131,9 @@ def test_an_interrupted_preparation_leaves_nothing() -> None:
 def test_progress_ends_at_the_whole() -> None:
     seen: list[Progress] = []
     prepare(DataConfig(source="tale.txt"), BPE, ROOT, report=seen.append)
-    assert seen[0].stage == "fitting the tokenizer"
+    assert list(dict.fromkeys(progress.stage for progress in seen)) == [
+        "checking the source", "fitting the tokenizer", "tokenizing",
+    ]  # fmt: skip
     assert seen[-1].done_bytes == seen[-1].total_bytes == len((TALE * 60).encode())
 
 
@@ -154,35 +161,6 @@ def test_even_a_few_characters_are_prepared(text: str, tokenizing: TokenizerConf
     Path("few.txt").write_text(text)
     made = prepare(DataConfig(source="few.txt"), tokenizing, ROOT)
     assert made.meta.train_bytes + made.meta.val_bytes == len(text)
-
-
-def test_a_single_document_is_cut_by_position() -> None:
-    train, val = split([Document("a", "0123456789" * 10)], 0.2)
-    assert (train[0].text, val[0].text) == ("0123456789" * 8, "0123456789" * 2)
-
-
-def test_several_documents_are_held_out_whole_and_always_the_same_ones() -> None:
-    documents = [Document(str(index), f"text {index}") for index in range(400)]
-    train, val = split(documents, 0.1)
-    assert 20 < len(val) < 60
-    assert sorted((*train, *val), key=lambda document: int(document.origin)) == documents
-    shuffled = random.Random(0).sample(documents, 400)
-    assert set(split(shuffled, 0.1)[1]) == set(val)
-    assert set(split(documents[:200], 0.1)[1]) <= set(val), "a document keeps its place when others leave"
-
-
-@pytest.mark.parametrize("count", [2, 3, 5])
-@pytest.mark.parametrize("fraction", [0.0001, 0.1, 0.9])
-def test_each_split_gets_at_least_one_document(count: int, fraction: float) -> None:
-    for first in range(20):
-        train, val = split([Document("x", f"text {first} {index}") for index in range(count)], fraction)
-        assert train
-        assert val
-
-
-def test_documents_that_are_all_the_same_cannot_be_split() -> None:
-    with pytest.raises(KiaraError, match=r"the same text.*data.val_source"):
-        split([Document("a", "x"), Document("b", "x")], 0.5)
 
 
 def test_a_folder_counts_its_documents() -> None:

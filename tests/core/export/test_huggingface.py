@@ -119,7 +119,7 @@ def test_writing_needs_neither_transformers_nor_tokenizers() -> None:
         "from kiara_cli.core.export import huggingface, reading\n"
         "from kiara_cli.core.model.transformer import Transformer\n"
         "from kiara_cli.core.tokenizer.bpe import BPETokenizer\n"
-        "config = ModelConfig(vocab_size=320, emb_dim=32, n_layers=1)\n"
+        "config = ModelConfig(vocab_size=320, emb_dim=32, n_layers=1, tied_head=True)\n"
         "bytes_ = BPETokenizer([bytes([byte]) for byte in range(256)])\n"
         "with huggingface.writing(config, weights_of(Transformer(config)), bytes_, Path('out')): pass\n"
         "print(len(reading.read_folder(Path('out')).model))\n"

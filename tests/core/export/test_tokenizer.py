@@ -14,10 +14,14 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from kiara_cli.core.export import tokenizer as export
 from kiara_cli.core.export.patterns import GPT2, LLAMA3
+from kiara_cli.core.tokenizer import pretrained
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
 from kiara_cli.core.tokenizer.char import CharTokenizer
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, SPECIALS
+from kiara_cli.core.tokenizer.word import WordTokenizer
 from kiara_cli.errors import KiaraError
+
+CACHE = Path(__file__).parents[3] / "../shared/tiktoken"
 
 
 def opened(tokenizer: Any) -> Tokenizer:
@@ -46,6 +50,38 @@ def test_a_character_tokenizer_is_expressed_too(strings: list[str]) -> None:
     theirs = opened(tokenizer)
     for text in strings[:200]:
         assert theirs.encode(text).ids == tokenizer.encode(text)
+
+
+def test_special_tokens_keep_their_ids_where_others_stand_for_no_text(tokenizer: BPETokenizer) -> None:
+    size = len(tokenizer.tokens)
+    gaps = BPETokenizer([*tokenizer.tokens, b"", b"", b""], specials={END_OF_TEXT: size + 1})
+    theirs = opened(gaps)
+    assert {mark: theirs.token_to_id(mark) for mark in SPECIALS} == gaps.specials
+    assert gaps.specials[END_OF_TEXT] == size + 1
+    for mark in SPECIALS:
+        assert theirs.encode(f"the {mark}").ids == gaps.encode(f"the {mark}")
+    again = export.from_json(export.to_json(gaps, gaps.specials), None, "x")
+    assert again.specials == gaps.specials
+
+
+@pytest.mark.skipif(not CACHE.is_dir(), reason="tiktoken's files are not on this machine")
+@pytest.mark.parametrize("name", ["gpt2", "cl100k_base"])
+def test_a_pretrained_encoding_is_expressed_too(
+    name: str, strings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(CACHE))
+    tokenizer = pretrained.load(name)
+    theirs = opened(tokenizer)
+    for text in strings[:500]:
+        assert theirs.encode(text).ids == tokenizer.encode(text)
+    assert {mark: theirs.token_to_id(mark) for mark in SPECIALS} == tokenizer.specials
+
+
+def test_words_and_unknown_patterns_are_refused(tokenizer: BPETokenizer) -> None:
+    with pytest.raises(KiaraError, match="cannot express tokenizer.kind=word"):
+        export.check(WordTokenizer.fit(["the cat"], 20))
+    with pytest.raises(KiaraError, match="a pattern that other programs do not know"):
+        export.check(BPETokenizer(tokenizer.tokens, "."))
 
 
 def test_it_comes_back_as_the_same_tokenizer(tokenizer: BPETokenizer) -> None:

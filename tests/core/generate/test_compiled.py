@@ -50,7 +50,7 @@ def test_a_compiled_step_is_kept_and_writes_the_same_tokens(tiny: ModelConfig, o
     net = Transformer(tiny)
     expected = list(Engine(net, RUNTIME, options=Options(**options)).generate([1, 2], GREEDY))
     folder = Path("cache")
-    built = Engine(net, RUNTIME, options=Options(compile="on", compile_folder=folder, **options))
+    built = Engine(net, RUNTIME, options=Options(compile=True, compile_folder=folder, **options))
     assert list(built.generate([1, 2], GREEDY)) == expected
     found = Engine(net, RUNTIME, options=Options(compile="auto", compile_folder=folder, **options))
     assert found.machine_code == built.machine_code

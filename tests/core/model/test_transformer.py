@@ -126,9 +126,9 @@ def test_the_table_of_initial_weights_holds(feedforward: str) -> None:
     wide = max(0.02, 0.5 / math.sqrt(config.hidden_dim))
     narrow = 0.5 / math.sqrt(128)
     expected = {
-        "tokens.weight": 0.02,
-        "table.weight": 0.02,
-        "head.weight": 0.02,
+        "tokens.weight": 1.0,
+        "table.weight": 1.0,
+        "head.weight": 0.005,
         "qkv.weight": narrow,
         "up.weight": narrow,
         "attention.out.weight": narrow * shrink,
@@ -138,11 +138,18 @@ def test_the_table_of_initial_weights_holds(feedforward: str) -> None:
         if name.endswith(".bias"):
             assert weight.count_nonzero() == 0, name
         elif "norm" in name:
-            assert (weight == 1).all(), name
+            assert (weight == (3 if "q_norm" in name else 1)).all(), name
         else:
             std = next(std for end, std in expected.items() if name.endswith(end))
             assert weight.std().item() == pytest.approx(std, rel=0.05), name
             assert abs(weight.mean().item()) < std / 10, name
+
+
+def test_embeddings_tied_to_the_head_start_small_and_queries_start_sharp() -> None:
+    model = Transformer(ModelConfig(vocab_size=1024, context_length=128, tied_head=True))
+    assert model.tokens.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert (model.blocks[0].attention.q_norm.weight == 3).all()
+    assert (model.blocks[0].attention.k_norm.weight == 1).all()
 
 
 def test_a_fresh_model_is_nearly_undecided(every_model: list[ModelConfig]) -> None:

@@ -1,61 +1,52 @@
-import os
-from pathlib import Path
+"""Compiling is decided by what it would save, and then by whether it works."""
+
+from __future__ import annotations
 
 import pytest
+import torch
 
 from kiara_cli.core.runtime import compile
-from kiara_cli.errors import KiaraError
+from kiara_cli.core.runtime.compile import broken_toolchain, decide_compile
 
-posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are those of POSIX")
-
-
-def kept(folder: Path) -> Path:
-    return compile.keep(folder, "name", lambda path: path.write_bytes(b"code"))
+CPU = torch.device("cpu")
 
 
-def test_what_is_kept_is_found_again_in_a_folder_of_the_users_own() -> None:
-    folder = Path("cache/compiled")
-    assert compile.find(folder, "name") is None
-    path = kept(folder)
-    assert compile.find(folder, "name") == path
-    assert compile.find(folder, "other") is None
-    assert [p for p in folder.iterdir() if p.name.startswith(".")] == []
+@pytest.fixture
+def toolchain(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Stand in for the trial, which takes half a minute: what is in the list is what it finds."""
+    found: list[str | None] = [None]
+    monkeypatch.setattr(compile, "broken_toolchain", lambda device: found[0])
+    return found
 
 
-@posix
-def test_the_folder_is_closed_to_others() -> None:
-    kept(Path("cache"))
-    assert Path("cache").stat().st_mode & 0o777 == 0o700
+def test_a_short_run_is_not_compiled_and_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(device: torch.device) -> str | None:
+        raise AssertionError("the toolchain was tried")
+
+    monkeypatch.setattr(compile, "broken_toolchain", tried)
+    assert decide_compile("auto", CPU, 60.0) == (False, "compiling would save about 4 s of 60 and cost about 40")
+    assert decide_compile(False, CPU, 1e9) == (False, "runtime.compile=false")
 
 
-def test_damaged_code_is_not_loaded() -> None:
-    path = kept(Path("cache"))
-    path.write_bytes(b"codX")
-    assert compile.find(Path("cache"), "name") is None
-    kept(Path("cache"))
-    path.with_suffix(".sha256").unlink()
-    assert compile.find(Path("cache"), "name") is None
+def test_a_long_run_is_compiled_where_that_works(toolchain: list[str | None]) -> None:
+    assert decide_compile("auto", CPU, 100_000.0) == (True, "compiling saves about 6000 s of 100000")
+    toolchain[0] = "no C++ compiler"
+    assert decide_compile("auto", CPU, 100_000.0) == (False, "the compiler does not work here: no C++ compiler")
 
 
-@posix
-@pytest.mark.parametrize("open_to_others", [Path("cache"), Path("cache/name.pt2")])
-def test_code_that_others_could_have_written_is_not_loaded(open_to_others: Path) -> None:
-    kept(Path("cache"))
-    open_to_others.chmod(0o777)
-    assert compile.find(Path("cache"), "name") is None
+def test_who_asks_for_it_gets_it_however_short_the_run(toolchain: list[str | None]) -> None:
+    assert decide_compile(True, CPU, 1.0)[0]
+    toolchain[0] = "no C++ compiler"
+    assert decide_compile(True, CPU, 1.0) == (False, "the compiler does not work here: no C++ compiler")
 
 
-def test_a_folder_that_cannot_be_written_is_a_mistake() -> None:
-    Path("cache").write_text("a file")
-    with pytest.raises(KiaraError, match="cannot be kept in cache"):
-        kept(Path("cache"))
+def test_mps_is_not_compiled() -> None:
+    assert broken_toolchain(torch.device("mps")) == "torch.compile is not ready for MPS"
 
 
-def test_the_key_tells_shapes_apart() -> None:
-    assert compile.key(width=1) == compile.key(width=1) != compile.key(width=2)
+def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(function: object) -> object:
+        raise RuntimeError("No working C++ compiler found\nand a long story")
 
-
-def test_without_a_compiler_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compile.shutil, "which", lambda name: None)
-    with pytest.raises(KiaraError, match="needs a C\\+\\+ compiler"):
-        compile.build(None, (), (), Path("x.pt2"))  # type: ignore[arg-type]
+    monkeypatch.setattr(torch, "compile", fails)
+    assert broken_toolchain(CPU) == "No working C++ compiler found"

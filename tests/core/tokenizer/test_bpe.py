@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import random
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
+import rustbpe
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kiara_cli.core.tokenizer import bpe
 from kiara_cli.core.tokenizer.bpe import BYTES_PER_MERGE, PATTERN, PIECE, BPETokenizer, split
-from kiara_cli.core.tokenizer.protocol import SPECIALS, decode, fingerprint, incremental_decoder
+from kiara_cli.core.tokenizer.protocol import SPECIALS, decode, encode_bytes, fingerprint, incremental_decoder
+from kiara_cli.core.tokenizer.report import count_unused, longest_tokens
 
 WORDS = "the quick brown fox jumps over a lazy dog and runs home; it's 2024, née Müller said: «да» 你好\n"
 
@@ -151,11 +156,72 @@ def test_an_imported_vocabulary_may_have_holes_and_special_tokens_of_its_own() -
     assert tokenizer.encode("e\u0301") == tokenizer.encode("\u00e9")
     again = BPETokenizer.from_state(json.loads(json.dumps(tokenizer.state())))
     assert (again.state(), again.specials) == (tokenizer.state(), specials)
-    for wrong in ({SPECIALS[0]: 0}, specials | {SPECIALS[1]: 0}, specials | {SPECIALS[1]: 5}):
+    for wrong in ({"<|stranger|>": 0}, specials | {SPECIALS[1]: 0}, specials | {SPECIALS[1]: 5}, {SPECIALS[1]: -1}):
         with pytest.raises(ValueError, match="special"):
             BPETokenizer(tokens, specials=wrong)
+    assert tokenizer.encode_array("e\u0301").tolist() == tokenizer.encode("\u00e9")
+
+
+def test_special_tokens_without_an_id_come_after_all_that_are_taken() -> None:
+    tokens = [*(bytes([byte]) for byte in range(256)), b""]
+    assert list(BPETokenizer(tokens, specials={SPECIALS[0]: 256}).specials.values()) == [256, 257, 258, 259, 260]
+    assert list(BPETokenizer(tokens, specials={SPECIALS[2]: 300}).specials.values()) == [301, 302, 300, 303, 304]
+
+
+def test_a_state_that_names_only_its_end_of_text_is_read() -> None:
+    tokens = [*(bytes([byte]) for byte in range(256)), b""]
+    state = BPETokenizer(tokens).state() | {"kind": "gpt2", "end_of_text": 256}
+    read = BPETokenizer.from_state(state)
+    assert (read.kind, read.size) == ("gpt2", 261)
+    assert list(read.specials.values()) == [256, 257, 258, 259, 260]
+    assert BPETokenizer.from_state(read.state()).specials == read.specials
 
 
 def test_a_fitted_vocabulary_is_stored_as_before() -> None:
     tokenizer = BPETokenizer.fit(["the cat " * 100], 300)
     assert tokenizer.state().keys() == {"kind", "pattern", "tokens"}
+
+
+@settings(max_examples=300)
+@given(text=st.text(st.sampled_from("ab'sé1 \t\r\n\u00a0\u2028\x1c\x85.,/\0"), max_size=40))
+def test_the_quick_way_gives_the_ids_of_the_plain_way(tokenizer: BPETokenizer, text: str) -> None:
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
+
+
+@settings(max_examples=200)
+@given(text=st.text())
+def test_the_quick_way_gives_the_ids_of_the_plain_way_for_any_text(tokenizer: BPETokenizer, text: str) -> None:
+    assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
+    assert tokenizer.encode_array(f"{text}\ud800").tolist() == tokenizer.encode(f"{text}\ud800")
+
+
+def test_the_quick_way_agrees_on_source_code(tokenizer: BPETokenizer) -> None:
+    for source in (bpe.__file__, random.__file__):
+        text = Path(source).read_text(encoding="utf-8")
+        assert tokenizer.encode_array(text).tolist() == tokenizer.encode(text)
+
+
+def test_fitting_the_quick_way_learns_the_tokens_of_the_plain_way(tokenizer: BPETokenizer) -> None:
+    code = Path(random.__file__).read_text(encoding="utf-8")
+    trainer = rustbpe.Tokenizer()
+    trainer.train_from_iterator(iter([corpus(4000), code]), 600, pattern=PATTERN)
+    plain = sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1])
+    quick = BPETokenizer.fit([corpus(4000), code], 600 + len(SPECIALS))
+    assert quick.tokens == list(dict.fromkeys(bytes(token) for token, _ in plain))
+
+
+@given(raw=st.binary())
+def test_any_bytes_come_back_as_they_were(tokenizer: BPETokenizer, raw: bytes) -> None:
+    ids = encode_bytes(tokenizer, raw)
+    assert b"".join(map(tokenizer.token_bytes, ids)) == raw
+    if raw.decode("utf-8", errors="replace").encode() == raw:
+        assert ids == tokenizer.encode(raw.decode())
+
+
+def test_a_vocabulary_is_reported(tokenizer: BPETokenizer) -> None:
+    counts = np.bincount(tokenizer.encode_array(corpus(4000)), minlength=tokenizer.size)
+    unused = count_unused(tokenizer, counts)
+    assert unused == sum(1 for token in range(315) if counts[token] == 0) > 0
+    longest = longest_tokens(tokenizer, 3)
+    assert len(longest) == 3
+    assert len(longest[0].encode()) == max(map(len, tokenizer.tokens))

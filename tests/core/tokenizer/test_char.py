@@ -14,6 +14,7 @@ from kiara_cli.core.tokenizer.protocol import SPECIALS, decode
 def test_a_fitted_text_comes_back_as_it_was(text: str) -> None:
     tokenizer = CharTokenizer.fit([text])
     ids = tokenizer.encode(text)
+    assert tokenizer.encode_array(text + "漢").tolist() == tokenizer.encode(text + "漢")
     assert decode(tokenizer, ids) == text
     assert len(ids) == len(text)
 

@@ -19,7 +19,7 @@ TEXT = "Once upon a time there was a fox, née Renard: 你好.\n" * 100
 PATH = Path("tokenizer.json")
 
 
-@pytest.mark.parametrize("kind", ["char", "bpe"])
+@pytest.mark.parametrize("kind", ["char", "word", "bpe"])
 def test_a_saved_tokenizer_is_loaded_the_same(kind: str) -> None:
     tokenizer = files.fit(TokenizerConfig(kind=kind, vocab_size=320), [TEXT])  # type: ignore[arg-type]
     files.save(tokenizer, PATH)

@@ -11,7 +11,8 @@ import pytest
 
 from kiara_cli.config.load import load_config
 from kiara_cli.config.schema import Config
-from kiara_cli.core.data.prepare import Prepared, prepare
+from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.prepare import prepare
 
 SETTINGS = (
     "tokenizer.kind=char",

@@ -56,7 +56,8 @@ def test_the_rate_of_every_group_can_be_set_and_counts(tiny: ModelConfig, kind: 
     model = Transformer(tiny)
     optimizer = make_optimizer(model, config_for(kind, lr=0.5, beta1=0.7, beta2=0.8))
     assert all(group["lr"] == 0.5 for group in optimizer.param_groups)
-    assert any(tuple(group["betas"]) == (0.7, 0.8) for group in optimizer.param_groups if "betas" in group)
+    memories = [group.get("betas", (group.get("momentum"), 0.8)) for group in optimizer.param_groups]
+    assert (0.7, 0.8) in map(tuple, memories)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     before = {name: value.clone() for name, value in model.named_parameters()}
@@ -94,6 +95,37 @@ def test_adamws_first_update_is_that_of_the_textbook(tiny: ModelConfig) -> None:
         decay = 0.5 if parameter.ndim >= 2 else 0.0
         expected = before[name] * (1 - 0.1 * decay) - 0.1 * parameter.grad / (parameter.grad.abs() + 1e-8)
         torch.testing.assert_close(parameter.data, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_lions_updates_are_those_of_its_paper(tiny: ModelConfig) -> None:
+    """It moves by the sign of a fast blend of momentum and gradient, and remembers a slow one (algorithm 2)."""
+    model = Transformer(tiny)
+    optimizer = make_optimizer(model, config_for("lion", lr=0.1, weight_decay=0.5, beta1=0.9, beta2=0.99))
+    momenta = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    for step in range(3):
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        model((torch.arange(16)[None] + step) % 64).square().mean().backward()
+        optimizer.step()
+        for name, parameter in model.named_parameters():
+            gradient, momentum = parameter.grad, momenta[name]
+            assert gradient is not None
+            decay = 0.5 if parameter.ndim >= 2 else 0.0
+            move = (0.9 * momentum + 0.1 * gradient).sign() + decay * before[name]
+            differs = (parameter.detach() - (before[name] - 0.1 * move)).abs() > 1e-5
+            assert differs.float().mean() < 1e-3, name  # a blend that rounds to another sign is rare
+            momenta[name] = 0.99 * momentum + 0.01 * gradient
+        optimizer.zero_grad()
+
+
+def test_sgds_updates_are_the_gradient_and_nesterovs_momentum(tiny: ModelConfig) -> None:
+    model = Transformer(tiny)
+    optimizer = make_optimizer(model, config_for("sgd", lr=0.1, weight_decay=0.0, beta1=0.5))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    model(torch.arange(16)[None]).square().mean().backward()
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.data, before[name] - 0.1 * 1.5 * parameter.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_muons_update_of_a_matrix_has_the_size_of_adamws(tiny: ModelConfig) -> None:

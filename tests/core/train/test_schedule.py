@@ -1,13 +1,42 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kiara_cli.config.schema import TrainConfig
-from kiara_cli.core.train.schedule import learning_rate
+from kiara_cli.core.train.schedule import SCHEDULES, learning_rate
 
 CONFIG = TrainConfig(lr=0.01, min_lr_ratio=0.1, warmup_steps=10)
+
+
+def rates(schedule: str, total: int = 110) -> list[float]:
+    """Return the rates after the warm-up of 10."""
+    config = replace(CONFIG, schedule=schedule)  # type: ignore[arg-type]
+    return [learning_rate(step, total, config) for step in range(10, total + 1)]
+
+
+def test_a_constant_rate_stays() -> None:
+    assert set(rates("constant")) == {0.01}
+
+
+def test_a_linear_rate_falls_evenly_to_the_floor() -> None:
+    falls = [before - after for before, after in pairwise(rates("linear"))]
+    assert falls == pytest.approx([0.009 / 100] * 100)
+    assert rates("linear")[-1] == pytest.approx(0.001)
+
+
+def test_wsd_stays_and_then_falls_evenly_over_the_last_share() -> None:
+    made = rates("wsd")
+    assert made[:81] == pytest.approx([0.01] * 81)
+    assert made[90] == pytest.approx((0.01 + 0.001) / 2)
+    assert made[-1] == pytest.approx(0.001)
+    never = replace(CONFIG, schedule="wsd", decay_share=0.0)
+    assert learning_rate(110, 110, never) == 0.01
 
 
 def test_the_rate_rises_linearly_to_the_highest_in_the_warm_up() -> None:
@@ -38,10 +67,11 @@ def test_a_run_of_one_step_ends_at_the_floor() -> None:
     lr=st.floats(1e-6, 1.0),
     ratio=st.floats(0.0, 1.0),
     share=st.floats(0.0, 1.0),
+    schedule=st.sampled_from(sorted(SCHEDULES)),
 )
 def test_the_rate_is_never_negative_nor_above_the_highest(
-    total: int, warmup: int, lr: float, ratio: float, share: float
+    total: int, warmup: int, lr: float, ratio: float, share: float, schedule: Any
 ) -> None:
-    config = TrainConfig(lr=lr, min_lr_ratio=ratio, warmup_steps=warmup)
+    config = TrainConfig(lr=lr, min_lr_ratio=ratio, warmup_steps=warmup, schedule=schedule)
     step = 1 + round(share * (total - 1))
     assert 0.0 <= learning_rate(step, total, config) <= lr * (1 + 1e-9)

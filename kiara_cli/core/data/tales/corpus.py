@@ -15,7 +15,9 @@ from random import Random
 from kiara_cli.core.data.tales import (
     creatures,
     followups,
+    memory,
     plot,
+    plots_in_brief,
     requests,
     smalltalk,
     stories,
@@ -27,7 +29,7 @@ from kiara_cli.core.data.tales.creatures import Creature
 from kiara_cli.core.data.tales.stories import Cast, Story, article, pick, tell
 from kiara_cli.core.data.tales.things import Thing
 
-VERSION: int = 2
+VERSION: int = 3
 
 Message = dict[str, str]
 
@@ -37,7 +39,7 @@ _REQUESTS: tuple[tuple[float, str], ...] = (  # cumulative shares; guesses
 )  # fmt: skip
 _PHRASES: dict[str, tuple[str, ...]] = {
     "pair": requests.PAIR, "hero": requests.HERO, "thing": requests.THING, "any": requests.ANY,
-    "two": requests.TWO, "named": requests.NAMED, "placed": requests.PLACED,
+    "two": requests.TWO, "named": requests.NAMED, "placed": requests.PLACED, "brief": requests.BRIEF,
 }  # fmt: skip
 
 
@@ -67,13 +69,17 @@ def _say(messages: list[Message], user: str, assistant: str) -> None:
 
 def _conversation(rng: Random) -> list[Message]:
     messages: list[Message] = []
-    kind = rng.random()  # the shares are guesses; stories take nearly all of the bytes anyway
-    if kind < 0.58:
+    kind = rng.random()  # the shares are guesses
+    if kind < 0.27:
         _story_talk(rng, messages)
-    elif kind < 0.61:
+    elif kind < 0.45:
+        _brief_talk(rng, messages)
+    elif kind < 0.47:
         _two_stories(rng, messages)
-    elif kind < 0.69:
+    elif kind < 0.51:
         _offered_story(rng, messages)
+    elif kind < 0.86:
+        _memory_talk(rng, messages)
     else:
         _small_talk(rng, messages)
     return messages
@@ -84,7 +90,25 @@ def _story_talk(rng: Random, messages: list[Message]) -> None:
         _say(messages, *smalltalk.chat(rng, smalltalk.HELLO))
     asked, story = _told(rng)
     _say(messages, asked, _opened(rng, story))
-    _questions(rng, messages, story, pick(rng, (0, 1, 2, 2, 3, 3, 3, 4)))
+    _questions(rng, messages, story, pick(rng, (1, 2, 3, 3)))
+    _part(rng, messages)
+
+
+def _brief_talk(rng: Random, messages: list[Message]) -> None:
+    asked, story = _told(rng, "brief")
+    _say(messages, asked, _opened(rng, story))
+    _questions(rng, messages, story, pick(rng, (2, 3, 4, 5)))
+    _part(rng, messages)
+
+
+def _memory_talk(rng: Random, messages: list[Message]) -> None:
+    if rng.random() < 0.2:
+        _say(messages, *smalltalk.chat(rng, smalltalk.HELLO))
+    for said, reply in memory.told_and_asked(rng):
+        _say(messages, said, reply)
+
+
+def _part(rng: Random, messages: list[Message]) -> None:
     if rng.random() < 0.15:
         _say(messages, *smalltalk.chat(rng, smalltalk.THANKS))
     if rng.random() < 0.08:
@@ -121,10 +145,10 @@ def _small_talk(rng: Random, messages: list[Message]) -> None:
         _say(messages, *smalltalk.chat(rng, smalltalk.BYE))
 
 
-def _told(rng: Random) -> tuple[str, Story]:
-    """Draw a request and tell the story that it asks for."""
+def _told(rng: Random, kind: str = "") -> tuple[str, Story]:
+    """Draw a request, of a kind if one is given, and tell the story that it asks for."""
     drawn = rng.random()
-    kind = next(kind for share, kind in _REQUESTS if drawn < share)
+    kind = kind or next(kind for share, kind in _REQUESTS if drawn < share)
     phrase = pick(rng, _PHRASES[kind])
     hero = None if kind in ("thing", "any") else pick(rng, creatures.CREATURES)
     thing = None
@@ -134,8 +158,12 @@ def _told(rng: Random) -> tuple[str, Story]:
     name = pick(rng, words.HE_NAMES + words.SHE_NAMES) if "{name}" in phrase else ""
     place = pick(rng, words.PLACES) if "{place}" in phrase else ""
     story = tell(
-        rng, Cast(hero=None if kind == "thing" else hero, thing=thing, friend=friend, name=name, place=place)
-    )
+        rng,
+        Cast(
+            hero=None if kind == "thing" else hero, thing=thing, friend=friend, name=name, place=place,
+            brief=kind == "brief",
+        ),
+    )  # fmt: skip
     return _ask_for(phrase, story), story
 
 
@@ -251,7 +279,19 @@ def vocabulary() -> frozenset[str]:
     """Collect every word that the generator can write, in the sense of `words_of`."""
     found = {"a", "an", "the", "yes", "no", "himself", "herself", "he", "him", "his", "she", "her", "little"}
     found |= set(words_of("After comes before count from to and legs which number what is can you please"))
-    modules = (creatures, followups, requests, smalltalk, stories, things, troubles, words, plot)
+    modules = (
+        creatures,
+        followups,
+        memory,
+        plots_in_brief,
+        requests,
+        smalltalk,
+        stories,
+        things,
+        troubles,
+        words,
+        plot,
+    )
     for module in modules:
         for name, value in vars(module).items():
             if name.lstrip("_").isupper():

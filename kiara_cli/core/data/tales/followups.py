@@ -14,6 +14,7 @@ from kiara_cli.core.data.tales.stories import Story, article, cap, pick
 from kiara_cli.core.data.tales.words import COLOURS
 
 NOT_SAID = "The story does not say."
+ENDED = "This is how it ended."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +39,20 @@ UNSAID: tuple[str, ...] = (
 
 _KIND = Ask(
     ("What kind of animal was {H}?", "What animal was {H}?", "What was {H}?"),
-    "{HH} was {an_h}.",
-    ("{an_h}",),
-    ("{an_f}",),
+    "That was {N}.",
+    ("the {h}",),
+    ("the {f}",),
 )
 _NAME = Ask(
     ("What was the {h}'s name?", "What was the {h} called?", "Who was the {h}?"),
-    "The {h}'s name was {H}.",
+    "The {h} was called {H}.",
     ("{hero}",),
     ("{friend}",),
 )
 _PLACE = Ask(
     ("Where did {H} live?", "Where was {his} home?", "Where does {H} live?"),
-    "{HH} lived {place}.",
+    "In the story {H} lived {place}.",
     ("{place}",),
-)
-_TIME = Ask(
-    ("When did it happen?", "When was that?", "When does the story happen?"),
-    "It happened {time}.",
-    ("{time}",),
 )
 _COLOUR = Ask(
     ("What colour was the {T}?", "Which colour was the {T}?", "What colour did the {T} have?"),
@@ -65,24 +61,24 @@ _COLOUR = Ask(
 )
 _FRIEND = Ask(
     ("What was the {f}'s name?", "What was the {f} called?", "Who was the {f}?"),
-    "The {f}'s name was {F}.",
+    "That was {FF}.",
     ("{friend}",),
     ("{hero}",),
 )
 _FRIEND_KIND = Ask(
     ("What kind of animal was {F}?", "What was {F}?", "Who was {F}?"),
-    "{F} was {an_f}.",
-    ("{an_f}",),
-    ("{an_h}",),
+    "That was {FF}.",
+    ("the {f}",),
+    ("the {h}",),
 )
 _WANT = Ask(
     ("What did {H} want?", "What did the {h} want?", "What was {H}'s wish?", "What did {H} wish for?"),
-    "{HH} wanted {wanted}.",
+    "In the story {H} wanted {wanted}.",
     ("{wanted}",),
 )
 _TROUBLE = Ask(
-    ("What was the trouble?", "What was the problem?", "What went wrong?", "Why was it difficult?"),
-    "{Problem}.",
+    ("What was the trouble?", "What was the problem?", "What went wrong?", "What was the matter?"),
+    "The trouble was that {problem}.",
     ("{problem}",),
 )
 _HELP = Ask(
@@ -92,12 +88,12 @@ _HELP = Ask(
         "How was the trouble solved?",
         "What did {H} do?",
     ),
-    "{Help}",
+    "This is how: {helped}.",
     ("{help}",),
 )
 _MEND = Ask(
     ("How did it come right?", "How was the trouble solved?", "What helped in the end?"),
-    "{Help}",
+    "This is how: {helped}.",
     ("{help}",),
 )
 _ABOUT = Ask(
@@ -105,12 +101,12 @@ _ABOUT = Ask(
     "It is about {N} and {a_T0}.",
     ("{h} and {a_T0}",),
 )
-_SKILL = Ask(("What could {H} do?", "What was {H} good at?"), "{HH} could {skill}.", ("{skill}",))
+_SKILL = Ask(("What could {H} do?", "What was {H} good at?"), "In the story {H} could {skill}.", ("{skill}",))
 _LOOK = Ask(("What did the {T} look like?", "What was special about the {T}?"), "The {T} had {look}.", ("{look}",))
-_YES = Ask(("Was {H} {an_h}?", "Is {H} {an_h}?"), "Yes, {H} was {an_h}.", ("yes,",), ("no,",))
-_NO = Ask(("Was {H} {an_other}?", "Is {H} {an_other}?"), "No, {H} was {an_h}.", ("no,",), ("yes,",))
-_YES_COLOUR = Ask(("Was the {T} {colour}?",), "Yes, the {T} was {colour}.", ("yes,",), ("no,",))
-_NO_COLOUR = Ask(("Was the {T} {other_colour}?",), "No, the {T} was {colour}.", ("{colour}",), ("yes,",))
+_YES = Ask(("Was {H} {an_h}?", "Is {H} {an_h}?"), "That was {N}, so yes.", ("yes",), ("no",))
+_NO = Ask(("Was {H} {an_other}?", "Is {H} {an_other}?"), "That was {N}, so no.", ("no",), ("yes",))
+_YES_COLOUR = Ask(("Was the {T} {colour}?",), "The {T} was {colour}, so yes.", ("yes",), ("no",))
+_NO_COLOUR = Ask(("Was the {T} {other_colour}?",), "The {T} was {colour}, so no.", ("no",), ("yes",))
 
 _END: tuple[str, ...] = (
     "How did it end?",
@@ -181,9 +177,9 @@ def _slots(rng: Random, story: Story) -> dict[str, str]:
         slots["other_colour"] = _other(rng, list(COLOURS), (story.colour,))
     slots["wanted"] = story.plot.want.format_map(slots)
     slots["problem"] = story.plot.trouble.format_map(slots)
-    slots["Problem"] = cap(slots["problem"]) if slots["problem"] else ""
-    slots["Help"] = cap(story.plot.help.format_map(slots))
-    slots["help"] = slots["Help"].rstrip(".").lower()
+    slots["Help"] = cap(story.plot.help.format_map(slots)) if story.plot.help else ""
+    slots["helped"] = story.plot.help.format_map(slots).rstrip(".")  # in the words of the story, as it stood there
+    slots["help"] = slots["helped"].lower()
     slots["ending"] = cap(story.plot.endings[story.ending].format_map(slots))
     return slots
 
@@ -194,11 +190,10 @@ def _answerable(story: Story, slots: dict[str, str]) -> list[Ask]:
     asks = [*story.plot.asks, *story.plot.asks, _ABOUT, _PLACE]
     asks += [_KIND, _NAME, _YES, _NO] if story.named else []
     asks += [_COLOUR, _COLOUR, _YES_COLOUR, _NO_COLOUR] if story.colour else []
-    asks += [_TIME] if slots["Time"] in text or slots["time"] in text else []
     asks += [_FRIEND, _FRIEND_KIND] if slots["FF"] in text else []
     asks += [_WANT, _WANT] if slots["wanted"] else []
     asks += [_TROUBLE] if slots["problem"] else []
-    asks += [_HELP, _HELP] if story.plot.needs != "nothing" else [_MEND]
+    asks += [_HELP, _HELP] if story.plot.needs != "nothing" else [_MEND] if slots["help"] else []
     asks += [_SKILL] if slots["skill"] in text else []
     asks += [_LOOK] if slots["look"] in text else []
     return asks
@@ -228,7 +223,7 @@ def retelling(rng: Random, story: Story) -> Answered:
     slots = _slots(rng, story)
     kind = int(rng.random() * 4)
     if kind == 0:
-        return Answered(pick(rng, _END), slots["ending"], (slots["ending"].lower(),))
+        return Answered(pick(rng, _END), f"{ENDED} {slots['ending']}", (slots["ending"].lower(),))
     if kind == 1:
         return Answered(pick(rng, _SHORTER), cap(story.plot.short.format_map(slots)), (slots["T"],))
     if kind == 2:

@@ -43,21 +43,17 @@ class Plot:
     asks: tuple[Ask, ...]
 
 
+# The home always follows "lived", the name "called", the creature the name: a question leads back by the same words.
 OPENINGS: tuple[str, ...] = (
-    "{HH} was {a_h} who lived {place}.",
-    "{Place} lived {a_h} called {H}.",
-    "There was once {a_h} named {H}, who lived {place}.",
-    "{A_h} called {H} lived {place}.",
-    "{HH} was {a_h}, and {he} lived {place}.",
-    "Everybody liked {H}, {a_h} who lived {place}.",
-    "{Place} there lived {a_h}, and {his} name was {H}.",
-    "This is the story of {H}, {a_h} who lived {place}.",
-    "{HH}, {a_h}, lived {place} and could {skill}.",
-    "{Place} lived {H}, {a_h} who could {skill}.",
+    "{A_h} called {H} lived {place}. Everyone there knew {N}.",
+    "There was once {a_h} called {H}, who lived {place}. {NN} could {skill}.",
+    "{A_h} called {H} lived {place}. {NN} liked it there.",
+    "Once upon a time, {a_h} called {H} lived {place}. Nobody was quite like {N}.",
+    "{A_h} called {H} lived {place}, and that suited {N} very well.",
+    "{A_h} called {H} lived {place}. People came from far away to see how {N} could {skill}.",
 )
 NAMELESS: tuple[str, ...] = (
     "{A_h} lived {place}.",
-    "{Place} lived {a_h}.",
     "There was once {a_h} who lived {place}.",
     "Once upon a time, {a_h} lived {place}.",
     "{A_h} who could {skill} lived {place}.",

@@ -5,7 +5,9 @@ Goes in: the shapes of `plot`. Comes out: `PLOTS`.
 
 from kiara_cli.core.data.tales.plot import Ask, Plot
 
-_FRIENDS = Ask(("Who had the {T}?", "Whose {T} was it?", "Who owned the {T}?"), "{FF} had the {T}.", ("{friend}",))
+_FRIENDS = Ask(
+    ("Who had the {T}?", "Whose {T} was it?", "Who owned the {T}?"), "It was {FF} who had the {T}.", ("{friend}",)
+)
 
 MISTAKE = Plot(
     "mistake",
@@ -55,11 +57,13 @@ MISTAKE = Plot(
         _FRIENDS,
         Ask(
             ("What did {H} do wrong?", "What was the mistake?", "What did {H} do to the {T}?"),
-            "{HH} {harm}.",
+            "In the story {H} {harm}.",
             ("{harm}",),
         ),
-        Ask(("Where did {H} hide the {T}?", "Where was the {T}?"), "{HH} hid the {T} {spot}.", ("{spot}",)),
-        Ask(("Who borrowed the {T}?", "Who owned up?"), "{NN} did.", ("{hero}",), ("{friend}",)),
+        Ask(
+            ("Where did {H} hide the {T}?", "Where was the {T}?"), "In the story {H} hid the {T} {spot}.", ("{spot}",)
+        ),
+        Ask(("Who borrowed the {T}?", "Who owned up?"), "It was {N}.", ("{hero}",), ("{friend}",)),
     ),
 )
 
@@ -109,7 +113,7 @@ GIFT = Plot(
     "{HH} made {a_T0} from {made}.",
     "{NN} had no money for a birthday present for {FF}. So {H} made {a_T0} from {made}.",
     (
-        Ask(("Who made the {T}?", "Who built the {T}?"), "{NN} made the {T}.", ("{hero}",), ("{friend}",)),
+        Ask(("Who made the {T}?", "Who built the {T}?"), "It was {N} who made the {T}.", ("{hero}",), ("{friend}",)),
         Ask(
             ("What was the {T} made from?", "What was the {T} made of?", "How was the {T} made?"),
             "The {T} was made from {made}.",
@@ -123,7 +127,7 @@ GIFT = Plot(
         ),
         Ask(
             ("Who had the {T} in the end?", "Who had the {T}?"),
-            "{FF} had the {T} in the end.",
+            "It was {FF} who had the {T} in the end.",
             ("{friend}",),
             ("{hero}",),
         ),
@@ -180,7 +184,7 @@ GUEST = Plot(
     (
         Ask(
             ("Who had the {T} first?", "Who left the {T}?", "Where did the {T} come from?"),
-            "{FF} left the {T} as a gift.",
+            "It was {FF} who left the {T} as a gift.",
             ("{friend}",),
             ("{hero}",),
         ),
@@ -192,7 +196,7 @@ GUEST = Plot(
         ),
         Ask(
             ("Who has the {T} now?", "Who got the {T}?", "Who had the {T} in the end?"),
-            "{NN} got the {T}.",
+            "It was {N} who got the {T}.",
             ("{hero}",),
             ("{friend}",),
         ),

@@ -9,7 +9,7 @@ _HELP = "{HH} {act}, and {result}."
 _SHORT = "{NN} wanted {want}, but {trouble}. {HH} {act}, and {result}."
 _OWNED = Ask(
     ("Who had the {T}?", "Who owned the {T}?", "Whose {T} was it?"),
-    "{NN} had the {T}.",
+    "It was {N} who had the {T}.",
     ("{hero}",),
     ("{friend}",),
 )
@@ -94,7 +94,7 @@ PROMISE = Plot(
     "{NN} promised {want}, but {trouble}. {HH} {act}, and {result}.",
     (
         _OWNED,
-        Ask(("What did {H} promise?", "What was the promise?"), "{HH} promised {want}.", ("{want}",)),
+        Ask(("What did {H} promise?", "What was the promise?"), "In the story {H} promised {want}.", ("{want}",)),
     ),
 )
 
@@ -143,7 +143,7 @@ TRADE = Plot(
     (
         Ask(
             ("What did {H} give for the {T}?", "What did {H} trade for the {T}?"),
-            "{HH} gave {goods} for the {T}.",
+            "In the story {H} gave {goods} for the {T}.",
             ("{goods}",),
         ),
         Ask(
@@ -151,7 +151,7 @@ TRADE = Plot(
             "The {T} came from {FF}.",
             ("{friend}",),
         ),
-        Ask(("Who had the {T} in the end?",), "{NN} had the {T} in the end.", ("{hero}",), ("{friend}",)),
+        Ask(("Who had the {T} in the end?",), "It was {N} who had the {T} in the end.", ("{hero}",), ("{friend}",)),
     ),
 )
 
@@ -240,10 +240,10 @@ LOAN = Plot(
     (
         Ask(
             ("Who had the {T}?", "Whose {T} was it?", "Who lent {H} the {T}?", "Who helped {H}?"),
-            "{FF} had the {T}, and {H} borrowed it.",
+            "It was {FF} who had the {T}, and {H} borrowed it.",
             ("{friend}",),
         ),
-        Ask(("What did {H} borrow?",), "{HH} borrowed the {T} from {FF}.", ("{T}",)),
+        Ask(("What did {H} borrow?",), "In the story {H} borrowed the {T} from {FF}.", ("{T}",)),
     ),
 )
 
@@ -294,14 +294,14 @@ RESCUE = Plot(
         _OWNED,
         Ask(
             ("Who was rescued?", "Who needed help?", "Who was in trouble?"),
-            "{FF} was in trouble.",
+            "It was {FF} who was in trouble.",
             ("{friend}",),
             ("{hero}",),
         ),
         Ask(
             ("Who saved {F}?", "Who came to help?", "Who rescued {F}?"),
-            "{NN} saved {F}.",
-            ("{hero} saved", "{hero} the {h} saved"),
+            "It was {N} who saved {F}.",
+            ("{hero} who", "{hero} the {h} who", "{hero} saved", "{hero} the {h} saved"),
         ),
     ),
 )
@@ -352,8 +352,10 @@ CONTEST = Plot(
     (
         _OWNED,
         Ask(("What was the prize?", "What did {H} win?"), "The prize was {prize}.", ("{prize}",)),
-        Ask(("Who won the prize?", "Who won?"), "{NN} won the prize.", ("{hero}",), ("{friend}",)),
-        Ask(("Who was in trouble?", "Who needed help?"), "{FF} was in trouble.", ("{friend}",), ("{hero}",)),
+        Ask(("Who won the prize?", "Who won?"), "It was {N} who won the prize.", ("{hero}",), ("{friend}",)),
+        Ask(
+            ("Who was in trouble?", "Who needed help?"), "It was {FF} who was in trouble.", ("{friend}",), ("{hero}",)
+        ),
     ),
 )
 

@@ -7,7 +7,7 @@ from kiara_cli.core.data.tales.plot import OWNING, Ask, Plot
 
 _OWNED = Ask(
     ("Who had the {T}?", "Who owned the {T}?", "Whose {T} was it?"),
-    "{NN} had the {T}.",
+    "It was {N} who had the {T}.",
     ("{hero}",),
     ("{friend}",),
 )
@@ -72,10 +72,10 @@ LOST = Plot(
         _WHERE,
         Ask(
             ("Who found the {T}?", "Who helped {H}?", "Who helped to look for the {T}?"),
-            "{FF} found the {T}.",
+            "It was {FF} who found the {T}.",
             ("{friend}",),
         ),
-        Ask(("What was lost?", "What did {H} lose?"), "{HH} lost the {T}.", ("{T}",)),
+        Ask(("What was lost?", "What did {H} lose?"), "In the story {H} lost the {T}.", ("{T}",)),
     ),
 )
 
@@ -127,12 +127,12 @@ QUARREL = Plot(
     (
         Ask(
             ("Who found the {T}?", "Who had the {T}?"),
-            "{HH} and {F} found the {T} together.",
+            "It was {H} and {F} who found the {T} together.",
             ("{hero} and {friend}",),
         ),
         Ask(
             ("Who quarrelled?", "Who quarrelled over the {T}?"),
-            "{HH} and {F} quarrelled over the {T}.",
+            "It was {H} and {F} who quarrelled over the {T}.",
             ("{hero} and {friend}",),
         ),
         _WHERE,
@@ -185,7 +185,11 @@ STORM = Plot(
     "A storm wanted to take the {T} of {N}. {FF} held on to {H}, and together they saved it.",
     (
         _OWNED,
-        Ask(("Who helped {H}?", "Who came to help?", "Who held on to {H}?"), "{FF} helped {H}.", ("{friend}",)),
+        Ask(
+            ("Who helped {H}?", "Who came to help?", "Who held on to {H}?"),
+            "It was {FF} who helped {H}.",
+            ("{friend}",),
+        ),
         Ask(("Where was the {T}?", "Where had {H} left the {T}?"), "The {T} was {spot}.", ("{spot}",)),
         Ask(("What came over the hills?", "What was the weather like?"), "There was a storm.", ("storm",)),
     ),
@@ -250,7 +254,7 @@ MYSTERY = Plot(
         _WHERE,
         Ask(
             ("Who stayed the night?", "Who came to visit?", "Who was frightened?"),
-            "{FF} came to stay the night.",
+            "It was {FF} who came to stay the night.",
             ("{friend}",),
         ),
     ),

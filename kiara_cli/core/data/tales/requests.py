@@ -28,6 +28,12 @@ RESERVED: tuple[str, ...] = (
     "I am in the mood for a story about {c} and {t}.", "Now tell a story about {c}, and put {t} in it.",
     "Tell my son a story about {c} and {t}.", "May I hear a tale of {c} and {t}?",
 )  # fmt: skip
+BRIEF: tuple[str, ...] = (
+    "Tell me a very short story about {c} and {t}.", "A very short story about {c} and {t}, please.",
+    "Just a quick story about {c} and {t}.", "Tell me about {c} and {t} in three sentences.",
+    "a tiny story about {c} and {t}", "Can you tell a tiny story about {c} and {t}?",
+    "Only a few words about {c} and {t}, please.", "The shortest story about {c} and {t} that you know.",
+)  # fmt: skip
 OPENINGS: tuple[str, ...] = (
     "Here is a story about {c} and {t}.", "This is the story of {c} and {t}.",
 )  # fmt: skip

@@ -123,7 +123,7 @@ UNKNOWN: tuple[str, ...] = (
     "How old is the Earth?", "What is the tallest mountain?", "Which river is the longest?", "What is DNA?",
     "Can you solve an equation?", "What should I cook tonight?", "Which phone should I buy?",
     "Who invented paper?",
-    "What is my name?", "How do vaccines work?", "When did the war end?", "Do you know my brother?",
+    "How do vaccines work?", "When did the war end?", "Do you know my brother?",
 )  # fmt: skip
 RESERVED_UNKNOWN: tuple[str, ...] = (
     "What is the currency of {country}?", "Who invented the telephone?", "What is the square root of {a}?",

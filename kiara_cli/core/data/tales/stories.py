@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from kiara_cli.core.data.tales import plots_of_giving, plots_of_need, plots_of_things
+from kiara_cli.core.data.tales import plots_in_brief, plots_of_giving, plots_of_need, plots_of_things
 from kiara_cli.core.data.tales.creatures import CREATURES, Creature
 from kiara_cli.core.data.tales.plot import NAMELESS, OPENINGS, Plot
 from kiara_cli.core.data.tales.things import THINGS, Thing
@@ -35,7 +35,7 @@ NAMELESS_SHARE = 0.12  # guess: enough for "The story does not say" to be learne
 COLOURED_SHARE = 0.5  # the same for colours
 OPTIONAL_SHARE = 0.15  # keeps a story near a hundred words
 # The plots that a cake comes through; in the others it would be rained on, borrowed or given back.
-_EDIBLE = ("wish", "promise", "trade", "rescue", "contest", "mistake")
+_EDIBLE = ("wish", "promise", "trade", "rescue", "contest", "mistake", "present", "visit", "swap")
 _INDEX = {creature.name: i for i, creature in enumerate(CREATURES)}
 _THING_INDEX = {thing.name: i for i, thing in enumerate(THINGS)}
 _HE_NAMES = frozenset(HE_NAMES)
@@ -66,6 +66,7 @@ class Cast:
     friend: Creature | None = None
     name: str = ""
     place: str = ""
+    brief: bool = False  # a story of three or four sentences
 
 
 def pick(rng: Random, choices: Sequence[_T]) -> _T:
@@ -104,9 +105,10 @@ def _draw_friend(rng: Random, hero: Creature, barred: frozenset[str]) -> Creatur
             return friend
 
 
-def _draw_plot(rng: Random, thing: Thing, friend: Creature | None) -> Plot:
+def _draw_plot(rng: Random, thing: Thing, cast: Cast) -> Plot:
+    friend = cast.friend
     while True:
-        plot = pick(rng, PLOTS)
+        plot = pick(rng, plots_in_brief.PLOTS if cast.brief else PLOTS)
         safe = friend is None or PERILS[thing.kind].not_for.isdisjoint(friend.tags.split())
         eaten = thing.kind == "share" and plot.name not in _EDIBLE
         if not eaten and (plot.needs != "peril" or safe):
@@ -190,7 +192,7 @@ def tell(rng: Random, cast: Cast, reserved: bool = False) -> Story:
 
 def _tell(rng: Random, cast: Cast, reserved: bool) -> Story:
     hero, thing = draw_pair(rng, cast, reserved)
-    plot = _draw_plot(rng, thing, cast.friend)
+    plot = _draw_plot(rng, thing, cast)
     barred = PERILS[thing.kind].not_for if plot.needs == "peril" else frozenset[str]()
     friend = cast.friend or _draw_friend(rng, hero, barred)
     colour = pick(rng, COLOURS) if thing.kind != "share" and rng.random() < COLOURED_SHARE else ""

@@ -4,14 +4,13 @@ Goes in: nothing. Comes out: tuples of phrases, each fit for one slot of the plo
 """
 
 _HE_NAMES = """
-Pip Tobias Oskar Bruno Felix Hugo Jasper Milo Oswald Rufus Barnaby Casper Dexter Edgar Finn Gustav Henry
-Ingmar Jonas Kurt Leon Marius Nils Oliver Paul Quentin Rory Silas Theo Victor Wilbur Zeke Albert Benno
-Cosmo Digby
+Pip Tobias Oskar Bruno Felix Hugo Jasper Milo Oswald Rufus Barnaby Casper Dexter Edgar Finn Gustav
+Henry Ingmar Jonas Kurt Leon Marius Nils Oliver
 """
 HE_NAMES: tuple[str, ...] = tuple(_HE_NAMES.split())
 _SHE_NAMES = """
-Mina Lily Adele Bella Clara Daisy Elsa Flora Greta Heidi Ilse Juno Karla Lotte Mabel Nora Olive Penny
-Rosa Stella Tilda Ursula Verena Wanda Zoe Agnes Birdie Cleo Dora Edith Freda Gerda Holly Iris Josie Luna
+Mina Lily Adele Bella Clara Daisy Elsa Flora Greta Heidi Ilse Juno Karla Lotte Mabel Nora
+Olive Penny Rosa Stella Tilda Ursula Verena Wanda
 """
 SHE_NAMES: tuple[str, ...] = tuple(_SHE_NAMES.split())
 PLACES: tuple[str, ...] = (

@@ -1,0 +1,128 @@
+"""data/<name>-<hash8>/: the one module that opens such a folder and knows what stands in its meta.json.
+
+In: the path or address of a folder. Out: its tokenizer and both splits, checked against each other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from kiara_cli.config.schema import DataConfig, TokenizerConfig
+from kiara_cli.core.data import shards
+from kiara_cli.core.data.inputs import STDIN
+from kiara_cli.core.data.places import copy_in, is_address, open_bytes
+from kiara_cli.core.tokenizer import files
+from kiara_cli.core.tokenizer.protocol import Tokenizer, fingerprint
+from kiara_cli.errors import KiaraError
+
+FORMAT = 2  # of the folder; part of its hash
+
+
+@dataclass(frozen=True)
+class Meta:
+    """meta.json: what a data folder holds. Bytes are of UTF-8 text, tokens include one mark per document."""
+
+    name: str
+    hash: str  # SHA-256 of all that the folder was made from
+    source: str
+    documents: int
+    train_bytes: int
+    val_bytes: int
+    train_tokens: int
+    val_tokens: int
+    vocab_size: int
+    tokenizer_hash: str
+    conversations: bool  # whether documents are conversations, whose replies alone may be the targets
+    unused_tokens: int  # ids with a text that occur in neither split
+    skipped: int  # lines, rows and files that could not be read and were left out
+
+    @property
+    def bytes_per_token(self) -> float:
+        tokens = self.train_tokens + self.val_tokens - self.documents
+        return (self.train_bytes + self.val_bytes) / max(1, tokens)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data folder, opened: its tokenizer and both splits as memory-mapped ids, (n,)."""
+
+    folder: Path
+    meta: Meta
+    tokenizer: Tokenizer
+    train: shards.Tokens
+    val: shards.Tokens
+    made: bool = False  # just now
+
+
+def open_folder(folder: Path) -> Prepared:
+    """Open a data folder. Raises KiaraError if it is damaged."""
+    remedy = "delete the folder and tokenize again"
+    try:
+        values = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = Meta(**{item.name: values[item.name] for item in fields(Meta)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KiaraError(f"{folder} is not a whole data folder ({error!r})", remedy) from None
+    tokenizer = files.load(folder / "tokenizer.json")
+    if fingerprint(tokenizer) != meta.tokenizer_hash:
+        raise KiaraError(f"the tokenizer in {folder} was changed after its tokens were made", remedy)
+    stamp = shards.Stamp(tokenizer.size, meta.tokenizer_hash, meta.hash)
+    train = shards.open_split(folder, "train", stamp, meta.train_tokens)
+    val = shards.open_split(folder, "val", stamp, meta.val_tokens)
+    return Prepared(folder, meta, tokenizer, train, val)
+
+
+def write_meta(folder: Path, meta: Meta) -> None:
+    """Write meta.json, the last file of a folder."""
+    (folder / "meta.json").write_text(json.dumps(asdict(meta), indent=2) + "\n", encoding="utf-8")
+
+
+def fetched(source: str, root: Path) -> Path | None:
+    """Return the data folder that a source is, copied under `root` if it is at an address; None if it is none."""
+    if not is_address(source):
+        return Path(source) if (Path(source) / "meta.json").is_file() else None
+    address = source.rstrip("/")
+    try:
+        with open_bytes(f"{address}/meta.json"):
+            pass
+    except KiaraError:
+        return None
+    folder = root / address.rsplit("/", 1)[-1]
+    if not folder.exists():
+        copy_in(address, folder)
+    return folder
+
+
+def checked(prepared: Prepared, tokenizing: TokenizerConfig, tokenizer: Tokenizer | None) -> Prepared:
+    """Return a folder given as source. Raises KiaraError if another tokenizer is wanted than it was made with."""
+    kind = prepared.tokenizer.kind
+    if tokenizer is not None and fingerprint(tokenizer) != prepared.meta.tokenizer_hash:
+        raise KiaraError(
+            f"{prepared.folder} was made with another tokenizer than the one to use",
+            "tokenize the text again with --tokenizer, or start a new model",
+        )
+    if tokenizer is None and tokenizing.kind != kind:
+        raise KiaraError(
+            f"{prepared.folder} was made with tokenizer.kind={kind}, the config says {tokenizing.kind}",
+            f"write tokenizer.kind={kind}",
+        )
+    return prepared
+
+
+def dataset_name(data: DataConfig) -> str:
+    """Name a data set after its source: `texts/My Novel.txt` becomes My_Novel."""
+    first, *others = data.source.strip().split("\n")
+    if first == STDIN and data.name is None:
+        return "stdin"
+    if data.name is not None:
+        stem = Path(data.name).name
+    elif any(mark in first for mark in "*?["):
+        stem = Path(first.split("*")[0].split("?")[0].split("[")[0]).name
+    else:
+        path = Path(first).expanduser()
+        stem = path.resolve().name if path.is_dir() else path.name.removesuffix(".gz").removesuffix(".zst")
+        stem = stem if path.is_dir() else Path(stem).stem
+    stem += f"-and-{len(others)}-more" if others and data.name is None else ""
+    return re.sub(r"[^\w.-]+", "_", stem).strip("._-") or "data"

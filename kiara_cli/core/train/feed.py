@@ -1,0 +1,70 @@
+"""The batches of an update, on the device: drawn on another thread while the model works on those before.
+
+In: a batcher and a position in its order. Out: inputs and targets, and how many targets there are.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kiara_cli.core.data.batches import IGNORE, Batcher
+from kiara_cli.core.data.conversations import ConversationBatcher
+
+DEPTH = 2  # updates whose batches are drawn ahead
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What one update learns from. `targets` counts over all of them, and is at least 1."""
+
+    pairs: list[tuple[Tensor, Tensor]]  # inputs and targets, both (B, T) int64
+    targets: int
+
+
+class Feed:
+    """Hand out `accumulation` batches at a time, from any position on; those after them are drawn ahead."""
+
+    def __init__(
+        self,
+        batcher: Batcher | ConversationBatcher,
+        accumulation: int,
+        device: torch.device,
+    ) -> None:
+        self._batcher, self._accumulation, self._device = batcher, accumulation, device
+        self._ready: dict[int, Future[Batches]] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+
+    def take(self, position: int) -> Batches:
+        """Return the batches from number `position` on."""
+        drawn = self._started(position).result()  # before more is begun: the other thread would compete with this one
+        coming = range(position + self._accumulation, position + (DEPTH + 1) * self._accumulation, self._accumulation)
+        for known in self._ready.keys() - set(coming):
+            self._ready.pop(known).cancel()
+        for next_position in coming:
+            self._started(next_position)
+        return Batches([(self._send(inputs), self._send(wanted)) for inputs, wanted in drawn.pairs], drawn.targets)
+
+    def close(self) -> None:
+        """Stop drawing."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _started(self, position: int) -> Future[Batches]:
+        """Begin to draw, unless that was done before."""
+        if position not in self._ready:
+            self._ready[position] = self._pool.submit(self._draw, position)
+        return self._ready[position]
+
+    def _draw(self, position: int) -> Batches:
+        pairs = [self._batcher.batch(position + index) for index in range(self._accumulation)]
+        targets = sum(int(np.count_nonzero(wanted.numpy() != IGNORE)) for _, wanted in pairs)
+        if self._device.type == "cuda":  # pinned, so that nobody waits for the copy
+            pairs = [(inputs.pin_memory(), wanted.pin_memory()) for inputs, wanted in pairs]
+        return Batches(pairs, max(1, targets))
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)

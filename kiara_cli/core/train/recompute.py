@@ -1,0 +1,29 @@
+"""Less memory for more time: blocks forget what they computed and compute it again on the way back.
+
+In: a model. Out: the same model, with the same gradients.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from kiara_cli.core.model.transformer import Transformer
+
+
+def recompute_blocks(model: Transformer) -> Transformer:
+    """Keep only what goes into each block for the backward pass; dropout is drawn the same again."""
+    for block in model.blocks:
+        block.forward = functools.partial(_forward, block, block.forward)
+    return model
+
+
+def _forward(block: Any, forward: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    if not block.training:
+        return forward(*inputs)
+    out: Tensor = checkpoint(forward, *inputs, use_reentrant=False)
+    return out

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kiara_cli.core.data.batches import IGNORE, Batcher
+from kiara_cli.core.train.feed import Feed
+
+CPU = torch.device("cpu")
+TOKENS = np.arange(500, dtype=np.uint16)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_batches_drawn_ahead_are_the_same_in_any_order(accumulation: int) -> None:
+    batcher = Batcher(TOKENS, 16, 4, 16, 3)
+    feed = Feed(batcher, accumulation, CPU)
+    for position in (0, 3, 6, 9, 12, 40, 41, 3, 100):
+        batches = feed.take(position)
+        assert len(batches.pairs) == accumulation
+        assert batches.targets == accumulation * 4 * 16
+        for index, made in enumerate(batches.pairs):
+            for one, plain in zip(made, batcher.batch(position + index), strict=True):
+                assert torch.equal(one, plain)
+    feed.close()
+
+
+def test_what_goes_wrong_ahead_is_raised_where_it_is_asked_for() -> None:
+    class Broken(Batcher):
+        def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+            if step == 2:
+                raise OSError("the disk is gone")
+            return super().batch(step)
+
+    feed = Feed(Broken(TOKENS, 16, 4, 16, 3), 1, CPU)
+    feed.take(0)
+    feed.take(1)
+    with pytest.raises(OSError, match="the disk is gone"):
+        feed.take(2)
+    feed.close()
+
+
+def test_only_what_is_learned_is_counted_and_nothing_counts_as_one() -> None:
+    class Masked(Batcher):
+        def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+            inputs, targets = super().batch(step)
+            targets[:, 1 - step :] = IGNORE  # one column, then none
+            return inputs, targets
+
+    feed = Feed(Masked(TOKENS, 16, 4, 16, 3), 1, CPU)
+    assert feed.take(0).targets == 4
+    assert feed.take(1).targets == 1
+    feed.close()

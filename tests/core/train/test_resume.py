@@ -1,0 +1,282 @@
+"""A resumed run is the straight run, and another training is not resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kiara_cli.config.load import load_config, to_mapping
+from kiara_cli.config.schema import Config
+from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint.files import Checkpoint
+from kiara_cli.core.checkpoint.run import Run
+from kiara_cli.core.data.prepare import Prepared, prepare
+from kiara_cli.core.train import resume, start
+from kiara_cli.core.train.loop import train
+from kiara_cli.core.train.start import Training
+from kiara_cli.errors import KiaraError
+
+ROOT = Path("checkpoints")
+Configure = Callable[..., Config]
+OF_THE_CLOCK = ("tokens_per_second", "flops_per_second", "fraction_of_peak", "memory_bytes", "val_seconds")
+
+
+@pytest.fixture
+def stopped(configure: Configure, data: Prepared) -> Checkpoint:
+    """The checkpoint of a run that has made two of its six steps."""
+    training = start.begin(configure(), data, ROOT, name="stopped")
+    list(train(training, should_stop=lambda: training.progress.step == 2))
+    return files.load(training.run.last)
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Compare nested containers, tensors bit for bit."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert one == other
+
+
+def timeless(training: Training) -> list[dict[str, Any]]:
+    """Return the records without what the clock decides."""
+    lines = (training.run.folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in OF_THE_CLOCK and key[-3:] != "_ms"}
+        for line in lines
+    ]
+
+
+EVERYTHING = ("model.drop_rate=0.2", "train.accumulation=2", "train.checkpoint_interval=3", "train.log_interval=2")
+VARIANTS = {
+    "adamw": ("train.optimizer=adamw",),
+    "muon": ("train.optimizer=muon",),
+    "lion": ("train.optimizer=lion", "train.schedule=wsd"),
+    "sgd": ("train.optimizer=sgd", "train.schedule=linear"),
+    "bf16": ("runtime.dtype=bf16",),
+    "fp16": ("runtime.dtype=fp16",),
+    "average": ("train.ema_decay=0.9", "train.recompute=true", "train.loss_chunk=32", "train.z_loss=0.001"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("stopped_by_signal", [False, True])
+def test_a_resumed_run_is_the_straight_run_bit_for_bit(
+    configure: Configure, data: Prepared, stopped_by_signal: bool, variant: str
+) -> None:
+    config = configure(*EVERYTHING, *VARIANTS[variant])
+    straight = start.begin(config, data, ROOT, name="straight")
+    list(train(straight))
+
+    parted = start.begin(config, data, ROOT, name="parted")
+    if stopped_by_signal:
+        list(train(parted, should_stop=lambda: parted.progress.step == 3))
+    else:
+        list(train(parted))
+        for later in (parted.run.last, *parted.run.steps()[1:]):
+            later.unlink()
+    torch.manual_seed(99)  # a new process has another random state
+    checkpoint = files.load(parted.run.steps()[0])
+    assert checkpoint.progress is not None
+    assert checkpoint.progress["step"] == 3
+    resumed = resume.resume(parted.config, checkpoint, data, parted.run)
+    assert resumed.metrics["val_loss"] == checkpoint.metrics["val_loss"]
+    *_, finished = train(resumed)
+
+    assert finished.status == "finished"  # type: ignore[union-attr]
+    assert_same(dict(resumed.model.state_dict()), dict(straight.model.state_dict()))
+    assert_same(resumed.optimizer.state_dict(), straight.optimizer.state_dict())
+    one, other = files.load(straight.run.last), files.load(resumed.run.last)
+    assert_same(dict(one.model), dict(other.model))
+    assert_same({**one.progress, "seconds": 0}, {**other.progress, "seconds": 0})  # type: ignore[dict-item]
+    assert one.metrics == other.metrics
+    assert timeless(straight) == timeless(resumed)
+
+
+@pytest.mark.parametrize("interval", [1, 2, 5])
+def test_another_checkpoint_interval_changes_nothing(configure: Configure, data: Prepared, interval: int) -> None:
+    straight = start.begin(configure(*EVERYTHING), data, ROOT, name="straight")
+    list(train(straight))
+    parted = start.begin(configure(*EVERYTHING), data, ROOT, name="parted")
+    list(train(parted, should_stop=lambda: parted.progress.step == 3))
+    checkpoint = files.load(parted.run.last)
+    word = f"train.checkpoint_interval={interval}"
+    resumed = resume.resume(
+        resume.resumed_config(load_config(overrides=[word]), checkpoint), checkpoint, data, parted.run
+    )
+    list(train(resumed))
+    assert_same(dict(resumed.model.state_dict()), dict(straight.model.state_dict()))
+
+
+def test_a_checkpoint_between_two_evaluations_still_says_what_was_measured(
+    configure: Configure, data: Prepared
+) -> None:
+    training = start.begin(configure("train.max_steps=9"), data, ROOT)
+    list(train(training, should_stop=lambda: training.progress.step == 4))
+    resumed = resume.resume(training.config, files.load(training.run.last), data, training.run)
+    list(train(resumed, should_stop=lambda: resumed.progress.step == 5))
+    metrics = files.load(training.run.last).metrics
+    assert metrics["step"] == 5
+    assert metrics["val_loss"] == training.progress.best_val_loss
+
+
+def test_a_run_that_is_being_trained_cannot_be_resumed(configure: Configure, data: Prepared) -> None:
+    training = start.begin(configure(), data, ROOT)
+    events = train(training)
+    while not training.run.last.is_file():
+        next(events)
+    with pytest.raises(KiaraError, match="text is being trained by another process; wait for it, or start a new run"):
+        resume.resume(training.config, files.load(training.run.last), data, training.run)
+    list(events)
+    resume.resume(training.config, files.load(training.run.last), data, training.run).lock.release()
+
+
+def test_other_data_is_refused_and_may_be_allowed(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
+    tokenizer = stopped.make_tokenizer()
+    Path("other.txt").write_text("the mat sat on the cat and the log sat on the dog. " * 40)
+    config = configure("data.source=other.txt")
+    other = prepare(config.data, config.tokenizer, Path("data"), tokenizer)
+    run = Run.find(ROOT, "stopped")
+    with pytest.raises(KiaraError, match="holds other data than .*; restore it, or .*--allow-changed-data"):
+        resume.resume(configure(), stopped, other, run)
+    config = start.settle(configure(), data.tokenizer)
+    training = resume.resume(config, stopped, other, run, allow_changed_data=True)
+    list(train(training))
+    assert training.progress.step == 6
+    assert training.run.facts()["data_changed_at_step"] == 2
+    assert training.run.facts()["data_hash"] == other.meta.hash
+
+
+def test_another_tokenizer_is_refused_even_if_changed_data_is_allowed(
+    configure: Configure, stopped: Checkpoint
+) -> None:
+    Path("other.txt").write_text("quite different letters, 123! " * 90)
+    config = configure("data.source=other.txt")
+    other = prepare(config.data, config.tokenizer, Path("data"))
+    with pytest.raises(KiaraError, match="another tokenizer than .*; a model cannot change its tokenizer"):
+        resume.resume(configure(), stopped, other, Run.find(ROOT, "stopped"), allow_changed_data=True)
+
+
+def test_weights_of_another_shape_are_refused(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
+    weights = {**stopped.model, "norm.weight": torch.ones(7)}
+    with pytest.raises(KiaraError, match=r"norm\.weight is \(7,\) in the file and \(32,\) in the model"):
+        resume.resume(
+            start.settle(configure(), data.tokenizer),
+            dataclasses.replace(stopped, model=weights),
+            data,
+            Run.find(ROOT, "stopped"),
+        )
+
+
+def test_a_checkpoint_from_before_positions_were_counted_goes_on(
+    configure: Configure, data: Prepared, stopped: Checkpoint
+) -> None:
+    assert stopped.progress is not None
+    known = ("step", "tokens", "seconds", "best_val_loss", "best_step", "random")
+    old = {key: stopped.progress[key] for key in known}
+    run = Run.find(ROOT, "stopped")
+    training = resume.resume(
+        start.settle(configure(), data.tokenizer), dataclasses.replace(stopped, progress=old), data, run
+    )
+    assert training.progress.position == 2
+    list(train(training))
+    straight = start.begin(configure(), data, ROOT)
+    list(train(straight))
+    assert_same(dict(training.model.state_dict()), dict(straight.model.state_dict()))
+
+
+def test_resuming_takes_up_step_and_config(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
+    loaded = load_config()
+    assert to_mapping(resume.resumed_config(loaded, stopped)) == stopped.config
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("model.n_layers=3", "model.n_layers=3: the run to resume has model.n_layers=2"),
+        ("train.lr=0.1", f"train.lr=0.1: the run to resume has train.lr={Config().train.lr}"),
+        ("train.batch_size=5", "the run to resume has train.batch_size=4"),
+        ("tokenizer.kind=bpe", "the run to resume has tokenizer.kind=char"),
+        ("data.val_fraction=0.2", "the run to resume has data.val_fraction=0.1"),
+        ("runtime.seed=1", "the run to resume has runtime.seed=1337"),
+        ("train.max_steps=5", "the run was planned for 6 steps and has made 2; give a larger number"),
+    ],
+)
+def test_a_change_that_would_make_it_another_training_is_refused(stopped: Checkpoint, word: str, reason: str) -> None:
+    with pytest.raises(KiaraError) as caught:
+        resume.resumed_config(load_config(overrides=[word]), stopped)
+    assert reason in str(caught.value)
+
+
+def test_a_refused_change_names_its_source(stopped: Checkpoint) -> None:
+    with pytest.raises(KiaraError, match="KIARA__TRAIN__LR: train.lr=0.1"):
+        resume.resumed_config(load_config(environ={"KIARA__TRAIN__LR": "0.1"}), stopped)
+
+
+def test_logging_intervals_and_a_larger_number_of_steps_may_change(stopped: Checkpoint) -> None:
+    words = ["train.max_steps=9", "train.log_interval=5", "train.keep_last=7", "eval.sample_tokens=0"]
+    words += ["logging.level=debug", f"train.lr={Config().train.lr}"]  # the last is as it was
+    config = resume.resumed_config(load_config(overrides=words), stopped)
+    assert (config.train.max_steps, config.train.log_interval, config.train.keep_last) == (9, 5, 7)
+    assert config.eval.sample_tokens == 0
+    assert config.logging.level == "debug"
+    assert config.train.batch_size == 4
+    assert config.model.n_layers == 2
+
+
+def test_the_default_config_of_the_working_folder_changes_nothing_on_resuming(stopped: Checkpoint) -> None:
+    Path("configs").mkdir()
+    Path("configs/default.yaml").write_text("model:\n  n_layers: 9\ntrain:\n  lr: 1.0\n")
+    assert to_mapping(resume.resumed_config(load_config(), stopped)) == stopped.config
+
+
+def test_a_longer_run_goes_on_to_the_new_end(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
+    config = resume.resumed_config(load_config(overrides=["train.max_steps=8"]), stopped)
+    training = resume.resume(config, stopped, data, Run.find(ROOT, "stopped"))
+    assert training.progress.step == 2
+    list(train(training))
+    assert training.progress.step == 8
+    facts = training.run.facts()
+    assert (facts["status"], facts["step"]) == ("finished", 8)
+    assert load_config([str(training.run.folder / "config.yaml")]).config.train.max_steps == 8
+
+
+def test_weights_alone_cannot_be_resumed(configure: Configure, data: Prepared) -> None:
+    training = start.begin(configure(), data, ROOT)
+    list(train(training))
+    best = files.load(training.run.best)
+    with pytest.raises(KiaraError, match="weights alone and cannot be resumed; .*kiara train --from .*best.pt"):
+        resume.resume(training.config, best, data, training.run)
+
+
+def test_a_machine_that_cannot_honour_what_was_decided_is_said_so(
+    configure: Configure, data: Prepared, stopped: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remedy = (
+        "resume it where there is one, or start a new run from it: kiara train --from checkpoints/stopped/last.pt"
+    )
+    run, config = Run.find(ROOT, "stopped"), start.settle(configure(), data.tokenizer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    elsewhere = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cuda"))
+    with pytest.raises(KiaraError, match="has no cuda; ") as caught:
+        resume.resume(elsewhere, stopped, data, run)
+    assert caught.value.remedy == remedy
+    monkeypatch.setattr(resume, "broken_toolchain", lambda device: "No working C++ compiler found")
+    compiled = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, compile=True))
+    with pytest.raises(KiaraError, match=r"no working compiler here \(No working C\+\+ compiler found\)") as caught:
+        resume.resume(compiled, stopped, data, run)
+    assert caught.value.remedy == remedy
