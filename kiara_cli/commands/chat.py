@@ -17,8 +17,9 @@ def chat(words: Words = None, config: ConfigFiles = None, debug: Debug = False) 
 
     opened = open_model(read(words, config))
     engine = open_engine(opened)
-    session = Session(engine, opened.tokenizer, opened.config.generate, opened.config.chat)
-    if not opened.checkpoint.data.get("conversations"):
+    learned = bool(opened.checkpoint.data.get("conversations"))
+    session = Session(engine, opened.tokenizer, opened.config.generate, opened.config.chat, conversations=learned)
+    if not learned:
         output.warn(
             "this model learned from plain text, not from conversations; expect it to ramble "
             "(kiara generate continues a text)"

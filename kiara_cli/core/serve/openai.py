@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,10 +63,13 @@ async def completions(body: CompletionBody, request: Request, desk: AtDesk) -> R
     end = served.tokenizer.specials[END_OF_TEXT]
     config = body.config(served.settings, length)
     wishes = repeated(
-        [Wish(ids or [end], config, served.ends | {end}, bias(body, served), body.logprobs) for ids in prompts], body.n
+        [Wish(ids or [end], config, served.ends | {end}, bias(body, served), body.logprobs) for ids in prompts],
+        body.n,
     )
     echo = [decode(served.tokenizer, ids) for ids in prompts] if body.echo else ()
-    desk.heard(request, "\n".join(decode(served.tokenizer, ids) for ids in prompts) if desk.limits.log_prompts else "")
+    desk.heard(
+        request, "\n".join(decode(served.tokenizer, ids) for ids in prompts) if desk.limits.log_prompts else ""
+    )
     reply = replies.Reply(
         replies.COMPLETION, served.name, served.tokenizer, [len(ids or [end]) for ids in prompts], body.n or 1,
         body.logprobs is not None, echo,
@@ -110,7 +114,7 @@ async def embeddings(body: EmbeddingBody, desk: AtDesk) -> JSONResponse:
     desk.check_choices(len(texts))
     if not all(texts):
         raise Refusal(400, "an empty text has no vector", "input")
-    vectors = [await desk.worker.call(lambda ids=ids: embed(served.engine, ids)) for ids in texts]  # type: ignore[misc]
+    vectors = [await desk.worker.call(lambda ids=ids: embed(served.engine, ids)) for ids in texts]
     floats = body.encoding_format != "base64"
     data = [
         {"object": "embedding", "index": index, "embedding": vector if floats else in_base64(vector)}
@@ -136,14 +140,11 @@ async def answer(
 
 def repeated(wishes: Sequence[Wish], n: int | None) -> list[Wish]:
     """Ask for each wish n times, with seeds in a row."""
-    import dataclasses
 
     def again(wish: Wish, i: int) -> Wish:
         if wish.config.seed is None or not i:
             return wish
-        return dataclasses.replace(
-            wish, config=dataclasses.replace(wish.config, seed=(wish.config.seed + i) % 2**63)
-        )
+        return dataclasses.replace(wish, config=dataclasses.replace(wish.config, seed=(wish.config.seed + i) % 2**63))
 
     return [again(wish, i) for wish in wishes for i in range(n or 1)]
 

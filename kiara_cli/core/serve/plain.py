@@ -30,7 +30,7 @@ PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 @router.post("/generate", tags=["Kiara"], responses=streams(shapes.Generated))
 async def generate(body: shapes.GenerateBody, request: Request, desk: AtDesk) -> Response:
-    """Continue a text; an empty prompt starts a document. Streams `{"text"}` by flag, the last event says the rest."""
+    """Continue a text; an empty prompt starts a document. Streams `{"text"}` by flag; the last event is the rest."""
     served = desk.find(None)
     end = served.tokenizer.specials[END_OF_TEXT]
     ids = await asyncio.to_thread(served.tokenizer.encode, body.prompt)
@@ -107,9 +107,7 @@ def state_of(desk: Desk) -> dict[str, Any]:
     }
 
 
-@router.get(
-    "/metrics", tags=["Kiara"], response_class=Response, responses={200: {"content": {"text/plain": {}}}}
-)
+@router.get("/metrics", tags=["Kiara"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(desk: AtDesk) -> Response:
     """Say what Prometheus wants to know."""
     return Response(desk.worker.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -108,7 +108,9 @@ class Reply:
                 choice.done = done or choice.done
                 reason = done.finish_reason if done is not None else None
                 if text or logprobs or reason:
-                    lines.append(event({**head, "choices": [self.dialect.delta(index, text, logprobs, reason)], **rest}))
+                    lines.append(
+                        event({**head, "choices": [self.dialect.delta(index, text, logprobs, reason)], **rest})
+                    )
             if lines:
                 yield "".join(lines)
         if include_usage:

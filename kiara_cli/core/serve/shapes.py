@@ -6,6 +6,7 @@ document: what is sent is built as plain dicts, which is faster.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -48,8 +49,6 @@ class Settings(Shape):
 
     def config(self, base: GenerateConfig, max_new_tokens: int, stop: tuple[str, ...] = ()) -> GenerateConfig:
         """Return the settings of one text, on top of the server's own."""
-        import dataclasses
-
         names = (
             "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
         )  # fmt: skip

@@ -287,11 +287,12 @@ class Worker:
 
     def _give_up(self, engine: Engine, why: Refusal, which: Callable[[Request], bool]) -> None:
         for text in list(self._running):
-            if text.order.served.engine is engine and text.request is not None and which(text.request):
-                if not text.request.finished:
-                    text.request.cancel()
-                    self._running.remove(text)
-                    self._fail(text.order, why)
+            request = text.request
+            ours = text.order.served.engine is engine
+            if ours and request is not None and not request.finished and which(request):
+                request.cancel()
+                self._running.remove(text)
+                self._fail(text.order, why)
 
     def _collect(self) -> list[Order]:
         """Take what the engine has written; return the orders that should hear of it."""
