@@ -10,6 +10,7 @@ import base64
 import dataclasses
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -114,7 +115,7 @@ async def embeddings(body: EmbeddingBody, desk: AtDesk) -> JSONResponse:
     desk.check_choices(len(texts))
     if not all(texts):
         raise Refusal(400, "an empty text has no vector", "input")
-    vectors = [await desk.worker.call(lambda ids=ids: embed(served.engine, ids)) for ids in texts]
+    vectors = [await desk.worker.call(partial(embed, served.engine, ids)) for ids in texts]
     floats = body.encoding_format != "base64"
     data = [
         {"object": "embedding", "index": index, "embedding": vector if floats else in_base64(vector)}
@@ -156,7 +157,7 @@ def read_prompts(
     several = given if isinstance(given, list) and isinstance(given[0], str | list) else [given]
     out = []
     for prompt in several:
-        ids = served.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)  # type: ignore[arg-type]
+        ids = served.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         check_prompt(ids, served, param)
         out.append(ids)
     return out

@@ -6,6 +6,8 @@ In: requests. Out: JSON with the names that the commands use; one HTML file.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +28,19 @@ from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode
 
 router = APIRouter()
 PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+
+
+def _hash(tag: str) -> str:
+    """Return the hash of what stands inside a tag of the page, as a Content-Security-Policy names it."""
+    inside = PAGE.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0]
+    return "'sha256-" + base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode() + "'"
+
+
+POLICY = (
+    f"default-src 'none'; script-src {_hash('script')}; style-src {_hash('style')}; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
 
 
 @router.post("/generate", tags=["Kiara"], responses=streams(shapes.Generated))
@@ -116,4 +131,4 @@ async def metrics(desk: AtDesk) -> Response:
 @router.get("/", include_in_schema=False)
 async def page() -> HTMLResponse:
     """Send the chat page."""
-    return HTMLResponse(PAGE)
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"})
