@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -105,6 +106,9 @@ class Guard:
             raise Refusal(
                 403, "pages of other sites may not ask this server; serve.allowed_origins lists those that may"
             )
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length[:20]) > self.limits.max_body_bytes:
+            raise Refusal(413, "the body is too large")  # one that does not say so is stopped on its way
         if self.keys and scope["path"] not in OPEN and scope["method"] != "OPTIONS":
             kind, _, given = headers.get("authorization", "").partition(" ")
             number = self._key(given.strip()) if kind.lower() == "bearer" else None
@@ -133,7 +137,7 @@ class Guard:
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if scope["method"] in METHODS else "other"
         self.metrics.http.labels(method, route, str(status or 499)).inc()
-        fields = {
+        fields: dict[str, Any] = {
             "client": visit.address,
             "method": method,
             "path": scope["path"],
@@ -145,5 +149,10 @@ class Guard:
         }
         if visit.asked is not None:
             fields["prompt"] = visit.asked
-        line = " ".join(ascii(value) if name == "path" else str(value) for name, value in fields.items())
-        access.info("%s", line, extra={"fields": fields})
+        access.info(
+            "%(client)s %(method)s %(path)r %(status)d %(milliseconds)g ms, "
+            "%(prompt_tokens)d + %(completion_tokens)d tokens, %(request)s"
+            + (" %(prompt)r" if "prompt" in fields else ""),
+            fields,
+            extra={"fields": fields},
+        )

@@ -55,7 +55,7 @@ KEEP_ALIVE_SECONDS = 65
 Load = Callable[[], Served]
 
 
-def make_app(worker: Worker, limits: ServeConfig, keys: Sequence[str] = (), load: Load | None = None) -> ASGIApp:
+def make_app(worker: Worker, limits: ServeConfig, keys: Sequence[str], load: Load | None) -> ASGIApp:
     """Return the whole app. `load` opens the checkpoint again, when SIGHUP asks for it."""
 
     @contextlib.asynccontextmanager
@@ -87,6 +87,15 @@ def make_app(worker: Worker, limits: ServeConfig, keys: Sequence[str] = (), load
 
 def serve(worker: Worker, limits: ServeConfig, keys: Sequence[str], listener: socket.socket, load: Load) -> None:
     """Answer requests until SIGINT or SIGTERM; then finish what is being written, or end it when its time is over."""
+    worker.start()
+    try:
+        make_server(worker, limits, keys, load).run(sockets=[listener])
+    finally:
+        worker.stop()
+
+
+def make_server(worker: Worker, limits: ServeConfig, keys: Sequence[str] = (), load: Load | None = None) -> Server:
+    """Return the server, not running yet."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the guard logs what goes wrong
     config = uvicorn.Config(
         make_app(worker, limits, keys, load),
@@ -99,11 +108,7 @@ def serve(worker: Worker, limits: ServeConfig, keys: Sequence[str], listener: so
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(limits.shutdown_seconds) + 2,
     )
-    worker.start()
-    try:
-        Server(config, worker, limits.shutdown_seconds).run(sockets=[listener])
-    finally:
-        worker.stop()
+    return Server(config, worker, limits.shutdown_seconds)
 
 
 class Server(uvicorn.Server):

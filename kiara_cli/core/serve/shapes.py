@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from kiara_cli.config.schema import GenerateConfig
 
@@ -20,8 +20,14 @@ def _whole(text: str) -> str:
     return text
 
 
+def _integral(number: Any) -> Any:
+    """Take 4.0 for 4: JSON does not tell them apart."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 Text: TypeAlias = Annotated[str, AfterValidator(_whole)]
-Id: TypeAlias = Annotated[int, Field(ge=0, le=2**31)]
+Whole: TypeAlias = Annotated[int, BeforeValidator(_integral)]
+Id: TypeAlias = Annotated[Whole, Field(ge=0, le=2**31)]
 Ids: TypeAlias = Annotated[list[Id], Field(min_length=1)]
 Stop: TypeAlias = Annotated[Text, Field(min_length=1, max_length=200)]
 Finish: TypeAlias = Literal["stop", "length"]
@@ -30,7 +36,7 @@ Finish: TypeAlias = Literal["stop", "length"]
 class Shape(BaseModel):
     """A body. Numbers are numbers: no NaN, no infinity."""
 
-    model_config = ConfigDict(allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Settings(Shape):
@@ -39,12 +45,12 @@ class Settings(Shape):
 
     temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=1, le=2**31)
+    top_k: Whole | None = Field(None, ge=1, le=2**31)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    seed: Whole | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
 
     def config(self, base: GenerateConfig, max_new_tokens: int, stop: tuple[str, ...] = ()) -> GenerateConfig:
@@ -69,8 +75,8 @@ class OpenAISettings(Settings):
     """What completions and chat share."""
 
     model: Text | None = None
-    n: int | None = Field(None, ge=1, le=1024)
-    max_tokens: int | None = Field(None, ge=1, le=2**31)
+    n: Whole | None = Field(None, ge=1, le=1024)
+    max_tokens: Whole | None = Field(None, ge=1, le=2**31)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -78,10 +84,10 @@ class OpenAISettings(Settings):
 
 class CompletionBody(OpenAISettings):
     prompt: Text | Annotated[list[Text], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)] = ""
-    logprobs: int | None = Field(None, ge=0, le=20)
+    logprobs: Whole | None = Field(None, ge=0, le=20)
     echo: bool | None = None
     suffix: Text | None = None
-    best_of: int | None = Field(None, ge=1, le=1024)
+    best_of: Whole | None = Field(None, ge=1, le=1024)
 
 
 class ContentPart(Shape):
@@ -96,9 +102,9 @@ class MessageBody(Shape):
 
 class ChatBody(OpenAISettings):
     messages: Annotated[list[MessageBody], Field(min_length=1)]
-    max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
+    max_completion_tokens: Whole | None = Field(None, ge=1, le=2**31)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
     tools: list[Any] | None = None
     response_format: dict[str, Any] | None = None
 
@@ -107,12 +113,12 @@ class EmbeddingBody(Shape):
     model: Text | None = None
     input: Text | Annotated[list[Text], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: Whole | None = Field(None, ge=1)
 
 
 class GenerateBody(Settings):
     prompt: Text = ""
-    max_new_tokens: int | None = Field(None, ge=1, le=2**31)
+    max_new_tokens: Whole | None = Field(None, ge=1, le=2**31)
     stream: bool = False
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import httpx2
 import pytest
 import torch
-import uvicorn
 
 from kiara_cli.config.schema import ChatConfig, GenerateConfig, ModelConfig, ServeConfig
 from kiara_cli.core.chat.template import template_for
@@ -82,14 +81,7 @@ def running(
     limits = limits or ServeConfig(stream_interval_ms=0)
     worker = Worker(served, limits.queue, served.engine.options.streams)
     listener = server.listen("127.0.0.1", 0)
-    config = uvicorn.Config(
-        server.make_app(worker, limits, keys),
-        log_config=None,
-        access_log=False,
-        ws="none",
-        timeout_graceful_shutdown=3,
-    )
-    life = server.Server(config, worker, limits.shutdown_seconds)
+    life = server.make_server(worker, limits, keys)
     thread = threading.Thread(target=life.run, kwargs={"sockets": [listener]})
     worker.start()
     thread.start()
