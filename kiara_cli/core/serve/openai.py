@@ -33,7 +33,8 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 def streams(model: type[Any]) -> dict[int | str, dict[str, Any]]:
     """Declare that a route answers with one object, or with events."""
-    events = {"schema": {"type": "string", "description": "server-sent events, the last one [DONE]"}}
+    data = {"type": "string", "description": "an object as JSON; OpenAI's streams end with [DONE]"}
+    events = {"schema": {"type": "object", "properties": {"data": data}, "required": ["data"]}}
     return {200: {"model": model, "content": {"text/event-stream": events}}}
 
 
