@@ -29,8 +29,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 SHAPES: dict[str, dict[str, Any]] = {
     "default": {},
     "m110": {
@@ -206,6 +204,9 @@ def serve_llama(path: Path, threads: int) -> None:
 
 def engine_alone(path: Path, options: argparse.Namespace) -> None:
     """Write the same texts without HTTP: as many at once as there are clients, one after the other."""
+    from kiara_cli.commands.model import SPIN
+
+    os.environ["GOMP_SPINCOUNT"] = SPIN  # as the command line sets it, before torch is imported
     import torch
 
     from kiara_cli.config.load import from_mapping

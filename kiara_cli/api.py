@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kiara_cli.config.folders import cache_folder
 from kiara_cli.config.load import adopt, from_mapping
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.checkpoint.find import open_checkpoint
 from kiara_cli.core.generate import text as texts
-from kiara_cli.core.generate.engine import Engine, Options
+from kiara_cli.core.generate.engine import Engine
 from kiara_cli.core.runtime.device import decide
 from kiara_cli.core.tokenizer.chat_format import stop_ids
 from kiara_cli.core.tokenizer.protocol import Tokenizer
@@ -49,7 +50,7 @@ def load_model(checkpoint: str | Path | None = None, **runtime: Any) -> Model:
     machine = decide(config.runtime)
     tokenizer = found.make_tokenizer()
     model = found.make_model(config.model).to(machine.device)
-    options = Options(prefix_bytes=config.generate.prefix_bytes)
+    options = texts.options_of(config, cache_folder())
     ends = stop_ids(tokenizer) if found.data.get("conversations") else frozenset()
     return Model(texts.make_engine(model, tokenizer, machine, options), tokenizer, ends)
 

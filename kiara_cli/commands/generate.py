@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +50,6 @@ def generate(
     debug: Debug = False,
 ) -> None:
     """Continue a text: kiara generate --prompt 'Once upon a time'."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin starve beside other work
     from kiara_cli.commands.model import open_model
     from kiara_cli.config.schema import GenerateConfig
 
@@ -162,10 +160,16 @@ def finish(done: Completion, json_: bool, stats: bool, about: dict[str, int] | N
                 "tokens_per_second": done.tokens_per_second,
                 "first_token_seconds": done.first_token_seconds,
                 "writing_tokens_per_second": done.writing_tokens_per_second,
+                "forgotten_tokens": done.forgotten_tokens,
             }
         )
     elif sys.stdout.isatty():
         output.stream("\n")
+    if done.forgotten_tokens:
+        output.warn(
+            f"the prompt is longer than the context: of its {done.prompt_tokens} tokens the model "
+            f"read the last {done.prompt_tokens - done.forgotten_tokens}"
+        )
     if stats:
         output.note(
             f"{done.completion_tokens} tokens at {done.tokens_per_second:.0f} tokens/s, "

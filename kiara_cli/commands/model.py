@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kiara_cli.commands.options import Given
@@ -17,6 +16,11 @@ if TYPE_CHECKING:
     from kiara_cli.core.model.transformer import Transformer
     from kiara_cli.core.runtime.device import Runtime
     from kiara_cli.core.tokenizer.protocol import Tokenizer
+
+
+# How often a thread of torch looks for its next task before it sleeps; read when torch is imported. torch's own
+# 300,000 starve whatever else runs on the machine; to sleep at once halves the speed of writing. This does neither.
+SPIN = "10000"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ def open_model(
 
     Raises KiaraError.
     """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
     from kiara_cli.config.load import adopt
     from kiara_cli.console import output
     from kiara_cli.core.checkpoint.find import open_checkpoint
@@ -53,17 +58,10 @@ def open_model(
 
 def open_engine(opened: Opened) -> Engine:
     """Make the engine that the config asks for. Raises KiaraError if it asks for compiling, and that fails."""
-    from kiara_cli.core.generate.engine import Options
-    from kiara_cli.core.generate.text import make_engine
+    from kiara_cli.config.folders import cache_folder
+    from kiara_cli.core.generate.text import make_engine, options_of
 
-    settings = opened.config.generate
-    options = Options(
-        streams=settings.streams,
-        cache_dtype=settings.cache_dtype,
-        prefix_bytes=settings.prefix_bytes,
-        compile=opened.config.runtime.compile,
-        compile_folder=cache_folder() / "compiled",
-    )
+    options = options_of(opened.config, cache_folder())
     return make_engine(opened.model, opened.tokenizer, opened.runtime, options)
 
 
@@ -72,10 +70,3 @@ def ends_of(opened: Opened) -> frozenset[int]:
     from kiara_cli.core.tokenizer.chat_format import stop_ids
 
     return stop_ids(opened.tokenizer) if opened.checkpoint.data.get("conversations") else frozenset()
-
-
-def cache_folder() -> Path:
-    """Return where caches live: $KIARA_CACHE, else the user's cache folder."""
-    if os.environ.get("KIARA_CACHE"):
-        return Path(os.environ["KIARA_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kiara"

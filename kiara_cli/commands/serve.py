@@ -37,7 +37,6 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a chat page: kiara serve."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: as in generate
     given = read(words, config)
     keys = read_keys(api_key_file, os.environ.get(KEY_VARIABLE, ""))
     host = host or str(given.loaded.values.get("serve.host", ServeConfig.host))
@@ -45,10 +44,11 @@ def serve(
 
     from kiara_cli.commands.model import open_model
     from kiara_cli.console import logs, output
+
+    opened = open_model(given)
     from kiara_cli.core.serve import server
     from kiara_cli.core.serve.worker import Worker
 
-    opened = open_model(given)
     limits = opened.config.serve
     with server.listen(host, limits.port if port is None else port) as listener:
         served = served_from(opened)

@@ -232,6 +232,11 @@ class GenerateConfig(Section):
     cache_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     prefix_bytes: int = knob(64_000_000, low=0)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "" in self.stop:
+            raise KiaraError("generate.stop holds an empty text", "leave it out", key="generate.stop")
+
 
 @dataclass(frozen=True)
 class ChatConfig(Section):

@@ -14,6 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+# Of C0 (but tab and line feed), DEL and C1: ␀ to ␟, ␡ and the sign for what cannot be shown.
+SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+SIGNS |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
 
 def stderr() -> Console:
     """Return a console on stderr as it is now (tests and pipes replace it)."""
@@ -22,14 +26,22 @@ def stderr() -> Console:
 
 def result(text: str) -> None:
     """Write a line of result."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(harmless(text) + "\n")
 
 
 def stream(text: str) -> None:
     """Write a piece of result at once."""
     if text:
-        sys.stdout.write(text)
+        sys.stdout.write(harmless(text))
         sys.stdout.flush()
+
+
+def harmless(text: str) -> str:
+    """Return a text as a terminal may have it: control characters, which could command it, as signs.
+
+    Where stdout is no terminal the text stays as it is.
+    """
+    return text.translate(SIGNS) if sys.stdout.isatty() else text
 
 
 def record(values: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
+from kiara_cli.config.folders import cache_folder
 from kiara_cli.config.schema import Config
 from kiara_cli.console.output import amount, note
 from kiara_cli.core.data.encoding import cores
@@ -64,12 +64,6 @@ def means_of(config: Config, skip_bad: bool = False) -> Means:
     """Return what a preparation on this machine may use."""
     threads = config.runtime.threads
     return Means(threads if isinstance(threads, int) else cores(), cache_folder() / "corpora", skip_bad)
-
-
-def cache_folder() -> Path:
-    """Return $KIARA_CACHE, or the user's cache folder for Kiara."""
-    own = os.environ.get("KIARA_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kiara"
 
 
 @contextmanager

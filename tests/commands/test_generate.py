@@ -80,6 +80,7 @@ def test_a_prompt_longer_than_the_context_is_continued(kiara: Kiara, trained: Pa
     ran = kiara("generate", "-p", "the cat sat on the mat. " * 20, "--max-new-tokens", "40", "--seed", "1")
     assert ran.status == 0
     assert 0 < len(ran.out) <= 40
+    assert "of its 480 tokens the model read the last 16" in ran.err
 
 
 @pytest.mark.parametrize("prompt", ["🐈‍⬛", "\x00", "é\u0301", "<|endoftext|>", "\udcff"])
@@ -102,6 +103,8 @@ def test_bytes_that_are_no_utf8_are_read_from_stdin(kiara: Kiara, trained: Path)
         (["--max-new-tokens", "0"], "generate.max_new_tokens=0"),
         (["--seed", "-1"], "generate.seed=-1"),
         (["-n", "0"], "-n"),
+        (["--stop", ""], "generate.stop holds an empty text"),
+        (["--top-p", "-0.1"], "generate.top_p=-0.1"),
         (["model.n_layers=3"], "model.n_layers=2"),
         (["-p", "@."], "cannot read"),
     ],

@@ -226,7 +226,7 @@ TEXT = st.text(max_size=20)
 
 
 @settings(max_examples=20)
-@given(TEXT, TEXT, st.lists(TEXT, max_size=3), st.floats(1e-9, 1e3))
+@given(TEXT, TEXT, st.lists(st.text(min_size=1, max_size=20), max_size=3), st.floats(1e-9, 1e3))
 def test_a_config_survives_its_own_yaml(name: str, prompt: str, stop: list[str], lr: float) -> None:
     config = replace(
         Config(),

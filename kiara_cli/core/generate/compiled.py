@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.generate.step import Weights, tick
 from kiara_cli.core.runtime import machine_code
+from kiara_cli.core.runtime.machine_code import Run
 
 
 class Fused:
@@ -25,6 +26,7 @@ class Fused:
     dtype = torch.float32
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x = x.as_strided(x.shape, x.stride())  # written out first, not computed again for each row of the weight
         y = (x[0] * weight.float()).sum(dim=-1)[None]
         return y if bias is None else y + bias.float()
 
@@ -50,8 +52,8 @@ class OneText(nn.Module):
 class Compiled:
     """A compiled tick, bound to the weights and to the first row of a cache."""
 
-    def __init__(self, path: Path, weights: Weights, memory: Sequence[Sequence[Tensor]], context: int) -> None:
-        self._run = machine_code.load(path)
+    def __init__(self, run: Run, weights: Weights, memory: Sequence[Sequence[Tensor]], context: int) -> None:
+        self._run = run
         self._upto = torch.arange(context)
         self._fixed = [part for layer in memory for part in layer] + [weights[name] for name in sorted(weights)]
 

@@ -31,6 +31,7 @@ from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime import machine_code
 from kiara_cli.core.runtime.device import DTYPES, Runtime
+from kiara_cli.core.runtime.machine_code import Run
 from kiara_cli.errors import KiaraError
 
 __all__ = ["Engine", "FinishReason", "Options", "Token", "Wish", "window_start"]
@@ -173,16 +174,16 @@ class Engine:
             logits = logits[[rows.index(request) for request in requests]]
         self._choose(requests, logits)
 
-    def _write_one(self, request: Request, path: Path) -> None:
+    def _write_one(self, request: Request, run: Run) -> None:
         """Write the next token of the only request by compiled code."""
         if self.single is None or self.single_for is not self.rows.cache:
             self.single_for = self.rows.cache
-            self.single = compiled.Compiled(path, self.weights, self.rows.layers(1), self.context)
+            self.single = compiled.Compiled(run, self.weights, self.rows.layers(1), self.context)
         logits = self.single(torch.tensor(request.ids[-1:]), request.filled)
         request.filled += 1
         self._choose([request], logits)
 
-    def _compiled(self) -> Path | None:
+    def _compiled(self) -> Run | None:
         """Return the compiled step if it may be used and there is one, or can be. Raises KiaraError if it must be."""
         wanted, folder = self.options.compile, self.options.compile_folder
         usable = self.fast and self.device.type == "cpu" and self.context > 4
@@ -191,12 +192,16 @@ class Engine:
         memory = self.rows.layers(1)
         name = compiled.key_of(self.config, self.weights, memory, self.runtime.threads)
         found = machine_code.find(folder, name)
-        if found is None and wanted is True:
+        run = machine_code.load(found) if found is not None else None
+        if run is None and wanted is True:
             with torch.inference_mode(False):
-                found = machine_code.keep(
+                made = machine_code.keep(
                     folder, name, lambda path: compiled.build(self.config, self.weights, memory, path)
                 )
-        return found
+            run = machine_code.load(made)
+            if run is None:
+                raise KiaraError(f"compiled code cannot be loaded from {made}", "set runtime.compile=false")
+        return run
 
     def _read(self, request: Request, most: int) -> int:
         """Read at most `most` more positions of a request; after the last one, write its first token.

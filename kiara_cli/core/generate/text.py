@@ -9,18 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import GenerateConfig
-from kiara_cli.core.generate.engine import Engine, FinishReason, Options, Token, Wish
+from kiara_cli.config.schema import Config, GenerateConfig
+from kiara_cli.core.generate.engine import Engine, FinishReason, Options, Token, Wish, window_start
 from kiara_cli.core.generate.request import Request
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.char import CharTokenizer
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, incremental_decoder
-from kiara_cli.errors import KiaraError
 
 DEFAULT = Options()
 
@@ -42,6 +42,7 @@ class Completion:
     completion_tokens: int  # all that were sampled, the one that ended the text included
     seconds: float
     first_token_seconds: float
+    forgotten_tokens: int = 0  # of the prompt's beginning, which had no room in the context and was never read
 
     @property
     def tokens_per_second(self) -> float:
@@ -68,6 +69,18 @@ def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime, opti
     return Engine(model, runtime, forbidden_ids(tokenizer, model.config.vocab_size), options)
 
 
+def options_of(config: Config, caches: Path) -> Options:
+    """Return how an engine is to work; compiled steps are kept under the folder `caches`."""
+    settings = config.generate
+    return Options(
+        streams=settings.streams,
+        cache_dtype=settings.cache_dtype,
+        prefix_bytes=settings.prefix_bytes,
+        compile=config.runtime.compile,
+        compile_folder=caches / "compiled",
+    )
+
+
 def complete(engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig) -> Completion:
     """Continue a text and return only what came of it in the end."""
     *_, done = generate_text(engine, tokenizer, prompt, config)
@@ -82,11 +95,8 @@ def stream_text(
     config: GenerateConfig,
     stop_ids: frozenset[int],
 ) -> Iterator[Piece | Completion]:
-    """Continue ids until a stop id, a stop string or max_new_tokens: yield pieces, then one `Completion`.
-
-    Raises KiaraError on an empty stop string.
-    """
-    writing = Writing(tokenizer, len(prompt), config, stop_ids)
+    """Continue ids until a stop id, a stop string or max_new_tokens: yield pieces, then one `Completion`."""
+    writing = Writing(engine, tokenizer, len(prompt), config, stop_ids)
     for token in engine.generate(prompt, config, stop_ids):
         text = writing.push(token)
         if text:
@@ -103,15 +113,12 @@ def complete_all(
     prompts: Sequence[tuple[str, GenerateConfig]],
     ends: frozenset[int] = frozenset(),
 ) -> Iterator[tuple[int, Completion]]:
-    """Continue many texts together; yield the number of a text and what came of it, as each ends.
-
-    Raises KiaraError on an empty stop string.
-    """
+    """Continue many texts together; yield the number of a text and what came of it, as each ends."""
     end = tokenizer.specials[END_OF_TEXT]
     open_: dict[int, tuple[Request, Writing]] = {}
     for number, (prompt, config) in enumerate(prompts):
         ids = tokenizer.encode(prompt) or [end]
-        writing = Writing(tokenizer, len(ids), config, ends | {end})
+        writing = Writing(engine, tokenizer, len(ids), config, ends | {end})
         open_[number] = (engine.submit(Wish(ids, config, ends | {end})), writing)
     while open_:
         engine.step()
@@ -128,9 +135,15 @@ class Writing:
     """One text in the making: tokens in, text that is safe to show out, and in the end the `Completion`."""
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_tokens: int, config: GenerateConfig, stop_ids: frozenset[int]
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        prompt_tokens: int,
+        config: GenerateConfig,
+        stop_ids: frozenset[int],
     ) -> None:
         self.tokenizer, self.stop_ids, self.prompt_tokens = tokenizer, stop_ids, prompt_tokens
+        self.forgotten = window_start(prompt_tokens, engine.context)
         self.done: Completion | None = None
         self._stream = TextStream(config.stop)
         self._pieces: list[str] = []
@@ -155,7 +168,7 @@ class Writing:
         if reason is not None:
             seconds = time.perf_counter() - self._began
             self.done = Completion(
-                "".join(self._pieces), reason, self.prompt_tokens, self._count, seconds, self._first
+                "".join(self._pieces), reason, self.prompt_tokens, self._count, seconds, self._first, self.forgotten
             )
         return text
 
@@ -164,8 +177,7 @@ class TextStream:
     """Turns bytes, cut anywhere, into text that is safe to show: whole characters, nothing of a stop."""
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        if "" in stop:
-            raise KiaraError("generate.stop holds an empty text", "leave it out", key="generate.stop")
+        assert "" not in stop, "GenerateConfig refuses it"
         self.stop = tuple(stop)
         self.stopped = False
         self._decoder = incremental_decoder()

@@ -110,7 +110,8 @@ class Text:
 
     def _writing(self) -> Writing:
         wish = self.wish
-        return Writing(self.order.served.tokenizer, len(wish.prompt), wish.config, wish.stop_ids)
+        served = self.order.served
+        return Writing(served.engine, served.tokenizer, len(wish.prompt), wish.config, wish.stop_ids)
 
 
 class Worker:

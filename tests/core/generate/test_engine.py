@@ -194,9 +194,11 @@ def test_a_ragged_batch_writes_what_each_text_gets_alone_from_any_model(
     config = replace(VARIED, max_new_tokens=12)
     wishes = [Wish([5 * n % V for n in range(1, length)], config) for length in (4, 18, 2, 9)]
     alone = [ids(Engine(net, RUNTIME, options=PLAIN), list(w.prompt), config) for w in wishes]
-    engine = Engine(net, RUNTIME, options=Options(streams=3))
+    engine = Engine(net, RUNTIME, options=Options(streams=3, prefix_bytes=10**6))
     assert engine.fast
     assert run_all(engine, wishes, stagger=2) == alone
+    guessing = [replace(wish, config=replace(config, speculate=3)) for wish in wishes]
+    assert run_all(engine, guessing) == alone  # now with all of it known, and guessed ahead
 
 
 @settings(max_examples=20)

@@ -32,6 +32,8 @@ STOPS = st.lists(st.text("ab🙂", min_size=1, max_size=4), max_size=3)
 class Script:
     """Stands in for an engine: says the ids it was given, as an engine would."""
 
+    context = 16
+
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = list(ids)
         self.prompt: list[int] = []
@@ -128,7 +130,7 @@ def test_flush_returns_what_was_held_back_and_marks_an_unfinished_character() ->
 
 def test_an_empty_stop_string_is_an_error() -> None:
     with pytest.raises(KiaraError, match=r"generate\.stop"):
-        TextStream(["a", ""])
+        GenerateConfig(stop=("a", ""))
 
 
 def test_an_emoji_split_over_tokens_comes_in_one_piece() -> None:

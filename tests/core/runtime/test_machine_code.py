@@ -51,6 +51,10 @@ def test_a_folder_that_cannot_be_written_is_a_mistake() -> None:
         kept(Path("cache"))
 
 
+def test_what_cannot_be_loaded_is_not_there() -> None:
+    assert machine_code.load(kept(Path("cache"))) is None
+
+
 def test_the_key_tells_shapes_apart() -> None:
     assert machine_code.key(width=1) == machine_code.key(width=1) != machine_code.key(width=2)
 
