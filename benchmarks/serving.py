@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--requests", type=int, default=48, help="by 16 clients and more; fewer clients make fewer")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of kiara serve, KEY=VALUE")
     parser.add_argument("--soak", type=float, default=0.0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--part", choices=("llama", "engine", "load"), help=argparse.SUPPRESS)
@@ -164,6 +165,7 @@ def write_model(shape: str, dtype: str, folder: Path) -> None:
 def kiara_server(folder: Path, options: argparse.Namespace, *more: str) -> Iterator[Place]:
     command = [sys.executable, "-m", "kiara_cli.app", "serve", str(folder / "model.pt"), "--port", "0"]
     command += [f"runtime.dtype={options.dtype}", f"runtime.threads={options.threads}", "serve.access_log=off", *more]
+    command += options.set
     with process(command, "stderr") as found:
         yield found
 

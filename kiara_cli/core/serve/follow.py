@@ -60,8 +60,10 @@ async def follow(order: Order, interval: float) -> AsyncIterator[list[Part]]:
             yield parts
         if order.failure is not None:
             raise order.failure
-        if not over:
-            await asyncio.sleep(interval)
+        if not over and interval:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await order.ended.wait()
 
 
 def event(data: dict[str, Any]) -> str:

@@ -113,7 +113,8 @@ async def embeddings(body: EmbeddingBody, desk: AtDesk) -> JSONResponse:
     if body.dimensions not in (None, width):
         raise Refusal(400, f"this model's vectors have {width} dimensions; leave dimensions out", "dimensions")
     texts = await asyncio.to_thread(read_prompts, body.input, served, "input")
-    desk.check_choices(len(texts))
+    if len(texts) > desk.limits.max_inputs:
+        raise Refusal(400, f"{len(texts)} texts; this server embeds at most {desk.limits.max_inputs}", "input")
     if not all(texts):
         raise Refusal(400, "an empty text has no vector", "input")
     vectors = [await desk.worker.call(partial(embed, served.engine, ids)) for ids in texts]

@@ -160,6 +160,8 @@ def reloading(worker: Worker, load: Load | None) -> Iterator[None]:
             log.info("serving %s, read anew", worker.served.name)
         except (KiaraError, OSError) as error:
             log.error("the checkpoint was not read anew, the old one stays: %s", error)
+        except Exception:
+            log.exception("the checkpoint was not read anew, the old one stays")
 
     if load is None or not hasattr(signal, "SIGHUP"):
         yield

@@ -50,7 +50,7 @@ class Order:
         self.began = time.monotonic()
         self.deadline = self.began + seconds
         self.loop = asyncio.get_running_loop()
-        self.changed = asyncio.Event()
+        self.changed, self.ended = asyncio.Event(), asyncio.Event()
         self.parts: deque[Part] = deque()
         self.texts = [Text(self, index, wish) for index, wish in enumerate(wishes)]
         self.open = len(self.texts)
@@ -188,6 +188,8 @@ class Worker:
         with self._wake:
             for text in (*self._queue, *self._running):
                 self._fail(text.order, refusals.stopping())
+            while self._calls:
+                self._calls.popleft()[1].set_exception(refusals.stopping())
             self._wake.notify()
 
     def stop(self) -> None:
@@ -343,19 +345,22 @@ class Worker:
 
     def _tell(self, orders: Sequence[Order]) -> None:
         """Wake whoever follows these orders, all in one call into their loop."""
-        untold = [order for order in orders if not order.told]
+        untold = [order for order in orders if not order.told or order.over]
         for order in untold:
             order.told = True
         for loop in {order.loop for order in untold}:
-            events = [order.changed for order in untold if order.loop is loop]
+            theirs = [order for order in untold if order.loop is loop]
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_set_all, events)
+                loop.call_soon_threadsafe(_wake, theirs)
 
     def _cache_bytes(self) -> int:
         engines = {self.served.engine, *self._engines}
         return sum(size(engine.rows.cache.parts) + engine.prefixes.bytes for engine in engines)
 
 
-def _set_all(events: Sequence[asyncio.Event]) -> None:
-    for event in events:
-        event.set()
+def _wake(orders: Sequence[Order]) -> None:
+    """Wake whoever follows these orders. For the event loop."""
+    for order in orders:
+        order.changed.set()
+        if order.over:
+            order.ended.set()
