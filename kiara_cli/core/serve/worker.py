@@ -188,8 +188,10 @@ class Worker:
         with self._wake:
             for text in (*self._queue, *self._running):
                 self._fail(text.order, refusals.stopping())
-            while self._calls:
-                self._calls.popleft()[1].set_exception(refusals.stopping())
+            for _, future in self._calls:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(refusals.stopping())
+            self._calls.clear()
             self._wake.notify()
 
     def stop(self) -> None:
