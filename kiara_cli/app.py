@@ -15,6 +15,7 @@ from kiara_cli.commands.eval import eval
 from kiara_cli.commands.export import export
 from kiara_cli.commands.generate import generate
 from kiara_cli.commands.import_ import import_
+from kiara_cli.commands.serve import serve
 from kiara_cli.commands.tokenize import tokenize
 from kiara_cli.commands.train import train
 from kiara_cli.config.load import OVERRIDE
@@ -26,6 +27,7 @@ app.command()(train)
 app.command()(eval)
 app.command()(generate)
 app.command()(chat)
+app.command()(serve)
 app.command()(export)
 app.command("import")(import_)
 app.command()(config)

@@ -16,8 +16,9 @@ def chat(words: Words = None, config: ConfigFiles = None, debug: Debug = False) 
     from kiara_cli.core.chat.session import Session
 
     engine = open_engine(opened)
-    session = Session(engine, opened.tokenizer, opened.config.generate, opened.config.chat)
-    if not opened.checkpoint.data.get("conversations"):
+    learned = bool(opened.checkpoint.data.get("conversations"))
+    session = Session(engine, opened.tokenizer, opened.config.generate, opened.config.chat, conversations=learned)
+    if not learned:
         output.warn(
             "this model learned from plain text, not from conversations; expect it to ramble "
             "(kiara generate continues a text)"

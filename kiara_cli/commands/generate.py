@@ -72,7 +72,7 @@ def generate(
 
 def one_by_one(opened: Opened, several: list[tuple[str, GenerateConfig]], json_: bool, stats: bool) -> None:
     """Stream one continuation after the other."""
-    from kiara_cli.commands.model import open_engine
+    from kiara_cli.commands.model import ends_of, open_engine
     from kiara_cli.console import output
     from kiara_cli.core.generate.text import Completion, generate_text
 
@@ -89,7 +89,7 @@ def one_by_one(opened: Opened, several: list[tuple[str, GenerateConfig]], json_:
 
 def together(opened: Opened, several: list[tuple[str, GenerateConfig]], n: int, stats: bool) -> None:
     """Write all continuations at once; one JSON object each, in the order of the prompts."""
-    from kiara_cli.commands.model import open_engine
+    from kiara_cli.commands.model import ends_of, open_engine
     from kiara_cli.core.generate.text import complete_all
 
     early: dict[int, Completion] = {}
@@ -99,13 +99,6 @@ def together(opened: Opened, several: list[tuple[str, GenerateConfig]], n: int, 
         while printed in early:
             finish(early.pop(printed), True, stats, {"index": printed // n})
             printed += 1
-
-
-def ends_of(opened: Opened) -> frozenset[int]:
-    """Return the ids at which a text ends besides its document's end: where a reply would, if the model talks."""
-    from kiara_cli.core.tokenizer.chat_format import stop_ids
-
-    return stop_ids(opened.tokenizer) if opened.checkpoint.data.get("conversations") else frozenset()
 
 
 def seeded(settings: GenerateConfig, index: int) -> GenerateConfig:

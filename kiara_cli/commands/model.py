@@ -34,8 +34,13 @@ class Opened:
     runtime: Runtime
 
 
-def open_model(given: Given, sections: Sequence[str] = ("tokenizer", "model")) -> Opened:
-    """Open the checkpoint that was named, or the best there is. Raises KiaraError."""
+def open_model(
+    given: Given, sections: Sequence[str] = ("tokenizer", "model"), runtime: Runtime | None = None
+) -> Opened:
+    """Open the checkpoint that was named, or the best there is, on a machine already decided on if there is one.
+
+    Raises KiaraError.
+    """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
     from kiara_cli.config.load import adopt
     from kiara_cli.console import output
@@ -46,7 +51,7 @@ def open_model(given: Given, sections: Sequence[str] = ("tokenizer", "model")) -
     for warning in warnings:
         output.warn(warning)
     config = adopt(given.loaded, checkpoint.config, sections, str(checkpoint.path))
-    runtime = decide(config.runtime)
+    runtime = runtime or decide(config.runtime)
     model = checkpoint.make_model(config.model).to(runtime.device)
     return Opened(checkpoint, config, model, checkpoint.make_tokenizer(), runtime)
 
@@ -58,3 +63,10 @@ def open_engine(opened: Opened) -> Engine:
 
     options = options_of(opened.config, cache_folder())
     return make_engine(opened.model, opened.tokenizer, opened.runtime, options)
+
+
+def ends_of(opened: Opened) -> frozenset[int]:
+    """Return the ids at which a text ends besides its document's end: where a reply would, if the model talks."""
+    from kiara_cli.core.tokenizer.chat_format import stop_ids
+
+    return stop_ids(opened.tokenizer) if opened.checkpoint.data.get("conversations") else frozenset()

@@ -247,6 +247,29 @@ class ChatConfig(Section):
 
 
 @dataclass(frozen=True)
+class ServeConfig(Section):
+    section: ClassVar[str] = "serve"
+
+    host: str = "127.0.0.1"
+    port: int = knob(8000, low=0, high=65_535)
+    model_name: str | None = None
+    queue: int = knob(64, low=0, high=1_000_000)
+    connections: int = knob(512, low=1, high=1_000_000)
+    max_choices: int = knob(16, low=1, high=4096)
+    max_inputs: int = knob(256, low=1)
+    max_messages: int = knob(512, low=1)
+    max_tokens: int = knob(4096, low=1)
+    max_body_bytes: int = knob(5_000_000, low=1)
+    max_seconds: float = knob(300.0, above=0)
+    shutdown_seconds: float = knob(20.0, low=0)
+    stream_interval_ms: float = knob(50.0, low=0, high=10_000)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    access_log: Literal["off", "text", "json"] = "text"
+    log_prompts: bool = False
+
+
+@dataclass(frozen=True)
 class RuntimeConfig(Section):
     section: ClassVar[str] = "runtime"
 
@@ -311,6 +334,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     chat: ChatConfig = field(default_factory=ChatConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -48,3 +52,24 @@ def start_logging(level: str, folder: Path | None = None, console: Console | Non
         file.setFormatter(logging.Formatter(FORM))
         logger.addHandler(file)
     logging.getLogger().setLevel(logging.WARNING)
+
+
+class Lines(logging.Formatter):
+    """Write a record with its fields as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"time": time, **getattr(record, "fields", {})})
+
+
+def start_access_log(form: Literal["off", "text", "json"]) -> None:
+    """Say on stderr what the server was asked for, a line each."""
+    logger = logging.getLogger("kiara.access")
+    logger.setLevel(logging.INFO)
+    logger.disabled = form == "off"
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines() if form == "json" else logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)

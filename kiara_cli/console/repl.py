@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from kiara_cli.config.load import set_value
 from kiara_cli.console import output
-from kiara_cli.core.chat.session import Forgot, Session
+from kiara_cli.core.chat.fit import Forgot
+from kiara_cli.core.chat.session import Session
 from kiara_cli.core.generate.text import Piece
 from kiara_cli.errors import KiaraError
 

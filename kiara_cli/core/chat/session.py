@@ -10,18 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kiara_cli.config.schema import ChatConfig, GenerateConfig
+from kiara_cli.core.chat.fit import Forgot, fit
+from kiara_cli.core.chat.template import Template, template_for
 from kiara_cli.core.generate.engine import Engine
 from kiara_cli.core.generate.text import Completion, Piece, stream_text
-from kiara_cli.core.tokenizer.chat_format import Message, encode_prompt, stop_ids
-from kiara_cli.core.tokenizer.protocol import Tokenizer, decode
-
-
-@dataclass(frozen=True)
-class Forgot:
-    """The context is full: the oldest turns, or the beginning of a long message, no longer reach the model."""
-
-    turns: int
-    tokens: int
+from kiara_cli.core.tokenizer.chat_format import Message
+from kiara_cli.core.tokenizer.protocol import Tokenizer
 
 
 @dataclass
@@ -34,6 +28,12 @@ class Session:
     chat: ChatConfig
     messages: list[Message] = field(default_factory=list)
     told: bool = False  # that something was forgotten; said once a conversation
+    conversations: bool = True  # whether the model learned from any; if not, it reads a transcript
+
+    @property
+    def template(self) -> Template:
+        """How the conversation is written for this model."""
+        return template_for(self.tokenizer, self.conversations)
 
     def clear(self) -> None:
         """Start a new conversation."""
@@ -58,8 +58,9 @@ class Session:
                 room = min(left, self.engine.context - len(prompt))
                 if room < 1:
                     break
-                settings = dataclasses.replace(self.settings, max_new_tokens=room)
-                for event in stream_text(self.engine, self.tokenizer, prompt, settings, stop_ids(self.tokenizer)):
+                stop = (*self.settings.stop, *self.template.stop)
+                settings = dataclasses.replace(self.settings, max_new_tokens=room, stop=stop)
+                for event in stream_text(self.engine, self.tokenizer, prompt, settings, self.template.stop_ids):
                     if isinstance(event, Completion):
                         parts.append(event)
                     else:
@@ -88,32 +89,11 @@ class Session:
         """Return the ids to read, within the context less the reply's room, and what had to be left out.
 
         With `alone`, of all turns only the last is read.
-
-        The system message always stays. Turns are dropped oldest first, two at a time, so that the conversation
-        still opens with the person; a last message that is too long by itself loses its beginning.
         """
-        budget = self.engine.context - self._reserve()
         system: list[Message] = [{"role": "system", "content": self.chat.system}] if self.chat.system else []
-        kept = self.messages[-1:] if alone else list(self.messages)
-        while len(kept) > 2 and len(encode_prompt(system + kept, self.tokenizer)) > budget:
-            kept = kept[2:]
-        turns = len(self.messages) - len(kept)
-        ids = encode_prompt(system + kept, self.tokenizer)
-        cut = max(0, len(ids) - budget)
-        if cut:
-            ids = self._cut(system, kept[-1]["content"], budget)
-        return ids, Forgot(turns, cut) if turns or cut else None
-
-    def _cut(self, system: list[Message], text: str, budget: int) -> list[int]:
-        """Shorten a message from its beginning until it fits; a system message too long for that is cut off too."""
-        frame = len(encode_prompt([*system, {"role": "user", "content": ""}], self.tokenizer))
-        if frame >= budget // 2:
-            system, frame = [], len(encode_prompt([{"role": "user", "content": ""}], self.tokenizer))
-        words = self.tokenizer.encode(text)
-        room = max(1, budget - frame)
-        while True:
-            shortened = decode(self.tokenizer, words[-room:]) if room < len(words) else text
-            ids = encode_prompt([*system, {"role": "user", "content": shortened}], self.tokenizer)
-            if len(ids) <= budget or room <= 1:
-                return ids[-budget:] if budget < len(ids) else ids
-            room -= max(1, len(ids) - budget)  # half a character at the cut may take more ids than before
+        turns = self.messages[-1:] if alone else self.messages
+        ids, forgot = fit(self.template, system, turns, self.engine.context - self._reserve())
+        before = len(self.messages) - len(turns)
+        if forgot is None:
+            return ids, Forgot(before, 0) if before else None
+        return ids, Forgot(before + forgot.turns, forgot.tokens)

@@ -157,8 +157,14 @@ class Writing:
         text = "" if token.id in self.stop_ids else self._stream.push(self.tokenizer.token_bytes(token.id))
         if reason is not None:
             text += self._stream.flush()
+        return self._add(text, "stop" if self._stream.stopped else reason)
+
+    def end(self, reason: FinishReason) -> str:
+        """End the text where it is; return what was held back."""
+        return self._add(self._stream.flush(), reason)
+
+    def _add(self, text: str, reason: FinishReason | None) -> str:
         self._pieces.append(text)
-        reason = "stop" if self._stream.stopped else reason
         if reason is not None:
             seconds = time.perf_counter() - self._began
             self.done = Completion(

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import ChatConfig, GenerateConfig, ModelConfig
-from kiara_cli.core.chat.session import Forgot, Session
+from kiara_cli.core.chat.fit import Forgot
+from kiara_cli.core.chat.session import Session
 from kiara_cli.core.generate.text import Completion, make_engine
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime

@@ -1,0 +1,113 @@
+"""kiara serve: a model over HTTP, as OpenAI's clients know it, and a chat page."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
+from kiara_cli.config.schema import ServeConfig
+from kiara_cli.errors import KiaraError
+
+if TYPE_CHECKING:
+    from kiara_cli.commands.model import Opened
+    from kiara_cli.core.serve.served import Served
+
+KEY_VARIABLE = "KIARA_API_KEY"
+
+
+def serve(
+    words: Words = None,
+    config: ConfigFiles = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; other than this machine's needs a key.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=f"Keys that clients must show, one a line; or ${KEY_VARIABLE}."),
+    ] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everyone in who can reach the address.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Serve a model with an OpenAI-compatible API and a chat page: kiara serve."""
+    given = read(words, config)
+    keys = read_keys(api_key_file, os.environ.get(KEY_VARIABLE, ""))
+    host = host or str(given.loaded.values.get("serve.host", ServeConfig.host))
+    check_exposure(host, bool(keys), no_auth)
+
+    from kiara_cli.commands.model import open_model
+    from kiara_cli.console import logs, output
+
+    opened = open_model(given)
+    from kiara_cli.core.serve import server
+    from kiara_cli.core.serve.worker import Worker
+
+    limits = opened.config.serve
+    with server.listen(host, limits.port if port is None else port) as listener:
+        served = served_from(opened)
+        logs.start_access_log(limits.access_log)
+        if no_auth:
+            output.warn("no key is asked for (--no-auth): whoever reaches this address may use the model")
+        address = f"[{host}]" if ":" in host else host
+        place = f"http://{address}:{listener.getsockname()[1]}/"
+        output.note(f"Serving {served.name} at {place} (API: {place}v1). Ctrl-C stops.")
+        if served.template.kind == "transcript":
+            output.note("It learned from plain text: conversations reach it as a transcript.")
+        worker = Worker(served, limits.queue, opened.config.generate.streams)
+        server.serve(worker, limits, keys, listener, lambda: served_from(open_model(given, runtime=opened.runtime)))
+
+
+def served_from(opened: Opened) -> Served:
+    """Make what the server serves. Raises KiaraError."""
+    from kiara_cli.commands.model import ends_of, open_engine
+    from kiara_cli.core.chat.template import template_for
+    from kiara_cli.core.serve.served import Served
+
+    path, config = opened.checkpoint.path, opened.config
+    run = opened.checkpoint.data.get("name") or path.stem
+    return Served(
+        name=config.serve.model_name or str(run),
+        engine=open_engine(opened),
+        tokenizer=opened.tokenizer,
+        template=template_for(opened.tokenizer, bool(opened.checkpoint.data.get("conversations"))),
+        ends=ends_of(opened),
+        settings=config.generate,
+        chat=config.chat,
+    )
+
+
+def read_keys(path: Path | None, variable: str) -> list[str]:
+    """Return the keys of a file, or of the environment. Raises KiaraError."""
+    if path is None:
+        return [variable.strip()] if variable.strip() else []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise KiaraError(f"cannot read the keys in {path}: {reason}", "give a file with one key a line") from None
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        raise KiaraError(f"{path} holds no key", "write one key a line, such as the output of: openssl rand -hex 24")
+    return keys
+
+
+def check_exposure(host: str, keys: bool, no_auth: bool) -> None:
+    """Refuse to listen where strangers are without a key, unless that was asked for. Raises KiaraError."""
+    if keys and no_auth:
+        raise KiaraError("--no-auth, and there are keys", f"give one of them (${KEY_VARIABLE} counts as a key)")
+    try:
+        own = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        own = host == "localhost"
+    if not (own or keys or no_auth):
+        raise KiaraError(
+            f"{host} can be reached by others, and there is no key",
+            "give --api-key-file FILE, or --no-auth if everyone may use the model",
+        )

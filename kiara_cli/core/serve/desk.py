@@ -1,0 +1,100 @@
+"""What every route needs: the worker, the limits, and who is asking.
+
+In: a request. Out: the model it names, and an `Order` that has been handed to the worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from kiara_cli.config.schema import ServeConfig
+from kiara_cli.core.generate.engine import Wish
+from kiara_cli.core.serve.refusals import Refusal
+from kiara_cli.core.serve.served import Served
+from kiara_cli.core.serve.worker import Order, Worker
+
+
+@dataclass
+class Visit:
+    """What is known of one request; the access log reads it in the end."""
+
+    id: str
+    client: str  # whose turn it is: a key's number, or an address
+    address: str
+    order: Order | None = None
+    asked: str | None = None  # the prompt, if logs may hold it
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where requests come in."""
+
+    worker: Worker
+    limits: ServeConfig
+    began: float = field(default_factory=time.monotonic)
+
+    def find(self, model: str | None) -> Served:
+        """Return the model that is asked for. Raises Refusal."""
+        served = self.worker.served
+        if model is not None and model != served.name:
+            raise Refusal(
+                404, f"there is no model {model!r} here; there is {served.name!r}", "model", "model_not_found"
+            )
+        return served
+
+    def place(self, request: Request, served: Served, wishes: Sequence[Wish], streamed: bool) -> Order:
+        """Hand wishes in. Raises Refusal if there is no room."""
+        visit: Visit = request.scope["kiara"]
+        order = Order(served, wishes, visit.client, self.limits.max_seconds, streamed)
+        self.worker.submit(order)
+        visit.order = order
+        return order
+
+    def heard(self, request: Request, text: str) -> None:
+        """Keep a prompt for the log, if logs may hold it."""
+        if self.limits.log_prompts:
+            request.scope["kiara"].asked = text
+
+    def check_length(self, tokens: int | None, default: int, param: str) -> int:
+        """Return how many tokens to write at most. Raises Refusal."""
+        if tokens is not None and tokens > self.limits.max_tokens:
+            raise Refusal(400, f"{param} is {tokens}; this server writes at most {self.limits.max_tokens}", param)
+        return min(default, self.limits.max_tokens) if tokens is None else tokens
+
+    def check_choices(self, number: int) -> None:
+        """Refuse more texts at once than a request may ask for."""
+        if number > self.limits.max_choices:
+            most = self.limits.max_choices
+            raise Refusal(400, f"{number} texts in one request; this server writes at most {most}", "n")
+
+
+async def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+AtDesk = Annotated[Desk, Depends(_desk)]
+
+
+def check_prompt(ids: Sequence[int], served: Served, param: str) -> None:
+    """Refuse a prompt that the model cannot read as a whole, or that holds unknown ids."""
+    if len(ids) > served.context:
+        raise Refusal(
+            400,
+            f"the prompt is {len(ids)} tokens long; this model reads at most {served.context}",
+            param,
+            "context_length_exceeded",
+        )
+    check_ids(ids, served, param)
+
+
+def check_ids(ids: Sequence[int], served: Served, param: str) -> None:
+    """Refuse ids that the tokenizer does not have."""
+    strange = next((i for i in ids if not 0 <= i < served.tokenizer.size), None)
+    if strange is not None:
+        raise Refusal(400, f"there is no token {strange}; ids go from 0 to {served.tokenizer.size - 1}", param)

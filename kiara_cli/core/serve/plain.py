@@ -1,0 +1,134 @@
+"""Kiara's own routes: a simple way to generate, the tokenizer, health, metrics, the page.
+
+In: requests. Out: JSON with the names that the commands use; one HTML file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from kiara_cli.core.generate.engine import Wish
+from kiara_cli.core.generate.text import Completion
+from kiara_cli.core.serve import shapes
+from kiara_cli.core.serve.desk import AtDesk, Desk, check_ids, check_prompt
+from kiara_cli.core.serve.follow import Stream, collect, event, follow
+from kiara_cli.core.serve.openai import streams
+from kiara_cli.core.serve.worker import Part
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode
+
+router = APIRouter()
+PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+
+
+def _hash(tag: str) -> str:
+    """Return the hash of what stands inside a tag of the page, as a Content-Security-Policy names it."""
+    inside = PAGE.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0]
+    return "'sha256-" + base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode() + "'"
+
+
+POLICY = (
+    f"default-src 'none'; script-src {_hash('script')}; style-src {_hash('style')}; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+
+
+@router.post("/generate", tags=["Kiara"], responses=streams(shapes.Generated))
+async def generate(body: shapes.GenerateBody, request: Request, desk: AtDesk) -> Response:
+    """Continue a text; an empty prompt starts a document. Streams `{"text"}` by flag; the last event is the rest."""
+    served = desk.find(None)
+    end = served.tokenizer.specials[END_OF_TEXT]
+    ids = await asyncio.to_thread(served.tokenizer.encode, body.prompt)
+    check_prompt(ids, served, "prompt")
+    length = desk.check_length(body.max_new_tokens, served.settings.max_new_tokens, "max_new_tokens")
+    desk.heard(request, body.prompt)
+    wish = Wish(ids or [end], body.config(served.settings, length), served.ends | {end})
+    order = desk.place(request, served, [wish], body.stream)
+    if body.stream:
+        parts = follow(order, desk.limits.stream_interval_ms / 1000)
+        return Stream(pieces(parts), desk.worker, order)
+    done = (await collect(desk.worker, request, order))[-1].done
+    assert done is not None
+    return JSONResponse({"text": done.text, **facts(done)})
+
+
+async def pieces(parts: AsyncIterator[list[Part]]) -> AsyncIterator[str]:
+    """Yield the events of a text."""
+    async for some in parts:
+        text = "".join(part.text for part in some)
+        if text:
+            yield event({"text": text})
+        if some[-1].done is not None:
+            yield event(facts(some[-1].done))
+
+
+def facts(done: Completion) -> dict[str, Any]:
+    """Return what `kiara generate --json` says beside the text."""
+    return {
+        "finish_reason": done.finish_reason,
+        "prompt_tokens": done.prompt_tokens,
+        "completion_tokens": done.completion_tokens,
+        "tokens_per_second": round(done.tokens_per_second, 1),
+    }
+
+
+@router.post("/tokenize", tags=["Kiara"], response_model=shapes.Tokenized)
+async def tokenize(body: shapes.TokenizeBody, desk: AtDesk) -> JSONResponse:
+    """Turn text into ids."""
+    ids = await asyncio.to_thread(desk.worker.served.tokenizer.encode, body.text)
+    return JSONResponse({"ids": ids, "count": len(ids)})
+
+
+@router.post("/detokenize", tags=["Kiara"], response_model=shapes.Plain)
+async def detokenize(body: shapes.DetokenizeBody, desk: AtDesk) -> JSONResponse:
+    """Turn ids into text."""
+    served = desk.worker.served
+    check_ids(body.ids, served, "ids")
+    return JSONResponse({"text": await asyncio.to_thread(decode, served.tokenizer, body.ids)})
+
+
+@router.get("/health", tags=["Kiara"], response_model=shapes.Health, responses={503: {"model": shapes.Health}})
+async def health(desk: AtDesk) -> JSONResponse:
+    """Say whether the server lives and takes requests: 200 if it does, else 503."""
+    return JSONResponse(state_of(desk), 200 if desk.worker.ready else 503)
+
+
+def state_of(desk: Desk) -> dict[str, Any]:
+    """Describe the server's health."""
+    worker, served = desk.worker, desk.worker.served
+    try:
+        ours = version("kiara-slm")
+    except PackageNotFoundError:
+        ours = "from source"
+    return {
+        "status": "ok" if worker.ready else "stopping" if worker.alive else "failed",
+        "live": worker.alive,
+        "ready": worker.ready,
+        "model": served.name,
+        "context_length": served.context,
+        "template": served.template.kind,
+        "uptime_seconds": round(time.monotonic() - desk.began, 3),
+        "version": ours,
+    }
+
+
+@router.get("/metrics", tags=["Kiara"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(desk: AtDesk) -> Response:
+    """Say what Prometheus wants to know."""
+    return Response(desk.worker.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> HTMLResponse:
+    """Send the chat page."""
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"})

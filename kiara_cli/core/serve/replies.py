@@ -1,0 +1,207 @@
+"""An order's parts as OpenAI's JSON: whole replies, chunks of streams, log-probabilities.
+
+In: parts. Out: plain dicts and the texts of events.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from kiara_cli.core.generate.engine import Token
+from kiara_cli.core.generate.text import Completion
+from kiara_cli.core.serve.follow import DONE, event
+from kiara_cli.core.serve.worker import Part
+from kiara_cli.core.tokenizer.protocol import Tokenizer, incremental_decoder
+
+Json: TypeAlias = dict[str, Any]
+LEAST = -9999.0  # OpenAI's word for "never": JSON has no infinity
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one of OpenAI's two endpoints writes a choice."""
+
+    prefix: str
+    whole: str
+    chunk: str
+    choice: Callable[[int, str, Json | None, str | None], Json]
+    delta: Callable[[int, str, Json | None, str | None], Json]
+    logprobs: Callable[[Choice, Sequence[Token]], Json]
+    opening: Callable[[int], Json] | None = None  # what a stream's choice begins with
+
+
+@dataclass
+class Choice:
+    """One text as far as it has come."""
+
+    tokenizer: Tokenizer
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    done: Completion | None = None
+    _decoder: Any = field(default_factory=incremental_decoder)
+    _offset: int = 0
+
+    def step(self, token: Token) -> int:
+        """Return where a token's text begins, and move on behind it."""
+        begin = self._offset
+        self._offset += len(self._decoder.decode(self.tokenizer.token_bytes(token.id)))
+        return begin
+
+
+@dataclass
+class Reply:
+    """The answer to one request. `n` texts belong to each prompt; `echo` holds the prompts to be sent back."""
+
+    dialect: Dialect
+    model: str
+    tokenizer: Tokenizer
+    prompts: Sequence[int]  # their lengths in tokens
+    n: int
+    logprobs: bool
+    echo: Sequence[str] = ()
+    extra: Json = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.head: Json = {
+            "id": f"{self.dialect.prefix}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": self.model,
+        }
+        self.choices = [Choice(self.tokenizer) for _ in range(self.n * len(self.prompts))]
+
+    def whole(self, parts: Iterable[Part]) -> Json:
+        """Return the reply of a request that does not stream."""
+        for part in parts:
+            choice = self.choices[part.text_index]
+            choice.text += part.text
+            choice.tokens += part.tokens
+            choice.done = part.done or choice.done
+        choices = []
+        for index, choice in enumerate(self.choices):
+            assert choice.done is not None
+            logprobs = self.dialect.logprobs(choice, choice.tokens) if self.logprobs else None
+            text = self._echo(index) + choice.text
+            choices.append(self.dialect.choice(index, text, logprobs, choice.done.finish_reason))
+        head = {**self.head, "object": self.dialect.whole}
+        return {**head, "choices": choices, "usage": self.usage(), **self.extra}
+
+    async def stream(self, parts: AsyncIterator[list[Part]], include_usage: bool) -> AsyncIterator[str]:
+        """Yield the events of a request that streams."""
+        head = {**self.head, "object": self.dialect.chunk}
+        rest: Json = {"usage": None} if include_usage else {}
+        extra = self.extra
+        for index in range(len(self.choices)):
+            if self.dialect.opening is not None:
+                yield event({**head, "choices": [self.dialect.opening(index)], **rest, **extra})
+                extra = {}
+            elif self.echo:
+                yield event({**head, "choices": [self.dialect.delta(index, self._echo(index), None, None)], **rest})
+        async for some in parts:
+            lines = []
+            for index, text, tokens, done in joined(some):
+                choice = self.choices[index]
+                logprobs = self.dialect.logprobs(choice, tokens) if self.logprobs and tokens else None
+                choice.done = done or choice.done
+                reason = done.finish_reason if done is not None else None
+                if text or logprobs or reason:
+                    lines.append(
+                        event({**head, "choices": [self.dialect.delta(index, text, logprobs, reason)], **rest})
+                    )
+            if lines:
+                yield "".join(lines)
+        if include_usage:
+            yield event({**head, "choices": [], "usage": self.usage()})
+        yield DONE
+
+    def usage(self) -> Json:
+        """Count tokens: of each prompt once, and of all texts."""
+        written = sum(choice.done.completion_tokens for choice in self.choices if choice.done is not None)
+        read = sum(self.prompts)
+        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+    def _echo(self, index: int) -> str:
+        return self.echo[index // self.n] if self.echo else ""
+
+
+def joined(parts: Iterable[Part]) -> Iterable[tuple[int, str, list[Token], Completion | None]]:
+    """Put the parts of each text together."""
+    texts: dict[int, tuple[int, str, list[Token], Completion | None]] = {}
+    for part in parts:
+        index, text, tokens, done = texts.get(part.text_index, (part.text_index, "", [], None))
+        texts[index] = (index, text + part.text, [*tokens, *part.tokens], part.done or done)
+    return texts.values()
+
+
+def name_of(token: int, tokenizer: Tokenizer) -> str:
+    """Return a token's text; a special one's name."""
+    if token >= tokenizer.size:
+        return ""
+    text = tokenizer.token_bytes(token).decode("utf-8", errors="replace")
+    return text or next((name for name, i in tokenizer.specials.items() if i == token), "")
+
+
+def _entry(token: int, logprob: float | None, tokenizer: Tokenizer) -> Json:
+    name = name_of(token, tokenizer)
+    data = tokenizer.token_bytes(token) if token < tokenizer.size else b""
+    return {"token": name, "logprob": _number(logprob), "bytes": list(data or name.encode())}
+
+
+def _number(logprob: float | None) -> float:
+    return LEAST if logprob is None else max(LEAST, logprob)
+
+
+def _chat_logprobs(choice: Choice, tokens: Sequence[Token]) -> Json:
+    tokenizer = choice.tokenizer
+    content = [
+        {
+            **_entry(token.id, token.logprob, tokenizer),
+            "top_logprobs": [_entry(id_, logprob, tokenizer) for id_, logprob in token.top],
+        }
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _completion_logprobs(choice: Choice, tokens: Sequence[Token]) -> Json:
+    tokenizer = choice.tokenizer
+    return {
+        "tokens": [name_of(token.id, tokenizer) for token in tokens],
+        "token_logprobs": [_number(token.logprob) for token in tokens],
+        "top_logprobs": [{name_of(id_, tokenizer): _number(p) for id_, p in token.top} for token in tokens],
+        "text_offset": [choice.step(token) for token in tokens],
+    }
+
+
+def _chat_choice(index: int, text: str, logprobs: Json | None, reason: str | None) -> Json:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _chat_delta(index: int, text: str, logprobs: Json | None, reason: str | None) -> Json:
+    return {
+        "index": index,
+        "delta": {"content": text} if text or logprobs else {},
+        "logprobs": logprobs,
+        "finish_reason": reason,
+    }
+
+
+def _chat_opening(index: int) -> Json:
+    delta = {"role": "assistant", "content": ""}
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+
+def _completion_choice(index: int, text: str, logprobs: Json | None, reason: str | None) -> Json:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+
+CHAT = Dialect(
+    "chatcmpl", "chat.completion", "chat.completion.chunk", _chat_choice, _chat_delta, _chat_logprobs, _chat_opening
+)
+COMPLETION = Dialect(
+    "cmpl", "text_completion", "text_completion", _completion_choice, _completion_choice, _completion_logprobs
+)

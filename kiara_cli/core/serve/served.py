@@ -1,0 +1,34 @@
+"""What is being served: a model ready to write, and how it is spoken to.
+
+In: an engine, its tokenizer, a template of conversations, settings. Out: one frozen object, replaced as a whole when
+the checkpoint is loaded anew.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from kiara_cli.config.schema import ChatConfig, GenerateConfig
+from kiara_cli.core.chat.template import Template
+from kiara_cli.core.generate.engine import Engine
+from kiara_cli.core.tokenizer.protocol import Tokenizer
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model with a name. `ends` are ids at which a text ends besides the end of its document."""
+
+    name: str
+    engine: Engine
+    tokenizer: Tokenizer
+    template: Template
+    ends: frozenset[int]
+    settings: GenerateConfig
+    chat: ChatConfig
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can look back on."""
+        return self.engine.context

@@ -1,0 +1,206 @@
+"""READ FIRST of this folder. The app, and the life of its process: start, reload, stop.
+
+In: a model to serve and a socket. Out: answers, until a signal comes; then what is being written may end, within a
+set time. Who may ask is in guard.py; the routes are in openai.py and plain.py; the engine's thread is worker.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from kiara_cli.config.schema import ServeConfig
+from kiara_cli.core.serve import openai, plain, shapes
+from kiara_cli.core.serve.desk import Desk
+from kiara_cli.core.serve.guard import Guard
+from kiara_cli.core.serve.refusals import Refusal, broken
+from kiara_cli.core.serve.served import Served
+from kiara_cli.core.serve.worker import Worker
+from kiara_cli.errors import KiaraError
+
+log = logging.getLogger("kiara.serve")
+STATUSES = {
+    400: "what was asked for makes no sense, or cannot be done",
+    401: "no valid API key",
+    403: "a page of another site asked",
+    404: "there is no such model, or nothing here",
+    408: "it took too long to arrive",
+    413: "the body is too large",
+    421: "the Host is not one of this server's names",
+    500: "a fault of the server",
+    503: "too many requests are waiting; Retry-After says when to come again",
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    **{status: {"model": shapes.Error, "description": about} for status, about in STATUSES.items()},
+    "4XX": {"model": shapes.Error, "description": "any other mistake of the client"},
+}
+UNREAD_MILLISECONDS = 60_000  # a client that reads nothing for so long is cut off
+KEEP_ALIVE_SECONDS = 65
+
+Load = Callable[[], Served]
+
+
+def make_app(worker: Worker, limits: ServeConfig, keys: Sequence[str], load: Load | None) -> ASGIApp:
+    """Return the whole app. `load` opens the checkpoint again, when SIGHUP asks for it."""
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        with reloading(worker, load):
+            yield
+
+    app = FastAPI(
+        title="Kiara", summary="A small language model of your own, as OpenAI's clients know it.",
+        docs_url=None, redoc_url=None, lifespan=life, responses=REFUSALS,
+    )  # fmt: skip
+    app.state.desk = Desk(worker, limits)
+    app.include_router(plain.router)
+    app.include_router(openai.router)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HTTPException, _refused_by_starlette)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _broken)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=limits.max_body_bytes)
+    if limits.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(limits.allowed_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+        )
+    return Guard(app, limits, keys, worker.metrics)
+
+
+def serve(worker: Worker, limits: ServeConfig, keys: Sequence[str], listener: socket.socket, load: Load) -> None:
+    """Answer requests until SIGINT or SIGTERM; then finish what is being written, or end it when its time is over."""
+    worker.start()
+    try:
+        make_server(worker, limits, keys, load).run(sockets=[listener])
+    finally:
+        worker.stop()
+
+
+def make_server(worker: Worker, limits: ServeConfig, keys: Sequence[str] = (), load: Load | None = None) -> Server:
+    """Return the server, not running yet."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the guard logs what goes wrong
+    config = uvicorn.Config(
+        make_app(worker, limits, keys, load),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=round(limits.shutdown_seconds) + 2,
+    )
+    return Server(config, worker, limits.shutdown_seconds)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but a signal to stop is an end like any other, and orders end before connections do."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker, patience: float) -> None:
+        super().__init__(config)
+        self.worker, self.patience = worker, patience
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        stops = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.signal(number, self.handle_exit) for number in stops}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.worker.close()
+        asyncio.get_running_loop().call_later(self.patience, self.worker.abandon)
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a socket to listen on. Raises KiaraError if it cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=1024)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise KiaraError(
+            f"cannot listen on {host}:{port}: {reason}", "choose another: --port 8001, or an address of this machine"
+        ) from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MILLISECONDS)
+    return listener
+
+
+@contextlib.contextmanager
+def reloading(worker: Worker, load: Load | None) -> Iterator[None]:
+    """Open the checkpoint anew at each SIGHUP, while the old model goes on; a broken one changes nothing."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def reload(load: Load) -> None:
+        try:
+            worker.swap(await asyncio.to_thread(load))
+            log.info("serving %s, read anew", worker.served.name)
+        except (KiaraError, OSError) as error:
+            log.error("the checkpoint was not read anew, the old one stays: %s", error)
+        except Exception:
+            log.exception("the checkpoint was not read anew, the old one stays")
+
+    if load is None or not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def start() -> None:
+        task = loop.create_task(reload(load))
+        tasks.add(task)  # or it might be collected before it is done
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, start)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    return error.response()
+
+
+async def _refused_by_starlette(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    what = {404: "there is nothing at this address", 413: "the body is too large"}.get(error.status_code)
+    answer = Refusal(error.status_code, what or str(error.detail)).response()
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """Name the first thing that is wrong with a body, without sending any of it back."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part not in ("body", "path"))
+    message = "the body is no JSON" if first["type"] == "json_invalid" else str(first["msg"])
+    return Refusal(400, f"{place}: {message}" if place else message, place or None).response()
+
+
+async def _broken(request: Request, error: Exception) -> JSONResponse:
+    return broken().response()
