@@ -46,8 +46,11 @@ def open_model(given: Given, sections: Sequence[str] = ("tokenizer", "model")) -
     return Opened(checkpoint, config, model, checkpoint.make_tokenizer(), runtime)
 
 
-def open_engine(opened: Opened) -> Engine:
-    """Make the engine that the config asks for. Raises KiaraError if it asks for compiling, and that fails."""
+def open_engine(opened: Opened, model: Transformer | None = None) -> Engine:
+    """Make the engine that the config asks for, of another model if one is given.
+
+    Raises KiaraError if the config asks for compiling, and that fails.
+    """
     from kiara_cli.core.generate.engine import Options
     from kiara_cli.core.generate.text import make_engine
 
@@ -59,7 +62,7 @@ def open_engine(opened: Opened) -> Engine:
         compile=opened.config.runtime.compile,
         compile_folder=cache_folder() / "compiled",
     )
-    return make_engine(opened.model, opened.tokenizer, opened.runtime, options)
+    return make_engine(model or opened.model, opened.tokenizer, opened.runtime, options)
 
 
 def cache_folder() -> Path:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.generate.step import Weights, tick
+from kiara_cli.core.quantize.nibbles import from_nibbles
 from kiara_cli.core.runtime import machine_code
 
 
@@ -26,6 +27,12 @@ class Fused:
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = (x[0] * weight.float()).sum(dim=-1)[None]
+        return y if bias is None else y + bias.float()
+
+    def small_product(self, x: Tensor, name: str, codes: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+        parts = (from_nibbles(codes) if codes.dtype == torch.uint8 else codes).view(*scales.shape, -1)  # (N, G, Q)
+        sums = (x[0].view(scales.shape[1], -1) * parts.float()).sum(dim=-1)
+        y = (sums * scales.float()).sum(dim=-1)[None]
         return y if bias is None else y + bias.float()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
@@ -64,9 +71,9 @@ class Compiled:
 def key_of(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tensor]], threads: int) -> str:
     """Name what the machine code depends on: shapes, dtypes, threads, torch, the processor."""
     shape = dataclasses.asdict(config) | {"drop_rate": 0.0}
-    dtypes = sorted({str(tensor.dtype) for tensor in weights.values()})
+    kinds = {name: (str(weights[name].dtype), list(weights[name].shape)) for name in sorted(weights)}
     return machine_code.key(
-        tick=shape, weights=dtypes, memory=[str(part.dtype) for part in memory[0]], threads=threads
+        tick=shape, weights=kinds, memory=[str(part.dtype) for part in memory[0]], threads=threads
     )
 
 

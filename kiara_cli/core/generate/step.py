@@ -22,33 +22,44 @@ from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.attention import Attention, attend
 from kiara_cli.core.model.cache import to_int8
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.quantize.layers import Packed, SmallLinear, full, product
 
 Weights = Mapping[str, Tensor]
 Memory = Sequence[Sequence[Tensor]]  # per layer keys, values, and in int8 their scales: (B, K, S, C or 1)
 
+EMPTY: Mapping[str, Packed] = {}
 PRODUCTS = ("qkv", "out", "gate_up", "up", "down", "head")
 
 
 class Way(Protocol):
-    """How a tick multiplies and attends."""
+    """How a tick multiplies and attends. Small matrices come as `codes` (N, K or K / 2) and scales (N, G)."""
 
     dtype: torch.dtype  # of the rows between the products
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return x @ weight.T + bias for rows x (B, …)."""
 
+    def small_product(self, x: Tensor, name: str, codes: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the same for the small matrix of a module."""
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """Let one query per head look at S positions: q (B, H, C); k, v (B, K, S, C); returns (B, H, C)."""
 
 
 class Eager:
-    """torch's own kernels: needs no compiler. `visible` (B, 1, 1, S) marks what each row may look at."""
+    """torch's own kernels: needs no compiler. `visible` (B, 1, 1, S) marks what each row may look at.
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    `packed` are small matrices, by module, as torch's product with codes wants them.
+    """
+
+    def __init__(self, dtype: torch.dtype, packed: Mapping[str, Packed] = EMPTY) -> None:
+        self.dtype, self.packed = dtype, packed
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
+
+    def small_product(self, x: Tensor, name: str, codes: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+        return product(x, codes, scales, bias, self.packed.get(name))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         few = k.shape[1] != q.shape[1]
@@ -60,16 +71,16 @@ class Eager:
 
 def weights_of(model: Transformer) -> Weights:
     """Return all that a model multiplies with and looks up, by name, buffers included, without copying."""
-    return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())} | {
-        "head.weight": model.head.weight.detach()
-    }
+    buffers = model.named_buffers(remove_duplicate=False)  # a small head may be the embedding's
+    weights = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *buffers)}
+    return weights if "head.codes" in weights else weights | {"head.weight": model.head.weight.detach()}
 
 
 def is_plain(model: Transformer) -> bool:
     """Say whether a model computes what its weights say and nothing else: no hooks, no exchanged module."""
     hooks = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     products = (m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in PRODUCTS)
-    own = all(type(module) is torch.nn.Linear for module in products)
+    own = all(type(module) in (torch.nn.Linear, SmallLinear) for module in products)
     return not hooks and own and all(m.attend is attend for m in model.modules() if isinstance(m, Attention))
 
 
@@ -85,7 +96,7 @@ def tick(
 ) -> Tensor:
     """Return the scores (B, V) after `token` (B,) at `position` (B,); the last position so far is span - 1."""
     rows = torch.arange(len(token), device=token.device)
-    x = weights["tokens.weight"][token].to(way.dtype)  # (B, D)
+    x = _look_up(weights, "tokens", token, way.dtype)  # (B, D)
     if config.positions != "rotary":
         table = weights["positions.table.weight" if config.positions == "learned" else "positions.table"]
         x = x + table[position].to(way.dtype)
@@ -104,7 +115,16 @@ def tick(
 
 
 def _product(weights: Weights, way: Way, name: str, x: Tensor) -> Tensor:
-    return way.product(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+    bias = weights.get(f"{name}.bias")
+    if (codes := weights.get(f"{name}.codes")) is not None:
+        return way.small_product(x, name, codes, weights[f"{name}.scales"], bias)
+    return way.product(x, weights[f"{name}.weight"], bias)
+
+
+def _look_up(weights: Weights, name: str, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    if (codes := weights.get(f"{name}.codes")) is not None:
+        return full(codes[ids], weights[f"{name}.scales"][ids], dtype)
+    return weights[f"{name}.weight"][ids].to(dtype)
 
 
 def _norm(config: ModelConfig, weights: Weights, name: str, x: Tensor) -> Tensor:
