@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.calibrate import Batch, moments
-from kiara_cli.core.quantize.gptq import gptq, objective
+from kiara_cli.core.quantize.gptq import choose, gptq, objective
 from kiara_cli.core.quantize.layers import Codes, Packed, SmallEmbedding, SmallLinear, full, pack
 from kiara_cli.core.quantize.rounding import Small, fit_scales, to_nearest
 from kiara_cli.core.quantize.scheme import WHOLE, Scheme
@@ -138,9 +138,7 @@ def _round(model: Transformer, scheme: Scheme, name: str, hessian: Tensor | None
 def best_of(weight: Tensor, bits: int, group: int, hessian: Tensor, plain: Small) -> Small:
     """Return GPTQ's codes on scales fitted to the inputs; rows that round-to-nearest does better keep its own."""
     small = gptq(weight, fit_scales(weight, bits, group, hessian.diagonal()), bits, hessian)
-    worse = objective(weight, small.full(), hessian) > objective(weight, plain.full(), hessian)
-    codes = torch.where(worse[:, None], plain.codes, small.codes)
-    return Small(bits, codes, torch.where(worse[:, None], plain.scales, small.scales))
+    return choose(weight, hessian, small, plain)
 
 
 def _relative(weight: Tensor, rounded: Tensor, hessian: Tensor | None) -> float:

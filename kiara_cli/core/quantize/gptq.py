@@ -16,6 +16,7 @@ from torch import Tensor
 from kiara_cli.core.quantize.rounding import HIGHEST, LOWEST, Small, to_nearest
 
 DAMPING = 0.01  # of the mean of H's diagonal, added to it (Frantar et al.)
+CHUNK = 256  # rows whose scales are fitted together
 SWEEPS = 4  # over all columns after the first pass (measured: more change little)
 
 
@@ -33,8 +34,37 @@ def gptq(weight: Tensor, scales: Tensor, bits: int, hessian: Tensor) -> Small:
     codes = _forward(weight, steps, bits, damped)
     codes = _sweep(weight, steps, bits, codes, damped.float())
     better = Small(bits, codes.to(torch.int8), scales)
-    worse = objective(weight, better.full(), hessian) > objective(weight, plain.full(), hessian)
-    return Small(bits, torch.where(worse[:, None], plain.codes, better.codes), scales)
+    if scales.shape[1] > 1:
+        scales = refit(weight, better, damped.float())
+        steps = scales.float().repeat_interleave(plain.group, dim=1)
+        again = Small(bits, _sweep(weight, steps, bits, codes, damped.float()).to(torch.int8), scales)
+        better = choose(weight, hessian, again, better)
+    return choose(weight, hessian, better, plain)
+
+
+def choose(weight: Tensor, hessian: Tensor, new: Small, old: Small) -> Small:
+    """Take each row from `new`, unless `old` has less error there."""
+    worse = (objective(weight, new.full(), hessian) > objective(weight, old.full(), hessian))[:, None]
+    return Small(
+        new.bits, torch.where(worse, old.codes, new.codes), torch.where(worse, old.scales, new.scales)
+    )
+
+
+def refit(weight: Tensor, small: Small, hessian: Tensor) -> Tensor:
+    """Return the scales (N, G) that leave the least error with the codes as they are: least squares, row by row."""
+    rows, groups = small.scales.shape
+    out = []
+    for first in range(0, rows, CHUNK):
+        codes = small.codes[first : first + CHUNK].float().view(-1, groups, small.group)  # (n, G, Q)
+        pulled = torch.einsum("ngq,gqk->ngk", codes, hessian.view(groups, small.group, -1))  # (n, G, K)
+        both = torch.einsum("nghq,nhq->ngh", pulled.view(*pulled.shape[:2], groups, -1), codes)  # (n, G, G)
+        wanted = torch.einsum("ngk,nk->ng", pulled, weight[first : first + CHUNK])
+        steady = 1e-4 * both.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
+        old = small.scales[first : first + CHUNK].float()
+        both = both + steady[:, None, None] * torch.eye(groups)
+        out.append(torch.linalg.solve(both, wanted + steady[:, None] * old))
+    scales = torch.cat(out).bfloat16()
+    return torch.where(scales == 0, small.scales, scales)
 
 
 def _forward(weight: Tensor, steps: Tensor, bits: int, hessian: Tensor) -> Tensor:
