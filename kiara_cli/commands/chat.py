@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
@@ -10,12 +9,12 @@ from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
 
 def chat(words: Words = None, config: ConfigFiles = None, debug: Debug = False) -> None:
     """Talk with a model: kiara chat, or kiara chat checkpoints/best.pt."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: as in generate
     from kiara_cli.commands.model import open_engine, open_model
     from kiara_cli.console import output, repl
-    from kiara_cli.core.chat.session import Session
 
     opened = open_model(read(words, config))
+    from kiara_cli.core.chat.session import Session
+
     engine = open_engine(opened)
     session = Session(engine, opened.tokenizer, opened.config.generate, opened.config.chat)
     if not opened.checkpoint.data.get("conversations"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +50,6 @@ def generate(
     debug: Debug = False,
 ) -> None:
     """Continue a text: kiara generate --prompt 'Once upon a time'."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin starve beside other work
     from kiara_cli.commands.model import open_model
     from kiara_cli.config.schema import GenerateConfig
 

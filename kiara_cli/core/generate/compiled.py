@@ -16,20 +16,28 @@ from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.generate.step import Weights, tick
+from kiara_cli.core.quantize.layers import Packed, by_codes
 from kiara_cli.core.quantize.nibbles import from_nibbles
 from kiara_cli.core.runtime import machine_code
 
 
+MODE = ["aten"]
 class Fused:
     """Products and attention as sums, which the compiler turns into loops that read each number once."""
 
     dtype = torch.float32
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x = x.as_strided(x.shape, x.stride())  # written out first, not computed again for each row of the weight
         y = (x[0] * weight.float()).sum(dim=-1)[None]
         return y if bias is None else y + bias.float()
 
-    def small_product(self, x: Tensor, name: str, codes: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+    def small_product(self, x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
+        x = x.as_strided(x.shape, x.stride())  # written out first, as above
+        import os
+        if MODE[0] == "aten" and packed[0] is not None:
+            y = by_codes(x, packed).float()
+            return y if bias is None else y + bias.float()
         parts = (from_nibbles(codes) if codes.dtype == torch.uint8 else codes).view(*scales.shape, -1)  # (N, G, Q)
         sums = (x[0].view(scales.shape[1], -1) * parts.float()).sum(dim=-1)
         y = (sums * scales.float()).sum(dim=-1)[None]

@@ -81,11 +81,12 @@ class Engine:
         self.fast = options.fast and options.cache and is_plain(model)
         self.model = in_dtype(model, dtype) if self.fast and dtype != torch.float32 else model
         self.original = model.eval()
-        self.weights = weights_of(self.model)
+        if self.fast:
+            pack_all(self.model)
+        self.way, self.weights = Eager(dtype), weights_of(self.model)
         kept = {"auto": dtype, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[options.cache_dtype]
         self.rows = Rows(model.config, options.streams, self.device, kept)
         self.machine_code = self._compiled()
-        self.way = Eager(dtype, pack_all(self.model) if self.fast and not self.machine_code else {})
         self.single: compiled.Compiled | None = None  # bound to the cache `single_for`
         self.single_for: Cache | None = None
         self.prefixes = Prefixes(options.prefix_bytes)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.calibrate import Batch, moments
 from kiara_cli.core.quantize.gptq import choose, gptq, objective
-from kiara_cli.core.quantize.layers import Codes, Packed, SmallEmbedding, SmallLinear, full, pack
+from kiara_cli.core.quantize.layers import Codes, SmallEmbedding, SmallLinear, full, pack
 from kiara_cli.core.quantize.rounding import Small, fit_scales, to_nearest
 from kiara_cli.core.quantize.scheme import WHOLE, Scheme
 from kiara_cli.errors import KiaraError
@@ -101,19 +101,17 @@ def in_dtype(model: Transformer, dtype: torch.dtype) -> Transformer:
     return copy.deepcopy(model, shared).to(dtype)
 
 
-def pack_all(model: Transformer) -> dict[str, Packed]:
-    """Arrange small matrices for the products that torch has on this processor; return those that it has, by name."""
-    packed = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, SmallLinear) and pack(layer) and layer.packed is not None:
-            packed[name] = layer.packed
-    return packed
+def pack_all(model: Transformer) -> None:
+    """Arrange small matrices for the products that torch has on this processor, where it has any."""
+    for layer in model.modules():
+        if isinstance(layer, SmallLinear):
+            pack(layer)
 
 
 def _round(model: Transformer, scheme: Scheme, name: str, hessian: Tensor | None) -> Iterator[Rounded]:
     """Exchange one matrix, unless it is the embedding's own in its other role."""
     layer = model.get_submodule(name)
-    if isinstance(layer, Codes):
+    if name == "head" and model.config.tied_head:
         return
     weight, bits = layer.weight.detach().float(), scheme.bits_of(name)
     assert isinstance(weight, Tensor)

@@ -23,7 +23,8 @@ FEW = 4  # rows up to which torch's products with codes are quicker than the ful
 CLOSE = 0.02  # largest difference of packed and full product, relative to the largest result, where both round to bfloat16
 
 
-Packed = tuple[Tensor, Tensor, int]  # codes and scales as torch's product wants them; columns in a group of 4-bit codes, or 0
+Packed = tuple[Tensor | None, Tensor | None]  # codes and scales as torch's product wants them, or nothing
+UNPACKED: Packed = (None, None)
 
 
 class Codes(nn.Module):
@@ -70,7 +71,7 @@ class SmallLinear(Codes):
         super().__init__(bits, layer.out_features, layer.in_features, group)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.bias = layer.bias
-        self.packed: Packed | None = None
+        self.packed: Packed = UNPACKED
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
@@ -85,14 +86,25 @@ def full(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def product(
-    x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed | None = None
+    x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed = UNPACKED
 ) -> Tensor:
-    """Return x (…, K) times a small matrix, by torch's product with packed codes where there is one and rows are few."""
+    """Return x (…, K) times a small matrix, by torch's product with codes where it is packed and rows are few."""
     rows = x.flatten(0, -2)
-    if packed is None or len(rows) > FEW:
+    if packed[0] is None or len(rows) > FEW:
         return F.linear(x, full(codes, scales, x.dtype), None if bias is None else bias.to(x.dtype))
-    y = _by_codes(rows.to(packed[1].dtype), packed).to(x.dtype).view(*x.shape[:-1], -1)
+    y = by_codes(rows, packed).to(x.dtype).view(*x.shape[:-1], -1)
     return y if bias is None else y + bias.to(y.dtype)
+
+
+def by_codes(rows: Tensor, packed: Packed) -> Tensor:
+    """Multiply rows (B, K) by torch's product with packed codes, in the number type of their scales."""
+    codes, scales = packed
+    assert codes is not None
+    assert scales is not None
+    rows = rows.to(scales.dtype)
+    if codes.dtype == torch.int8:
+        return torch._weight_int8pack_mm(rows, codes, scales)
+    return torch._weight_int4pack_mm_for_cpu(rows, codes, rows.shape[1] // scales.shape[0], scales)
 
 
 def pack(layer: SmallLinear) -> bool:
@@ -100,14 +112,13 @@ def pack(layer: SmallLinear) -> bool:
 
     Where it does not, or there is none for these shapes, the layer goes on with the full matrix.
     """
-    layer.packed = None
+    layer.packed = UNPACKED
     if layer.codes.device.type != "cpu":
         return False
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, layer.in_features, generator=generator).to(layer.dtype)
+    x = torch.randn(1, layer.in_features, generator=torch.Generator().manual_seed(0)).to(layer.dtype)
     try:
         packed = _arranged(layer)
-        found = _by_codes(x, packed).float()
+        found = by_codes(x, packed).float()
     except RuntimeError:  # torch's way to say that these shapes have no such product
         return False
     expected = x.float() @ full(layer.codes, layer.scales, torch.float32).T
@@ -117,18 +128,19 @@ def pack(layer: SmallLinear) -> bool:
     return True
 
 
+def packed_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return what packing added to a model, by name: X.packed and X.packed_scales for a layer X."""
+    found = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, SmallLinear) and layer.packed[0] is not None and layer.packed[1] is not None:
+            found |= {f"{name}.packed": layer.packed[0], f"{name}.packed_scales": layer.packed[1]}
+    return found
+
+
 def _arranged(layer: SmallLinear) -> Packed:
     if layer.bits == 8:
-        return layer.codes, layer.scales[:, 0].to(layer.dtype), 0
+        return layer.codes, layer.scales[:, 0].to(layer.dtype)
     codes = from_nibbles(layer.codes).int() + ZERO
     scales = torch.stack([layer.scales, torch.zeros_like(layer.scales)], dim=-1)  # with zero points, (N, G, 2)
     packed = torch._convert_weight_to_int4pack_for_cpu(codes, 1)
-    return packed, scales.transpose(0, 1).to(layer.dtype).contiguous(), layer.in_features // layer.scales.shape[1]
-
-
-def _by_codes(x: Tensor, packed: Packed) -> Tensor:
-    """Multiply rows (B, K), of the type that the scales have, by torch's product with codes."""
-    codes, scales, group = packed
-    if group:
-        return torch._weight_int4pack_mm_for_cpu(x, codes, group, scales)
-    return torch._weight_int8pack_mm(x, codes, scales)
+    return packed, scales.transpose(0, 1).to(layer.dtype).contiguous()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from kiara_cli.errors import KiaraError
 
+CONFIG = {"cpp.enable_floating_point_contract_flag": "fast"}  # one instruction to multiply and add
 Run = Callable[[list[Tensor]], list[Tensor]]
 
 
@@ -34,7 +35,7 @@ def key(**what: Any) -> str:
         flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
     except (OSError, StopIteration):
         flags = platform.processor()
-    about = what | {"torch": torch.__version__, "machine": platform.machine(), "flags": flags, "form": 1}
+    about = what | {"torch": torch.__version__, "machine": platform.machine(), "flags": flags, "form": 2}
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
@@ -79,7 +80,7 @@ def build(module: nn.Module, inputs: tuple[Any, ...], dynamic: tuple[Any, ...], 
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic)
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=CONFIG)
         except Exception as error:
             if isinstance(error, OSError):
                 raise
