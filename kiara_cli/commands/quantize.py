@@ -24,7 +24,7 @@ def quantize(
     config: ConfigFiles = None,
     method: Annotated[
         Literal["gptq", "rtn"] | None,
-        typer.Option(help="gptq: round by what changes least on the run's own text; rtn: each number to the nearest."),
+        typer.Option(help="gptq: round by what changes least on the run's text; rtn: each number to the nearest."),
     ] = None,
     group_size: Annotated[
         int | None, typer.Option(min=2, help="With 4 bits: columns of a row that share a scale.")

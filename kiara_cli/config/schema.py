@@ -250,6 +250,7 @@ class QuantizeConfig(Section):
     embedding_bits: int | None = knob(None, low=4, high=16)
     head_bits: int | None = knob(None, low=4, high=16)
     calibration_tokens: int = knob(65_536, low=1)
+    tune_passes: int = knob(2, low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.generate.step import Weights, tick
-from kiara_cli.core.quantize.layers import Packed, by_codes
-from kiara_cli.core.quantize.nibbles import from_nibbles
+from kiara_cli.core.quantize import kernel
+from kiara_cli.core.quantize.layers import Packed
 from kiara_cli.core.runtime import machine_code
+from kiara_cli.errors import KiaraError
 
 
-MODE = ["aten"]
 class Fused:
     """Products and attention as sums, which the compiler turns into loops that read each number once."""
 
@@ -33,14 +33,7 @@ class Fused:
         return y if bias is None else y + bias.float()
 
     def small_product(self, x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
-        x = x.as_strided(x.shape, x.stride())  # written out first, as above
-        import os
-        if MODE[0] == "aten" and packed[0] is not None:
-            y = by_codes(x, packed).float()
-            return y if bias is None else y + bias.float()
-        parts = (from_nibbles(codes) if codes.dtype == torch.uint8 else codes).view(*scales.shape, -1)  # (N, G, Q)
-        sums = (x[0].view(scales.shape[1], -1) * parts.float()).sum(dim=-1)
-        y = (sums * scales.float()).sum(dim=-1)[None]
+        y = kernel.small_product(x.contiguous(), codes, scales)
         return y if bias is None else y + bias.float()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
@@ -85,6 +78,28 @@ def key_of(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tens
     )
 
 
+def find(folder: Path, name: str, weights: Weights, threads: int) -> Path | None:
+    """Return the kept step, if all that it needs is there, whole, and computes what it should; load the rest."""
+    step = machine_code.find(folder, name)
+    if step is None or not has_codes(weights):
+        return step
+    library = kernel.find(folder, threads)
+    return step if library is not None and kernel.load(library) else None
+
+
+def make(
+    config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tensor]], folder: Path, name: str, threads: int
+) -> Path:
+    """Compile the tick and what it needs, and keep them. Raises KiaraError where that cannot be done."""
+    if has_codes(weights) and not kernel.load(kernel.build(folder, threads)):
+        raise KiaraError("the product compiled for this processor computes wrongly", "set runtime.compile=false")
+    return machine_code.keep(folder, name, lambda path: build(config, weights, memory, path))
+
+
+def has_codes(weights: Weights) -> bool:
+    return any(name.endswith(".codes") for name in weights)
+
+
 def build(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tensor]], path: Path) -> None:
     """Compile the tick to a file. Raises KiaraError where the compiler is missing or fails."""
     token, upto = torch.zeros(1, dtype=torch.int64), torch.arange(3)
@@ -92,4 +107,4 @@ def build(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tenso
     inputs = (token, upto, [list(layer) for layer in memory], ordered)
     length = torch.export.Dim("length", min=2, max=config.context_length - 1)  # all of it would be another layout
     nothing = (None, {0: length}, [[None] * len(layer) for layer in memory], dict.fromkeys(ordered))
-    machine_code.build(OneText(config), inputs, nothing, path)
+    machine_code.build(OneText(config), inputs, nothing, path, kernel.config() if has_codes(weights) else None)

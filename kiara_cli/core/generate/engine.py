@@ -29,7 +29,6 @@ from kiara_cli.core.generate.step import Eager, is_plain, tick, weights_of
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.apply import in_dtype, pack_all
-from kiara_cli.core.runtime import machine_code
 from kiara_cli.core.runtime.device import DTYPES, Runtime
 from kiara_cli.errors import KiaraError
 
@@ -81,12 +80,13 @@ class Engine:
         self.fast = options.fast and options.cache and is_plain(model)
         self.model = in_dtype(model, dtype) if self.fast and dtype != torch.float32 else model
         self.original = model.eval()
-        if self.fast:
-            pack_all(self.model)
         self.way, self.weights = Eager(dtype), weights_of(self.model)
         kept = {"auto": dtype, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[options.cache_dtype]
         self.rows = Rows(model.config, options.streams, self.device, kept)
         self.machine_code = self._compiled()
+        if self.fast and not self.machine_code:
+            pack_all(self.model)
+            self.weights = weights_of(self.model)
         self.single: compiled.Compiled | None = None  # bound to the cache `single_for`
         self.single_for: Cache | None = None
         self.prefixes = Prefixes(options.prefix_bytes)
@@ -190,13 +190,12 @@ class Engine:
         if wanted is False or folder is None or not usable:
             return None
         memory = self.rows.layers(1)
-        name = compiled.key_of(self.config, self.weights, memory, self.runtime.threads)
-        found = machine_code.find(folder, name)
+        weights, threads = self.weights, self.runtime.threads
+        name = compiled.key_of(self.config, weights, memory, threads)
+        found = compiled.find(folder, name, weights, threads)
         if found is None and wanted is True:
             with torch.inference_mode(False):
-                found = machine_code.keep(
-                    folder, name, lambda path: compiled.build(self.config, self.weights, memory, path)
-                )
+                found = compiled.make(self.config, weights, memory, folder, name, threads)
         return found
 
     def _read(self, request: Request, most: int) -> int:

@@ -1,8 +1,8 @@
 """How near this machine comes to its own limits with a model: learning, reading, writing.
 
 In: a model of any weights, and where to run it. Out: the machine's peaks, then one `Measured` after the other. Each
-names its floor: the time that the products would take at the machine's own best rate, or that reading every weight once
-from memory would, whichever is longer. `fraction` is the floor's share of the time it took.
+names its floor: the time that the products would take at the machine's own best rate, or that reading every weight
+once from memory would, whichever is longer. `fraction` is the floor's share of the time it took.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from kiara_cli.config.schema import Config, Dtype, ModelConfig
 from kiara_cli.core.generate.engine import Engine, Options
-from kiara_cli.core.lab.speed import decoding, reading
+from kiara_cli.core.lab.speed import bytes_read, decoding, reading
 from kiara_cli.core.loss import Objective, batch_loss
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.transformer import Transformer
@@ -45,7 +45,7 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement; `bits` is what the weights are stored in, `floor` tokens a second at the machine's peak."""
+    """One measurement: weights of `dtype`, `floor` tokens a second at the machine's peak."""
 
     what: str
     dtype: str
@@ -135,10 +135,8 @@ class Bench:
 
     def _writing(self, peaks: Peaks, engine: Engine, dtype: str, streams: int) -> Measured:
         """Measure a tick; its floor is the longer of reading all weights and computing all products."""
-        read = [tensor for name, tensor in engine.weights.items() if not name.startswith("tokens.")]
-        size = sum(tensor.numel() * tensor.element_size() for tensor in read)
         flops = peaks.flops.get(self.runtime.dtype if dtype.startswith("int") else dtype, math.inf)
-        seconds = max(size / peaks.memory, streams * self.count.forward_flops / flops)
+        seconds = max(bytes_read(engine) / peaks.memory, streams * self.count.forward_flops / flops)
         return Measured("writing", dtype, streams, decoding(engine, streams, self.rounds), streams / seconds)
 
     @property

@@ -18,12 +18,13 @@ from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.eval.metrics import Metrics, evaluate
 from kiara_cli.core.generate.engine import Engine
-from kiara_cli.core.lab.speed import decoding
+from kiara_cli.core.lab.speed import bytes_read, decoding
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize import apply
 from kiara_cli.core.quantize.apply import Rounded
 from kiara_cli.core.quantize.calibrate import batches_of
 from kiara_cli.core.quantize.scheme import Scheme
+from kiara_cli.core.quantize.tune import tune
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
@@ -89,7 +90,7 @@ class Report:
         """Return the report as names and values for a person."""
         a, b = self.before, self.after
         rows = [("file", f"{a.file_bytes:,} → {b.file_bytes:,} bytes, {self.size:.3f} of 16 bits a weight")]
-        rows.append(("weights in memory", f"{a.weight_bytes:,} → {b.weight_bytes:,} bytes"))
+        rows.append(("weights a token reads", f"{a.weight_bytes:,} → {b.weight_bytes:,} bytes"))
         rows.append(("one text", f"{a.tokens_per_second:,.0f} → {b.tokens_per_second:,.0f} tokens/s"))
         if a.metrics is not None and b.metrics is not None and self.change is not None:
             rows.append(("loss", f"{a.metrics.loss:.5f} → {b.metrics.loss:.5f}"))
@@ -120,12 +121,13 @@ class Shrinking:
         if self.scheme.method == "gptq":
             assert texts.calibration is not None
             enough, context = self.config.quantize.calibration_tokens, self.config.model.context_length
-            batches = batches_of(
-                texts.calibration, self.tokenizer.specials, context, texts.conversations, enough
-            )  # fmt: skip
+            specials = self.tokenizer.specials
+            batches = batches_of(texts.calibration, specials, context, texts.conversations, enough)
         for layer in apply.quantize(small, self.scheme, batches):
             layers.append(layer)
             yield layer
+        if batches is not None:
+            tune(small, model, batches, self.config.quantize.tune_passes)
         before = self._measured(model, texts, self.checkpoint.path)
         metrics = self._metrics(small, texts)
         self._save(small, metrics, out)
@@ -149,9 +151,7 @@ class Shrinking:
 
     def _measured(self, model: Transformer, texts: Texts, path: Path) -> Side:
         engine = self.make_engine(model)
-        read = {name: tensor for name, tensor in engine.weights.items() if not name.startswith("tokens.")}
-        size = sum(tensor.numel() * tensor.element_size() for tensor in read.values())
-        return Side(self._metrics(model, texts), decoding(engine), size, path.stat().st_size)
+        return Side(self._metrics(model, texts), decoding(engine), bytes_read(engine), path.stat().st_size)
 
     def _metrics(self, model: Transformer, texts: Texts) -> Metrics | None:
         if texts.held_out is None:

@@ -22,6 +22,15 @@ def decoding(engine: Engine, streams: int = 1, rounds: int = ROUNDS) -> float:
     return max(_round(engine, streams, max(1, prompt), new)[1] for _ in range(rounds + 1))
 
 
+def bytes_read(engine: Engine) -> int:
+    """Return how many bytes of weights each new token reads: all but the embedding's, of which it is one row."""
+    weights = engine.weights
+    places = {name.rpartition(".")[0] for name in weights if name.endswith(".packed")}
+    unread = {f"{place}.{part}" for place in places for part in ("codes", "scales")}  # they are read packed
+    read = [tensor for name, tensor in weights.items() if not name.startswith("tokens.") and name not in unread]
+    return sum(tensor.numel() * tensor.element_size() for tensor in read)
+
+
 def reading(engine: Engine, length: int, rounds: int = ROUNDS) -> float:
     """Return the tokens per second of reading a prompt of `length`."""
     return max(_round(engine, 1, length, 1)[0] for _ in range(rounds + 1))

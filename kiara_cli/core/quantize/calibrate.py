@@ -30,7 +30,7 @@ Batch = tuple[Tensor, Tensor, Tensor | None]  # ids and targets (B, T), and whic
 def batches_of(
     tokens: Tokens, specials: Mapping[str, int], context: int, conversations: bool, enough: int
 ) -> list[Batch]:
-    """Draw about `enough` tokens of text in windows, the same ones each time. Raises KiaraError if there is too little."""
+    """Draw about `enough` tokens of text in windows, always the same ones. Raises KiaraError for too little of it."""
     rows = min(ROWS, -(-enough // context))
     steps = range(max(1, enough // (rows * context)))
     if conversations:
@@ -38,7 +38,7 @@ def batches_of(
         talks = ConversationBatcher(tokens, specials, context, rows, seed=0)
         return [(ids, wanted, document_mask(ids, mark)) for ids, wanted in map(talks.batch, steps)]
     if len(tokens) <= context:
-        raise KiaraError(f"the text to calibrate on has {len(tokens)} tokens, too few", "give a longer one: --text FILE")
+        raise KiaraError(f"the text to calibrate on has {len(tokens)} tokens, too few", "give --text FILE")
     windows = Batcher(tokens, context, rows, context, seed=0)
     return [(ids, wanted, None) for ids, wanted in map(windows.batch, steps)]
 

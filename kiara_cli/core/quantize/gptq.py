@@ -2,8 +2,8 @@
 
 In: a weight (N, K), the inputs' second moments H = Σ x xᵀ (K, K), and the scales of round-to-nearest. Out: codes for
 the same scales. Rounding one column leaves an error that the columns after it can make up for, as far as their inputs
-go together; columns whose inputs are largest come first. Then single codes move as long as the error falls. Each row is
-compared with its round-to-nearest at the end, so that no row is ever worse.
+go together; columns whose inputs are largest come first. Then single codes move as long as the error falls. Each row
+is compared with its round-to-nearest at the end, so that no row is ever worse.
 
 The objective of a row w rounded to q is (w − q) H (w − q)ᵀ: the squared change of its products over all the inputs.
 """
@@ -45,9 +45,7 @@ def gptq(weight: Tensor, scales: Tensor, bits: int, hessian: Tensor) -> Small:
 def choose(weight: Tensor, hessian: Tensor, new: Small, old: Small) -> Small:
     """Take each row from `new`, unless `old` has less error there."""
     worse = (objective(weight, new.full(), hessian) > objective(weight, old.full(), hessian))[:, None]
-    return Small(
-        new.bits, torch.where(worse, old.codes, new.codes), torch.where(worse, old.scales, new.scales)
-    )
+    return Small(new.bits, torch.where(worse, old.codes, new.codes), torch.where(worse, old.scales, new.scales))
 
 
 def refit(weight: Tensor, small: Small, hessian: Tensor) -> Tensor:

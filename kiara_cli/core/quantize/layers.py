@@ -1,7 +1,7 @@
 """A matrix of small numbers in the place of a linear layer or an embedding.
 
-In and out as the layers they replace. What is kept is what a checkpoint stores: `codes`, int8 (N, K) or two 4-bit ones
-a byte (N, K / 2), and bfloat16 `scales` (N, G). Many rows at a time are multiplied with the full matrix, made for the
+In and out as the layers they replace. What is kept is what a checkpoint stores: `codes`, int8 (N, K) or two 4-bit
+ones a byte (N, K / 2), and bfloat16 `scales` (N, G). Many rows at a time are multiplied with the full matrix, made for the
 occasion; few rows with the codes themselves, where torch has a product for them: see `pack`.
 
 N outputs, K inputs, G groups of columns.
@@ -20,7 +20,7 @@ from kiara_cli.core.quantize.nibbles import ZERO, from_nibbles, to_nibbles
 from kiara_cli.core.quantize.rounding import Small, dequantize
 
 FEW = 4  # rows up to which torch's products with codes are quicker than the full matrix (measured: 16384 × 768)
-CLOSE = 0.02  # largest difference of packed and full product, relative to the largest result, where both round to bfloat16
+CLOSE = 0.02  # largest difference of packed and full product, relative to the largest result: in bfloat16 both round
 
 
 Packed = tuple[Tensor | None, Tensor | None]  # codes and scales as torch's product wants them, or nothing
@@ -85,9 +85,7 @@ def full(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     return dequantize(codes.flatten(0, -2), scales.flatten(0, -2), dtype).view(codes.shape)
 
 
-def product(
-    x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed = UNPACKED
-) -> Tensor:
+def product(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed = UNPACKED) -> Tensor:
     """Return x (…, K) times a small matrix, by torch's product with codes where it is packed and rows are few."""
     rows = x.flatten(0, -2)
     if packed[0] is None or len(rows) > FEW:

@@ -66,7 +66,5 @@ def test_columns_that_matter_more_are_kept_better() -> None:
     weight = torch.randn(64, 32)
     importance = torch.ones(32)
     importance[:4] = 100.0
-    even, uneven = (
-        to_nearest(weight, fit_scales(weight, 4, 32, worth), 4).full() for worth in (None, importance)
-    )
+    even, uneven = (to_nearest(weight, fit_scales(weight, 4, 32, worth), 4).full() for worth in (None, importance))
     assert (weight - uneven)[:, :4].square().sum() < (weight - even)[:, :4].square().sum()
