@@ -122,7 +122,7 @@ class Bench:
             (pulled / (rows * context)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
-            float(pulled)  # waits for the device
+            float(pulled.detach())  # waits for the device
             best = min(best, time.perf_counter() - began)
         floor = peaks.flops.get(self.runtime.dtype, math.nan) / self.count.training_flops
         return Measured("training step", self.runtime.dtype, rows, rows * context / best, floor)

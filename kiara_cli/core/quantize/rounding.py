@@ -1,7 +1,8 @@
 """A matrix to small whole numbers and scales, each number rounded to the nearest there is.
 
-In: a weight (N, K), how many bits, and the columns that share a scale. Out: codes and scales; weight ≈ codes ×
-scales. Scales are bfloat16 from the start, so that no later cast moves the weights: codes are chosen for the scale as stored.
+In: a weight (N, K), how many bits, and the columns that share a scale. Out: codes and scales; their product is close
+to the weight. Scales are bfloat16 from the start, so that no later cast moves the weights: codes are chosen for the
+scale as stored.
 
 N rows (outputs), K columns (inputs), G groups of columns, Q = K / G columns in each.
 """
