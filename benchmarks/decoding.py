@@ -1,10 +1,11 @@
 """Decoding beside llama.cpp and transformers: the same random weights, the same prompt, in one run.
 
-    python benchmarks/decoding.py --shape m10 m110 --dtype fp32 bf16 --rounds 3 [--json FILE]
+    python benchmarks/decoding.py --shape m10 m110 --dtype fp32 bf16 int8 int4 --rounds 3 [--json FILE]
 
 Prints one table for each shape and dtype. Programs take turns, each in a process of its own, as a person would start
 it (two that share a process share a pool of threads, which slows llama.cpp down to a half); each keeps its best
 round: other work on the machine slows a round down and never speeds one up. llama.cpp runs with its own defaults. The
+beside int8 and int4 stand its q8_0 and q4_0, the latter with embedding and head of 8 bits in both programs. The
 floor of decoding is the time that reading every weight once takes, at the speed the machine shows in the same run.
 """
 
@@ -31,12 +32,13 @@ SHAPES = {
 CONTEXT, PROMPT, NEW, LONG, STREAMS = 1024, 32, 128, 512, 16
 ONE, READ, MANY, FLOOR = "one stream", "prompt", f"{STREAMS} streams", "floor"
 Row = dict[str, float]
+KINDS = {"fp32": "f32", "bf16": "bf16", "int8": "q8_0", "int4": "q4_0"}  # what llama.cpp calls them
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=["m10"])
-    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
+    parser.add_argument("--dtype", nargs="+", choices=KINDS, default=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--json", type=Path)
@@ -119,10 +121,17 @@ def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
         from kiara_cli.config.folders import cache_folder
         from kiara_cli.config.schema import GenerateConfig
         from kiara_cli.core.generate.engine import Engine, Options, Wish
+        from kiara_cli.core.lab.speed import bytes_read
+        from kiara_cli.core.quantize.apply import quantize
+        from kiara_cli.core.quantize.scheme import Scheme
         from kiara_cli.core.runtime.device import Runtime, physical_cores
 
         model = make_model(shape)
-        runtime = Runtime(model.device, dtype, physical_cores())  # type: ignore[arg-type]
+        if dtype.startswith("int"):
+            for _ in quantize(model, Scheme(int(dtype[3:]), "rtn", 32, 8, 8)):
+                pass
+        precision = "bf16" if dtype.startswith("int") else dtype
+        runtime = Runtime(model.device, precision, physical_cores())  # type: ignore[arg-type]
         options = Options(streams=STREAMS, compile=compiled, compile_folder=cache_folder() / "compiled")
         engine = Engine(model, runtime, options=options)
 
@@ -143,8 +152,7 @@ def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
         def run() -> Row:
             row = {ONE: (NEW - 1) / together(1, PROMPT, NEW)[1], READ: LONG / together(1, LONG, 1)[0]}
             if compiled:
-                numbers = sum(p.numel() for name, p in model.named_parameters() if name != "tokens.weight")
-                row[FLOOR] = reading_speed() / (numbers * (4 if dtype == "fp32" else 2))
+                row[FLOOR] = reading_speed() / bytes_read(engine)
             else:
                 row[MANY] = STREAMS * (NEW - 1) / together(STREAMS, PROMPT, NEW)[1]
             return row
@@ -238,15 +246,14 @@ WRITE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from decoding import make_model
+from decoding import KINDS, make_model
 from kiara_cli.core.export import gguf
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
 model = make_model(sys.argv[2])
 weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
 pairs = [bytes([a, b]) for a in b"abcdefgh" for b in b"abcdefgh"]  # llama.cpp wants some merges
 tokenizer = BPETokenizer([bytes([byte]) for byte in range(256)] + pairs)
-kind = {"fp32": "f32", "bf16": "bf16"}[sys.argv[3]]
-with gguf.writing(model.config, weights, tokenizer, Path(sys.argv[4]), kind):
+with gguf.writing(model.config, weights, tokenizer, Path(sys.argv[4]), KINDS[sys.argv[3]]):
     pass
 """
 

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
+from kiara_cli.commands.bench import bench
 from kiara_cli.commands.chat import chat
 from kiara_cli.commands.config import config
 from kiara_cli.commands.eval import eval
 from kiara_cli.commands.export import export
 from kiara_cli.commands.generate import generate
 from kiara_cli.commands.import_ import import_
+from kiara_cli.commands.quantize import quantize
 from kiara_cli.commands.serve import serve
 from kiara_cli.commands.tokenize import tokenize
 from kiara_cli.commands.train import train
@@ -28,8 +30,10 @@ app.command()(eval)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
+app.command()(quantize)
 app.command()(export)
 app.command("import")(import_)
+app.command()(bench)
 app.command()(config)
 
 

@@ -59,6 +59,10 @@ def test_a_text_becomes_a_model_that_is_measured_continues_texts_and_is_trained_
     assert written["prompt_tokens"] == len(ids.split())
     assert run("generate", "--prompt", "The cat", "--seed", "1", *ENDLESS) == written["text"]
 
+    assert run("quantize", "book", "--bits", "4", "--out", "small.pt", *ENDLESS)
+    small = json.loads(run("eval", "small.pt", "--json", "runtime.dtype=fp32"))
+    assert small["loss"] == pytest.approx(measured["loss"], rel=0.1)
+
     *_, further = map(
         json.loads,
         run("train", "book.txt", "--from", "book", "--name", "further", "--json", *ENDLESS).splitlines(),

@@ -56,13 +56,16 @@ def open_model(
     return Opened(checkpoint, config, model, checkpoint.make_tokenizer(), runtime)
 
 
-def open_engine(opened: Opened) -> Engine:
-    """Make the engine that the config asks for. Raises KiaraError if it asks for compiling, and that fails."""
+def open_engine(opened: Opened, model: Transformer | None = None) -> Engine:
+    """Make the engine that the config asks for, of another model if one is given.
+
+    Raises KiaraError if the config asks for compiling, and that fails.
+    """
     from kiara_cli.config.folders import cache_folder
     from kiara_cli.core.generate.text import make_engine, options_of
 
     options = options_of(opened.config, cache_folder())
-    return make_engine(opened.model, opened.tokenizer, opened.runtime, options)
+    return make_engine(model or opened.model, opened.tokenizer, opened.runtime, options)
 
 
 def ends_of(opened: Opened) -> frozenset[int]:

@@ -108,6 +108,7 @@ def started(given: Given, name: str | None, from_: str | None) -> Training:
         weights, warnings = open_checkpoint(from_)
         for warning in warnings:
             output.warn(warning)
+        weights.check_trainable()
         config = adopt(given.loaded, weights.config, ("tokenizer", "model"), str(weights.path))
     else:
         config = given.loaded.config

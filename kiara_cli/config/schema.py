@@ -270,6 +270,26 @@ class ServeConfig(Section):
 
 
 @dataclass(frozen=True)
+class QuantizeConfig(Section):
+    section: ClassVar[str] = "quantize"
+
+    method: Literal["gptq", "rtn"] = "gptq"
+    group_size: int = knob(32, low=2)
+    embedding_bits: int | None = knob(None, low=4, high=16)
+    head_bits: int | None = knob(None, low=4, high=16)
+    calibration_tokens: int = knob(65_536, low=1)
+    tune_passes: int = knob(2, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("embedding_bits", "head_bits"):
+            bits = getattr(self, key)
+            if bits not in (None, 4, 8, 16):
+                path = f"quantize.{key}"
+                raise KiaraError(f"{path}={bits} is no choice", "choose one of: 4, 8, 16, null", key=path)
+
+
+@dataclass(frozen=True)
 class RuntimeConfig(Section):
     section: ClassVar[str] = "runtime"
 
@@ -335,6 +355,7 @@ class Config:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     chat: ChatConfig = field(default_factory=ChatConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 

@@ -28,6 +28,8 @@ from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.quantize.apply import full_weights, prepare
+from kiara_cli.core.quantize.scheme import recorded
 from kiara_cli.core.tokenizer import files as tokenizer_files
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
@@ -35,6 +37,7 @@ from kiara_cli.errors import KiaraError
 SUFFIXES = (".pt", ".safetensors")
 PARTS = ("model", "config", "tokenizer", "metrics", "data")  # in every file
 RESUME_PARTS = ("optimizer", "progress")  # in last.pt and step_*.pt as well
+SCHEME = "quantize"  # in files of small weights: how they are stored
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Checkpoint:
     data: Mapping[str, Any]
     optimizer: Mapping[str, Any] | None = None
     progress: Mapping[str, Any] | None = None
+    quantize: Mapping[str, Any] | None = None  # the scheme, where weights are stored as small numbers
     path: Path = Path()
 
     def make_tokenizer(self) -> Tokenizer:
@@ -56,8 +60,22 @@ class Checkpoint:
     def make_model(self, config: ModelConfig) -> Transformer:
         """Build the model and fill in the weights. Raises KiaraError if they do not fit."""
         model = Transformer(config)
+        if self.quantize is not None:
+            prepare(model, recorded(self.quantize, str(self.path)))
         load_weights(model, self.model, str(self.path))
         return model
+
+    def full_weights(self) -> Mapping[str, Tensor]:
+        """Return the weights by name, small ones as the full matrices that they stand for."""
+        return full_weights(self.model)
+
+    def check_trainable(self) -> None:
+        """Raise KiaraError for small weights: the steps of training are smaller than the gaps between them."""
+        if self.quantize is not None:
+            raise KiaraError(
+                f"{self.path} holds weights of {self.quantize.get('bits')} bits, too coarse to be trained",
+                "train from the checkpoint that it was made from",
+            )
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -81,6 +99,9 @@ def load(path: Path, weights_only: bool = False) -> Checkpoint:
         for part, value in parts.items():
             if not isinstance(value, dict) or (part == "model" and not all(map(torch.is_tensor, value.values()))):
                 raise TypeError(part)
+        parts[SCHEME] = content.get(SCHEME)
+        if not isinstance(parts[SCHEME], dict | None):
+            raise TypeError(SCHEME)
         if not weights_only:
             parts |= {part: content.get(part) for part in RESUME_PARTS}
         return Checkpoint(**parts, path=path)
@@ -92,7 +113,7 @@ def weights_of(model: Transformer) -> dict[str, Tensor]:
     """Return the weights by name; a head tied to the embedding is left out, as it is the same tensor."""
     weights = dict(model.state_dict())
     if model.config.tied_head:
-        del weights["head.weight"]
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
     return weights
 
 
@@ -165,12 +186,13 @@ def _read(path: Path, read: Callable[[], Any]) -> Any:
 
 def _save_pt(checkpoint: Checkpoint, path: Path) -> None:
     content = {part: getattr(checkpoint, part) for part in PARTS}
-    content |= {part: value for part in RESUME_PARTS if (value := getattr(checkpoint, part)) is not None}
+    content |= {part: value for part in (*RESUME_PARTS, SCHEME) if (value := getattr(checkpoint, part)) is not None}
     torch.save(content, path)
 
 
 def _save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
-    about = {part: json.dumps(getattr(checkpoint, part)) for part in PARTS if part != "model"}
+    parts = [part for part in PARTS if part != "model"] + [SCHEME] * (checkpoint.quantize is not None)
+    about = {part: json.dumps(getattr(checkpoint, part)) for part in parts}
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
     save_file(weights, path, metadata={"format": "pt", "sha256": _digest(weights), **about})
 
@@ -206,7 +228,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if "sha256" in about and about["sha256"] != _digest(weights):
             raise ValueError("sha256")
-        return {"model": weights} | {part: json.loads(about[part]) for part in PARTS if part in about}
+        return {"model": weights} | {part: json.loads(about[part]) for part in (*PARTS, SCHEME) if part in about}
 
     content: dict[str, Any] = _read(path, read)
     return content

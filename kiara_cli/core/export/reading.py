@@ -259,6 +259,6 @@ def as_imported(checkpoint: Checkpoint, model: ModelConfig) -> tuple[ModelConfig
     rows = checkpoint.data.get(ROWS, model.vocab_size)
     weights = {
         name: tensor[:rows] if name in ("tokens.weight", "head.weight") else tensor
-        for name, tensor in checkpoint.model.items()
+        for name, tensor in checkpoint.full_weights().items()
     }
     return dataclasses.replace(model, vocab_size=rows), weights

@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.generate import step
 from kiara_cli.core.generate.step import Weights, tick
+from kiara_cli.core.quantize import kernel
+from kiara_cli.core.quantize.layers import Packed
 from kiara_cli.core.runtime import machine_code
 from kiara_cli.core.runtime.machine_code import Run
+from kiara_cli.errors import KiaraError
 
 
 class Fused:
@@ -30,6 +33,10 @@ class Fused:
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x = x.as_strided(x.shape, x.stride())  # written out first, not computed again for each row of the weight
         y = (x[0] * weight.float()).sum(dim=-1)[None]
+        return y if bias is None else y + bias.float()
+
+    def small_product(self, x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
+        y = kernel.small_product(x.contiguous(), codes, scales)
         return y if bias is None else y + bias.float()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
@@ -68,14 +75,43 @@ class Compiled:
 def key_of(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tensor]], threads: int) -> str:
     """Name what the machine code depends on: shapes, dtypes, threads, torch, the processor, and these lines."""
     shape = dataclasses.asdict(config) | {"drop_rate": 0.0}
-    dtypes = sorted({str(tensor.dtype) for tensor in weights.values()})
+    kinds = {name: (str(weights[name].dtype), list(weights[name].shape)) for name in sorted(weights)}
     return machine_code.key(
         lines=inspect.getsource(step) + inspect.getsource(Fused),
         tick=shape,
-        weights=dtypes,
+        weights=kinds,
         memory=[str(part.dtype) for part in memory[0]],
         threads=threads,
     )
+
+
+def find(folder: Path, name: str, weights: Weights, threads: int) -> Run | None:
+    """Load the kept step, if all that it needs is there, whole, and computes what it should."""
+    kept = machine_code.find(folder, name)
+    if kept is None:
+        return None
+    if has_codes(weights):
+        library = kernel.find(folder, threads)
+        if library is None or not kernel.load(library):
+            return None
+    return machine_code.load(kept)
+
+
+def make(
+    config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tensor]], folder: Path, name: str, threads: int
+) -> Run:
+    """Compile the tick and what it needs, keep and load them. Raises KiaraError where that cannot be done."""
+    if has_codes(weights) and not kernel.load(kernel.build(folder, threads)):
+        raise KiaraError("the product compiled for this processor computes wrongly", "set runtime.compile=false")
+    kept = machine_code.keep(folder, name, lambda path: build(config, weights, memory, path))
+    run = machine_code.load(kept)
+    if run is None:
+        raise KiaraError(f"compiled code cannot be loaded from {kept}", "set runtime.compile=false")
+    return run
+
+
+def has_codes(weights: Weights) -> bool:
+    return any(name.endswith(".codes") for name in weights)
 
 
 def build(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tensor]], path: Path) -> None:
@@ -85,4 +121,4 @@ def build(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tenso
     inputs = (token, upto, [list(layer) for layer in memory], ordered)
     length = torch.export.Dim("length", min=2, max=config.context_length - 1)  # all of it would be another layout
     nothing = (None, {0: length}, [[None] * len(layer) for layer in memory], dict.fromkeys(ordered))
-    machine_code.build(OneText(config), inputs, nothing, path)
+    machine_code.build(OneText(config), inputs, nothing, path, kernel.config() if has_codes(weights) else None)

@@ -10,7 +10,6 @@ B rows, T new positions, D width, V vocabulary.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from kiara_cli.core.generate.speculative import draft
 from kiara_cli.core.generate.step import Eager, is_plain, tick, weights_of
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.runtime import machine_code
+from kiara_cli.core.quantize.apply import in_dtype, pack_all
 from kiara_cli.core.runtime.device import DTYPES, Runtime
 from kiara_cli.core.runtime.machine_code import Run
 from kiara_cli.errors import KiaraError
@@ -80,13 +79,15 @@ class Engine:
         self.forbidden = forbidden.to(self.device)
         dtype = DTYPES[runtime.dtype]
         self.fast = options.fast and options.cache and is_plain(model)
-        self.model = copy.deepcopy(model).to(dtype) if self.fast and dtype != torch.float32 else model
+        self.model = in_dtype(model, dtype) if self.fast and dtype != torch.float32 else model
         self.original = model.eval()
-        self.way = Eager(dtype)
-        self.weights = weights_of(self.model)
+        self.way, self.weights = Eager(dtype), weights_of(self.model)
         kept = {"auto": dtype, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[options.cache_dtype]
         self.rows = Rows(model.config, options.streams, self.device, kept)
         self.machine_code = self._compiled()
+        if self.fast and not self.machine_code:
+            pack_all(self.model)
+            self.weights = weights_of(self.model)
         self.single: compiled.Compiled | None = None  # bound to the cache `single_for`
         self.single_for: Cache | None = None
         self.prefixes = Prefixes(options.prefix_bytes)
@@ -190,17 +191,12 @@ class Engine:
         if wanted is False or folder is None or not usable:
             return None
         memory = self.rows.layers(1)
-        name = compiled.key_of(self.config, self.weights, memory, self.runtime.threads)
-        found = machine_code.find(folder, name)
-        run = machine_code.load(found) if found is not None else None
+        weights, threads = self.weights, self.runtime.threads
+        name = compiled.key_of(self.config, weights, memory, threads)
+        run = compiled.find(folder, name, weights, threads)
         if run is None and wanted is True:
             with torch.inference_mode(False):
-                made = machine_code.keep(
-                    folder, name, lambda path: compiled.build(self.config, self.weights, memory, path)
-                )
-            run = machine_code.load(made)
-            if run is None:
-                raise KiaraError(f"compiled code cannot be loaded from {made}", "set runtime.compile=false")
+                run = compiled.make(self.config, weights, memory, folder, name, threads)
         return run
 
     def _read(self, request: Request, most: int) -> int:

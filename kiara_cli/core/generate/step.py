@@ -22,6 +22,7 @@ from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.attention import Attention, attend
 from kiara_cli.core.model.cache import to_int8
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.quantize.layers import Packed, SmallLinear, full, packed_of, product
 
 Weights = Mapping[str, Tensor]
 Memory = Sequence[Sequence[Tensor]]  # per layer keys, values, and in int8 their scales: (B, K, S, C or 1)
@@ -35,12 +36,15 @@ PRODUCTS = ("qkv", "out", "gate_up", "up", "down", "head")
 
 
 class Way(Protocol):
-    """How a tick multiplies and attends."""
+    """How a tick multiplies and attends. Small matrices come as `codes` (N, K or K / 2) and scales (N, G)."""
 
     dtype: torch.dtype  # of the rows between the products
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return x @ weight.T + bias for rows x (B, …)."""
+
+    def small_product(self, x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
+        """Return the same for a small matrix; `packed` is the same matrix as torch's product with codes wants it."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """Let one query per head look at S positions: q (B, H, C); k, v (B, K, S, C); returns (B, H, C)."""
@@ -58,6 +62,9 @@ class Eager:
         y = torch.cat([(rows * x).sum(dim=-1) for rows in torch.split(weight, BLOCK // weight.shape[1] + 1)])[None]
         return y if bias is None else y + bias
 
+    def small_product(self, x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
+        return product(x, codes, scales, bias, packed)
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         few = k.shape[1] != q.shape[1]
         y = F.scaled_dot_product_attention(
@@ -72,16 +79,16 @@ def _reads_slowly(weight: Tensor) -> bool:
 
 def weights_of(model: Transformer) -> Weights:
     """Return all that a model multiplies with and looks up, by name, buffers included, without copying."""
-    return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())} | {
-        "head.weight": model.head.weight.detach()
-    }
+    buffers = model.named_buffers(remove_duplicate=False)  # a small head may be the embedding's
+    weights = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *buffers)} | packed_of(model)
+    return weights if "head.codes" in weights else weights | {"head.weight": model.head.weight.detach()}
 
 
 def is_plain(model: Transformer) -> bool:
     """Say whether a model computes what its weights say and nothing else: no hooks, no exchanged module."""
     hooks = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     products = (m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in PRODUCTS)
-    own = all(type(module) is torch.nn.Linear for module in products)
+    own = all(type(module) in (torch.nn.Linear, SmallLinear) for module in products)
     return not hooks and own and all(m.attend is attend for m in model.modules() if isinstance(m, Attention))
 
 
@@ -97,7 +104,7 @@ def tick(
 ) -> Tensor:
     """Return the scores (B, V) after `token` (B,) at `position` (B,); the last position so far is span - 1."""
     rows = torch.arange(len(token), device=token.device)
-    x = weights["tokens.weight"][token].to(way.dtype)  # (B, D)
+    x = _look_up(weights, "tokens", token, way.dtype)  # (B, D)
     if config.positions != "rotary":
         table = weights["positions.table.weight" if config.positions == "learned" else "positions.table"]
         x = x + table[position].to(way.dtype)
@@ -116,7 +123,17 @@ def tick(
 
 
 def _product(weights: Weights, way: Way, name: str, x: Tensor) -> Tensor:
-    return way.product(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+    bias = weights.get(f"{name}.bias")
+    if (codes := weights.get(f"{name}.codes")) is not None:
+        packed = weights.get(f"{name}.packed"), weights.get(f"{name}.packed_scales")
+        return way.small_product(x, codes, weights[f"{name}.scales"], bias, packed)
+    return way.product(x, weights[f"{name}.weight"], bias)
+
+
+def _look_up(weights: Weights, name: str, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    if (codes := weights.get(f"{name}.codes")) is not None:
+        return full(codes[ids], weights[f"{name}.scales"][ids], dtype)
+    return weights[f"{name}.weight"][ids].to(dtype)
 
 
 def _norm(config: ModelConfig, weights: Weights, name: str, x: Tensor) -> Tensor:

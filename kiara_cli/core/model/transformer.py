@@ -6,7 +6,6 @@ B batch, T time, D width, V vocabulary.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
@@ -61,7 +60,8 @@ class Transformer(nn.Module):
         `visible` (B, 1, T, T) restricts what positions may look at; None: all that is not ahead of them.
         """
         x = self.states(ids, cache, visible)
-        return F.linear(x, self.head.weight)  # (B, T, V)
+        scores: Tensor = self.head(x)  # (B, T, V)
+        return scores
 
     def states(self, ids: Tensor, cache: Cache | None = None, visible: Tensor | None = None) -> Tensor:
         """Return what the head sees, (B, T, D)."""
@@ -83,7 +83,7 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.tokens.weight.device
+        return next(self.norm.parameters()).device
 
 
 def at_speed(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import platform
 import shutil
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +71,33 @@ def keep(folder: Path, name: str, make: Callable[[Path], None]) -> Path:
     return path
 
 
-def build(module: nn.Module, inputs: tuple[Any, ...], dynamic: tuple[Any, ...], path: Path) -> None:
-    """Compile a module ahead of time to a file. Raises KiaraError where there is no compiler or it fails."""
-    if not any(map(shutil.which, ("g++", "clang++", "cl"))):
+def compiler() -> str:
+    """Return the system's C++ compiler. Raises KiaraError where there is none."""
+    found = next(filter(None, map(shutil.which, ("g++", "clang++", "cl"))), None)
+    if found is None:
         raise KiaraError(
             "compiling needs a C++ compiler, and there is none", "install g++, or set runtime.compile=false"
         )
+    return found
+
+
+def build(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    dynamic: tuple[Any, ...],
+    path: Path,
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """Compile a module ahead of time to a file. Raises KiaraError where there is no compiler or it fails.
+
+    `config` are settings of torch's compiler beside our own.
+    """
+    compiler()
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic)
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=CONFIG)
+            settings = {**CONFIG, **(config or {})}
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
         except Exception as error:
             if isinstance(error, OSError):
                 raise

@@ -47,6 +47,7 @@ def resume(
 
     Raises KiaraError for another tokenizer, other data (unless allowed), or a checkpoint of weights alone.
     """
+    checkpoint.check_trainable()
     if checkpoint.progress is None or checkpoint.optimizer is None:
         raise KiaraError(
             f"{checkpoint.path} holds weights alone and cannot be resumed",

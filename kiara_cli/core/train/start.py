@@ -170,6 +170,7 @@ def begin(
     seed_everything(config.runtime.seed)
     model = Transformer(config.model)
     if weights is not None:
+        weights.check_trainable()
         files.load_weights(model, weights.model, str(weights.path))
     progress = Progress(loss_scale=FIRST_SCALE if runtime.dtype == "fp16" else 1.0)
     run = Run.create(root, name or data.meta.name)

@@ -1,0 +1,1 @@
+"""Questions about models and machines, answered by measuring."""

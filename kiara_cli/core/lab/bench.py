@@ -1,0 +1,145 @@
+"""How near this machine comes to its own limits with a model: learning, reading, writing.
+
+In: a model of any weights, and where to run it. Out: the machine's peaks, then one `Measured` after the other. Each
+names its floor: the time that the products would take at the machine's own best rate, or that reading every weight
+once from memory would, whichever is longer. `fraction` is the floor's share of the time it took.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from kiara_cli.config.schema import Config, Dtype, ModelConfig
+from kiara_cli.core.generate.engine import Engine, Options
+from kiara_cli.core.lab.speed import bytes_read, decoding, reading
+from kiara_cli.core.loss import Objective, batch_loss
+from kiara_cli.core.model.count import Count, count
+from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.quantize import apply
+from kiara_cli.core.quantize.scheme import Scheme
+from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.core.runtime.machine import Peaks, measure
+from kiara_cli.core.train.optimizer import make_optimizer
+from kiara_cli.errors import KiaraError
+
+SHAPES = {  # Llama-shaped models of 14 and 110 million parameters
+    "m10": ModelConfig(
+        n_layers=6, emb_dim=384, n_heads=6, ffn_dim=1024, vocab_size=4096, context_length=1024, qk_norm=False
+    ),
+    "m110": ModelConfig(
+        n_layers=12, emb_dim=768, n_heads=12, ffn_dim=2048, vocab_size=16384, context_length=1024, qk_norm=False
+    ),
+}
+STREAMS = (1, 2, 4, 8, 16)
+PROMPT = 512  # positions read, or as many as fit
+EFFORT = 4e11  # operations of a measured training step, at most: a few seconds on a small machine
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement: weights of `dtype`, `floor` tokens a second at the machine's peak."""
+
+    what: str
+    dtype: str
+    streams: int
+    tokens_per_second: float
+    floor: float
+
+    @property
+    def fraction(self) -> float:
+        return self.tokens_per_second / self.floor
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model to measure, in full weights."""
+
+    model: Transformer
+    config: Config  # of the training step; its model is the model's own
+    runtime: Runtime
+    options: Options = field(default_factory=Options)
+    rounds: int = STEPS
+
+    @cached_property
+    def count(self) -> Count:
+        return count(self.model.config)
+
+    def run(self) -> Iterator[Peaks | Measured]:
+        """Measure the machine, then the model: a training step, reading, writing by dtype and bits, many at once."""
+        peaks = measure(self.runtime)
+        yield peaks
+        yield self._training(peaks)
+        dtypes: tuple[Dtype, ...] = ("fp32", "bf16")
+        for dtype in dtypes:
+            yield self._reading(peaks, self._engine(self.model, dtype), dtype)
+        for dtype in dtypes:
+            yield self._writing(peaks, self._engine(self.model, dtype), dtype, 1)
+        dtype = self.runtime.dtype
+        for bits in (8, 4):
+            if (small := self._small(bits)) is not None:
+                yield self._writing(peaks, self._engine(small, dtype), f"int{bits}", 1)
+        engine = self._engine(self.model, dtype)
+        for streams in STREAMS[1:]:
+            yield self._writing(peaks, engine, dtype, streams)
+
+    def _engine(self, model: Transformer, dtype: Dtype) -> Engine:
+        runtime = Runtime(self.runtime.device, dtype, self.runtime.threads)
+        return Engine(model, runtime, options=self.options)
+
+    def _small(self, bits: int) -> Transformer | None:
+        """Return the model with small matrices, or None where groups of 32 do not fit them."""
+        scheme = Scheme(bits, "rtn", 32, bits, bits)
+        try:
+            small = copy.deepcopy(self.model)
+            for _ in apply.quantize(small, scheme):
+                pass
+        except KiaraError:
+            return None
+        return small
+
+    def _training(self, peaks: Peaks) -> Measured:
+        """Take steps of the config's optimizer on a copy of the model."""
+        model, context = copy.deepcopy(self.model).train(), self.model.config.context_length
+        context = min(context, max(2, int(EFFORT / self.count.training_flops)))
+        most = max(1, int(EFFORT / (self.count.training_flops * context)))
+        rows = min(self.config.train.batch_size, most)
+        optimizer = make_optimizer(model, self.config.train)
+        ids = torch.randint(self.count_of_ids, (rows, context + 1), generator=torch.Generator().manual_seed(0))
+        ids = ids.to(self.runtime.device)
+        best = math.inf
+        for _ in range(self.rounds + 1):
+            began = time.perf_counter()
+            with self.runtime.precision():
+                pulled, _ = batch_loss(model, ids[:, :-1], ids[:, 1:], Objective())
+            (pulled / (rows * context)).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+            float(pulled.detach())  # waits for the device
+            best = min(best, time.perf_counter() - began)
+        floor = peaks.flops.get(self.runtime.dtype, math.nan) / self.count.training_flops
+        return Measured("training step", self.runtime.dtype, rows, rows * context / best, floor)
+
+    def _reading(self, peaks: Peaks, engine: Engine, dtype: str) -> Measured:
+        length = max(1, min(PROMPT, engine.context - 2))
+        rate = reading(engine, length, self.rounds)
+        head = 2 * self.model.config.emb_dim * self.count_of_ids  # only the last position is scored
+        return Measured("reading", dtype, 1, rate, peaks.flops[dtype] / (self.count.forward_flops - head))
+
+    def _writing(self, peaks: Peaks, engine: Engine, dtype: str, streams: int) -> Measured:
+        """Measure a tick; its floor is the longer of reading all weights and computing all products."""
+        flops = peaks.flops.get(self.runtime.dtype if dtype.startswith("int") else dtype, math.inf)
+        seconds = max(bytes_read(engine) / peaks.memory, streams * self.count.forward_flops / flops)
+        return Measured("writing", dtype, streams, decoding(engine, streams, self.rounds), streams / seconds)
+
+    @property
+    def count_of_ids(self) -> int:
+        assert self.model.config.vocab_size is not None
+        return self.model.config.vocab_size

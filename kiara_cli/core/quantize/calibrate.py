@@ -1,0 +1,129 @@
+"""What the matrices of a model are multiplied with: second moments of their inputs, over real text.
+
+In: a model and batches of ids. Out: block by block, H = Σ g x xᵀ of each matrix's inputs, with all matrices before it
+already made small, so that later ones make up for what earlier ones have changed. Each position counts as much as the
+loss depends on what is computed there, g (Kim et al., GuidedQuant, 2025, in its simplest form).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kiara_cli.core.data.batches import Batcher
+from kiara_cli.core.data.conversations import ConversationBatcher, document_mask
+from kiara_cli.core.data.shards import Tokens
+from kiara_cli.core.loss import cross_entropy
+from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT
+from kiara_cli.errors import KiaraError
+
+ROWS = 16  # windows that pass the model together
+EVERY = 0.1  # what each position counts at least, the mean being 1 (a guess)
+Batch = tuple[Tensor, Tensor, Tensor | None]  # ids and targets (B, T), and which positions they may look at or None
+
+
+def batches_of(
+    tokens: Tokens, specials: Mapping[str, int], context: int, conversations: bool, enough: int
+) -> list[Batch]:
+    """Draw about `enough` tokens of text in windows, always the same ones. Raises KiaraError for too little of it."""
+    rows = min(ROWS, -(-enough // context))
+    steps = range(max(1, enough // (rows * context)))
+    if conversations:
+        mark = specials[END_OF_TEXT]
+        talks = ConversationBatcher(tokens, specials, context, rows, seed=0)
+        return [(ids, wanted, document_mask(ids, mark)) for ids, wanted in map(talks.batch, steps)]
+    if len(tokens) <= context:
+        raise KiaraError(f"the text to calibrate on has {len(tokens)} tokens, too few", "give --text FILE")
+    windows = Batcher(tokens, context, rows, context, seed=0)
+    return [(ids, wanted, None) for ids, wanted in map(windows.batch, steps)]
+
+
+def moments(model: Transformer, batches: Iterable[Batch]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name of each matrix of the blocks, then of the head, and its H (K, K), in the order of the pass.
+
+    Whoever asks may exchange the matrix before asking for the next.
+    """
+    batches = list(batches)
+    worth = [_worth(model, batch) for batch in batches]
+    states = [_first_states(model, batch) for batch in batches]  # what the next block reads, per batch
+    for index, block in enumerate(model.blocks):
+        for name, layer in _products(block):
+            total = torch.zeros(layer.in_features, layer.in_features, device=model.device)
+            for arguments, weights in zip(states, worth, strict=True):
+                with torch.no_grad(), _adding(layer, weights[f"blocks.{index}.{name}"], total):
+                    block(*arguments)
+            yield f"blocks.{index}.{name}", total
+        with torch.no_grad():
+            states = [(block(*arguments), *arguments[1:]) for arguments in states]
+    total = torch.zeros(model.config.emb_dim, model.config.emb_dim, device=model.device)
+    for (x, *_), weights in zip(states, worth, strict=True):
+        with torch.no_grad(), _adding(model.head, weights["head"], total):
+            model.head(model.norm(x))
+    yield "head", total
+
+
+def _worth(model: Transformer, batch: Batch) -> dict[str, Tensor]:
+    """Return for each matrix how much each position counts, (B T, 1): the squared gradient of the loss there.
+
+    What a matrix computes at a position where the model is sure, or that nothing is asked of, may change more.
+    """
+    ids, targets, visible = (tensor if tensor is None else tensor.to(model.device) for tensor in batch)
+    assert ids is not None
+    assert targets is not None
+    found: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def keep(gradient: Tensor) -> None:
+            squares = gradient.float().square().mean(dim=-1).flatten()[:, None]
+            found[name] = squares / squares.mean().clamp(min=1e-30) + EVERY
+
+        return lambda layer, inputs, output: output.register_hook(keep) and None
+
+    hooks = [layer.register_forward_hook(watch(name)) for name, layer in _products(model)]
+    try:
+        with torch.enable_grad():
+            cross_entropy(model(ids, visible=visible), targets, reduction="sum").backward()  # type: ignore[no-untyped-call]
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.zero_grad()
+    return found
+
+
+def _products(block: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Return the matrices of a block or model, in the order in which it multiplies with them."""
+    return [(name, module) for name, module in block.named_modules() if isinstance(module, nn.Linear)]
+
+
+@contextmanager
+def _adding(layer: nn.Module, worth: Tensor, total: Tensor) -> Iterator[None]:
+    """Add up x xᵀ of all that a layer reads inside this block, each position times its worth."""
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        rows = inputs[0].flatten(0, -2).float()
+        total.add_((rows * worth).T @ rows)
+
+    hook = layer.register_forward_pre_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@torch.no_grad()
+def _first_states(model: Transformer, batch: Batch) -> tuple[Any, ...]:
+    """Return what the first block is called with."""
+    ids, _, visible = batch
+    seen: list[tuple[Any, ...]] = []
+    keep: Callable[[nn.Module, tuple[Any, ...]], None] = lambda block, arguments: seen.append(arguments)  # noqa: E731
+    hook = model.blocks[0].register_forward_pre_hook(keep)
+    try:
+        model.states(ids.to(model.device), visible=None if visible is None else visible.to(model.device))
+    finally:
+        hook.remove()
+    return seen[0]
