@@ -111,10 +111,10 @@ def pack_all(model: Transformer) -> None:
 def _round(model: Transformer, scheme: Scheme, name: str, hessian: Tensor | None) -> Iterator[Rounded]:
     """Exchange one matrix, unless it is the embedding's own in its other role."""
     layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear | nn.Embedding)
     if name == "head" and model.config.tied_head:
         return
     weight, bits = layer.weight.detach().float(), scheme.bits_of(name)
-    assert isinstance(weight, Tensor)
     if bits == WHOLE:
         rounded = nearest = weight.bfloat16().float()
         layer.weight.copy_(rounded)
@@ -151,12 +151,11 @@ def _matrices(model: Transformer) -> list[tuple[str, nn.Linear | nn.Embedding]]:
     return found + [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
 
 
-def _small_layer(layer: nn.Module, scheme: Scheme, name: str) -> SmallLinear | SmallEmbedding:
-    assert isinstance(layer, nn.Linear | nn.Embedding)
+def _small_layer(layer: nn.Linear | nn.Embedding, scheme: Scheme, name: str) -> SmallLinear | SmallEmbedding:
     bits, group = scheme.bits_of(name), scheme.group_of(name, layer.weight.shape[1])
     if isinstance(layer, nn.Linear):
         return SmallLinear(bits, layer, group)
-    return SmallEmbedding(bits, *layer.weight.shape, group)
+    return SmallEmbedding(bits, layer.num_embeddings, layer.embedding_dim, group)
 
 
 def _exchange(model: Transformer, name: str, new: SmallLinear | SmallEmbedding) -> None:

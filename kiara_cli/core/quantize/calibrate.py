@@ -82,7 +82,7 @@ def _worth(model: Transformer, batch: Batch) -> dict[str, Tensor]:
             squares = gradient.float().square().mean(dim=-1).flatten()[:, None]
             found[name] = squares / squares.mean().clamp(min=1e-30) + EVERY
 
-        return lambda layer, inputs, output: output.register_hook(keep) and None
+        return lambda layer, inputs, output: output.register_hook(keep) and None  # type: ignore[no-untyped-call]
 
     hooks = [layer.register_forward_hook(watch(name)) for name, layer in _products(model)]
     try:

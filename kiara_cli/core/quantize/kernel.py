@@ -43,9 +43,9 @@ def _shape(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
 @functools.cache
 def _operator() -> tuple[Any, torch.library.Library]:
     """Tell torch of the operator, when it is first asked for: that takes time, and writing does not need it."""
-    library = torch.library.Library("kiara", "DEF")
-    library.define("small_product(Tensor x, Tensor codes, Tensor scales) -> Tensor")
-    library.impl("small_product", _plain, "CPU")
+    library = torch.library.Library("kiara", "DEF")  # type: ignore[no-untyped-call]
+    library.define("small_product(Tensor x, Tensor codes, Tensor scales) -> Tensor")  # type: ignore[no-untyped-call]
+    library.impl("small_product", _plain, "CPU")  # type: ignore[no-untyped-call]
     torch.library.register_fake("kiara::small_product", _shape, lib=library)
     return torch.ops.kiara.small_product.default, library
 
@@ -90,7 +90,7 @@ def call(library: ctypes.CDLL, x: Tensor, codes: Tensor, scales: Tensor) -> Tens
     return torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr(_capsule(out))
 
 
-def _capsule(pointer: ctypes.c_void_p) -> object:
+def _capsule(pointer: ctypes.c_void_p) -> Any:
     make = ctypes.pythonapi.PyCapsule_New
     make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
     return make(pointer, None, None)

@@ -49,7 +49,8 @@ class Codes(nn.Module):
     def _apply(self, change: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follow `.to(dtype)`; codes and scales stay what they are."""
         self.dtype = change(torch.empty(0, dtype=self.dtype)).dtype
-        return super()._apply(lambda tensor: change(tensor).to(tensor.dtype), recurse)
+        super()._apply(lambda tensor: change(tensor).to(tensor.dtype), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def weight(self) -> Tensor:
@@ -128,7 +129,7 @@ def pack(layer: SmallLinear) -> bool:
 
 def packed_of(model: nn.Module) -> dict[str, Tensor]:
     """Return what packing added to a model, by name: X.packed and X.packed_scales for a layer X."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, layer in model.named_modules():
         if isinstance(layer, SmallLinear) and layer.packed[0] is not None and layer.packed[1] is not None:
             found |= {f"{name}.packed": layer.packed[0], f"{name}.packed_scales": layer.packed[1]}

@@ -32,7 +32,7 @@ class Peaks:
 def measure(runtime: Runtime) -> Peaks:
     """Measure the machine; about a second."""
     dtypes: tuple[Dtype, ...] = ("fp32", "bf16")
-    flops = {dtype: matrix_rate(runtime.device, dtype) for dtype in dtypes}
+    flops: dict[str, float] = {dtype: matrix_rate(runtime.device, dtype) for dtype in dtypes}
     return Peaks(processor(runtime), runtime.threads, flops, memory_rate(runtime.device))
 
 
