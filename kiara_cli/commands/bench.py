@@ -29,7 +29,9 @@ def bench(
     debug: Debug = False,
 ) -> None:
     """Measure this machine, and a model on it: training, reading, writing by dtype and bits, many texts at once."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch, as generate does
+    from kiara_cli.commands.model import SPIN
+
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)  # before torch, as the commands that are measured here do
     from kiara_cli.console import output
     from kiara_cli.core.runtime.machine import Peaks
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kiara_cli.commands.model import SPIN
 from kiara_cli.core.lab import bench
 from kiara_cli.core.runtime import machine
 
@@ -59,5 +61,7 @@ def test_a_shape_needs_no_checkpoint_and_goes_with_none(kiara: Kiara, monkeypatc
     assert "both x and --shape m10" in kiara("bench", "x", "--shape", "m10").mistake
     assert "no checkpoint yet" in kiara("bench").mistake
     monkeypatch.setitem(bench.SHAPES, "m10", bench.ModelConfig(vocab_size=64, emb_dim=32, context_length=16))
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     found = json.loads(kiara("bench", "--shape", "m10", "--rounds", "1", "--json").out)
     assert found["model"] == "m10"
+    assert os.environ["GOMP_SPINCOUNT"] == SPIN  # threads wait as they do when a person has a text written
