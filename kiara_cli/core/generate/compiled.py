@@ -8,6 +8,7 @@ is kept (`runtime/machine_code.py`) and serves every model of that shape. Loadin
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
+from kiara_cli.core.generate import step
 from kiara_cli.core.generate.step import Weights, tick
 from kiara_cli.core.runtime import machine_code
 from kiara_cli.core.runtime.machine_code import Run
@@ -64,11 +66,15 @@ class Compiled:
 
 
 def key_of(config: ModelConfig, weights: Weights, memory: Sequence[Sequence[Tensor]], threads: int) -> str:
-    """Name what the machine code depends on: shapes, dtypes, threads, torch, the processor."""
+    """Name what the machine code depends on: shapes, dtypes, threads, torch, the processor, and these lines."""
     shape = dataclasses.asdict(config) | {"drop_rate": 0.0}
     dtypes = sorted({str(tensor.dtype) for tensor in weights.values()})
     return machine_code.key(
-        tick=shape, weights=dtypes, memory=[str(part.dtype) for part in memory[0]], threads=threads
+        lines=inspect.getsource(step) + inspect.getsource(Fused),
+        tick=shape,
+        weights=dtypes,
+        memory=[str(part.dtype) for part in memory[0]],
+        threads=threads,
     )
 
 
