@@ -58,7 +58,8 @@ def tiny_model(conversations: bool = True, seed: int = 0, **options: Any) -> Ser
     runtime = Runtime(torch.device("cpu"), "fp32", 1)
     model = Transformer(config)
     with torch.no_grad():
-        model.tokens.weight.normal_(std=0.5)  # choices are clear, and a text rarely ends by itself
+        model.tokens.weight.normal_(std=0.5)  # choices are clear
+        model.tokens.weight[list(tokenizer.specials.values())] = 0  # and a text hardly ever ends by itself
     engine = make_engine(model, tokenizer, runtime, Options(**options))
     template = template_for(tokenizer, conversations)
     return Served(

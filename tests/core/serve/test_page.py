@@ -81,15 +81,19 @@ def test_a_person_talks_stops_edits_regenerates_and_finds_it_all_again(page: Pag
     page.get_by_role("button", name="Regenerate").click()
     finished(page)
     expect(page.locator(".stats").last).to_contain_text("9 tokens")
-    seven = replies(page).last.inner_text()
 
+    sent: list[dict[str, Any]] = []
+    page.on("request", lambda request: sent.append(request.post_data_json))
     page.locator("article.user").last.get_by_role("button", name="Edit").click()
     page.get_by_label("Edit the message").fill("Something else")
     page.get_by_label("Edit the message").press("Enter")
     finished(page)
     expect(page.locator("article.user .text").last).to_have_text("Something else")
     other = replies(page).last.inner_text()
-    assert other != seven
+    assert [message["content"] for message in sent[-1]["messages"] if message["role"] == "user"][
+        -1
+    ] == "Something else"
+    assert (sent[-1]["seed"], sent[-1]["temperature"], sent[-1]["max_completion_tokens"]) == (7, 1.5, 9)
 
     page.reload()
     expect(replies(page)).to_have_count(2)
