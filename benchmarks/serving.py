@@ -293,6 +293,8 @@ async def ask(url: str, wish: Ask, end: int | None, seen: Load, leave_after: int
     began, first, last, events = time.perf_counter(), 0.0, "", 0
     status, lines = await post(url, "/v1/completions", body)
     seen.statuses[status] += 1
+    if status == "503":
+        await asyncio.sleep(1)  # as Retry-After asks
     async for line in lines:
         if line.startswith("data: {"):
             first = first or time.perf_counter() - began
@@ -365,14 +367,14 @@ async def saturate(place: Place, seconds: float) -> dict[str, Any]:
     await asyncio.sleep(2)
     _, lines = await post(url, "/metrics", None)
     gauges = [line async for line in lines if line.startswith(("kiara:num_requests", "kiara:request", "kiara:cache"))]
-    settled = memory[min(len(memory) - 1, round(len(memory) * min(1.0, 60 / seconds))) :] or memory
+    settled = memory[round(len(memory) * min(1 / 3, 60 / seconds)) :]  # after a minute, or the first third
     health.sort()
     return {
         "statuses": dict(seen.statuses),
         "tokens": seen.tokens,
         "health_p99_ms": health[int(0.99 * (len(health) - 1))],
         "health_asked": len(health),
-        "memory_mb_after_a_minute": settled[0] / 2**20,
+        "memory_mb_settled": settled[0] / 2**20,
         "memory_mb_in_the_end": settled[-1] / 2**20,
         "memory_growth": settled[-1] / settled[0] - 1,
         "in_the_end": gauges,

@@ -33,8 +33,8 @@ def initialize(model: nn.Module, config: ModelConfig) -> None:
     | biases                                    | 0                                                      |
     | norms; of queries                         | 1; 3                                                   |
 
-    A model with a head of its own then gets what it needs to repeat a word that it has read: see `copy_what_is_read`
-    and `look_back`.
+    A model with a head of its own then gets what it needs to repeat a word that it has read: `copy_what_is_read`
+    doubles `out` from the second block on, `look_back` changes embeddings and heads of the first.
     """
     apart = not config.tied_head
     for name, module in model.named_modules():

@@ -35,6 +35,7 @@ def model(**options: Any) -> Transformer:
     sizes = {"vocab_size": V, "context_length": CONTEXT, "emb_dim": 32, "n_heads": 4, "n_layers": 2}
     out = Transformer(ModelConfig(**(sizes | {"tied_head": False} | options)))
     with torch.no_grad():
+        out.head.weight.normal_(std=0.02)  # a head like the embeddings would say one word again and again
         for parameter in out.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return out

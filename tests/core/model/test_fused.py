@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def compiler() -> None:
         pytest.skip(str(error))
 
 
-def make(config: ModelConfig) -> Transformer:
-    torch.manual_seed(0)
+def make(config: ModelConfig, seed: int = 0) -> Transformer:
+    torch.manual_seed(seed)
     model = Transformer(config)
     for parameter in model.parameters():
         if parameter.ndim == 1:  # weights of norms that differ from one another
@@ -69,12 +70,17 @@ def test_loops_are_as_near_to_the_exact_gradients_as_torch_in_bf16(
     change: dict[str, object], documents: bool
 ) -> None:
     config = dataclasses.replace(CONFIG, **change)
-    exact = learned(make(config), bf16=False, documents=documents)
-    usual = learned(make(config), bf16=True, documents=documents)
-    fused = learned(fuse(make(config), load()), bf16=True, documents=documents)
-    assert not torch.equal(fused["logits"], usual["logits"])  # it did something
-    for name in exact:
-        assert distance(fused[name], exact[name]) < 1.3 * distance(usual[name], exact[name]) + 0.003, name
+    far: dict[str, list[tuple[float, float]]] = {}
+    for seed in range(6):  # a single gradient may be near to nothing, and mere rounding then
+        exact = learned(make(config, seed), bf16=False, documents=documents)
+        usual = learned(make(config, seed), bf16=True, documents=documents)
+        fused = learned(fuse(make(config, seed), load()), bf16=True, documents=documents)
+        assert not torch.equal(fused["logits"], usual["logits"])  # it did something
+        for name in exact:
+            far.setdefault(name, []).append((distance(fused[name], exact[name]), distance(usual[name], exact[name])))
+    for name, pairs in far.items():
+        ours, torchs = (statistics.mean(distances) for distances in zip(*pairs, strict=True))
+        assert ours < 1.3 * torchs + 0.003, name
 
 
 def test_a_fused_model_is_its_own_self_where_the_input_is_not_bf16() -> None:

@@ -128,10 +128,11 @@ def test_the_table_of_initial_weights_holds(feedforward: str) -> None:
     expected = {
         "tokens.weight": 1.0,
         "table.weight": 1.0,
-        "head.weight": 0.005,
+        "head.weight": 0.015,
         "qkv.weight": narrow,
         "up.weight": narrow,
-        "attention.out.weight": narrow * shrink,
+        "0.attention.out.weight": narrow * shrink,
+        "attention.out.weight": 2 * narrow * shrink,
         "down.weight": wide * shrink,
     }
     for name, weight in Transformer(config).named_parameters():

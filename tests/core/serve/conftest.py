@@ -59,6 +59,7 @@ def tiny_model(conversations: bool = True, seed: int = 0, **options: Any) -> Ser
     model = Transformer(config)
     with torch.no_grad():
         model.tokens.weight.normal_(std=0.5)  # choices are clear
+        model.head.weight.normal_(std=0.5)
         model.tokens.weight[list(tokenizer.specials.values())] = 0  # and a text hardly ever ends by itself
     engine = make_engine(model, tokenizer, runtime, Options(**options))
     template = template_for(tokenizer, conversations)

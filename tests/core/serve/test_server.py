@@ -298,20 +298,33 @@ def test_metrics_count_what_happens(start: Any) -> None:
     assert "kiara:cache_bytes" in text
 
 
-def test_the_access_log_holds_nothing_of_a_prompt_unless_asked(start: Any, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("kiara.access").disabled = False
-    logging.getLogger("kiara.access").propagate = logging.getLogger("kiara").propagate = True
-    with caplog.at_level(logging.INFO, "kiara.access"):
-        for log_prompts in (False, True):
-            caplog.clear()
-            with start(log_prompts=log_prompts) as up:
-                up.post("/v1/completions", {"prompt": "a secret fox", "max_tokens": 2})
-                up.post(CHAT, {"messages": [{"role": "user", "content": "a secret fox"}], "max_tokens": 2})
-                up.post("/generate", {"prompt": "a secret fox", "max_new_tokens": 2})
-            lines = [record.getMessage() for record in caplog.records if record.name == "kiara.access"]
-            assert len(lines) == 3
-            assert all(("a secret fox" in line) is log_prompts for line in lines)
-            assert "POST '/v1/completions' 200" in lines[0]
+class Lines(logging.Handler):
+    """What a logger was told, whoever else listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.mark.parametrize("log_prompts", [False, True])
+def test_the_access_log_holds_nothing_of_a_prompt_unless_asked(
+    start: Any, monkeypatch: pytest.MonkeyPatch, log_prompts: bool
+) -> None:
+    logger, heard = logging.getLogger("kiara.access"), Lines()
+    monkeypatch.setattr(logger, "disabled", False)
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    monkeypatch.setattr(logger, "handlers", [heard])
+    logger.manager._clear_cache()  # type: ignore[attr-defined]  # the level was set behind its back
+    with start(log_prompts=log_prompts) as up:
+        up.post("/v1/completions", {"prompt": "a secret fox", "max_tokens": 2})
+        up.post(CHAT, {"messages": [{"role": "user", "content": "a secret fox"}], "max_tokens": 2})
+        up.post("/generate", {"prompt": "a secret fox", "max_new_tokens": 2})
+    assert len(heard.lines) == 3
+    assert all(("a secret fox" in line) is log_prompts for line in heard.lines)
+    assert "POST '/v1/completions' 200" in heard.lines[0]
 
 
 def test_another_model_takes_over_without_anyone_noticing(start: Any, model: Callable[..., Served]) -> None:

@@ -49,7 +49,7 @@ OPENINGS: tuple[str, ...] = (
     "{A_h} called {H} lived {place}. {N} liked it there.",
     "Once upon a time, {a_h} called {H} lived {place}. Nobody was quite like {N}.",
     "{A_h} called {H} lived {place}, and that suited {N} very well.",
-    "{A_h} called {H} lived {place}. People came from far away to see how {N} could {skill}.",
+    "{A_h} called {H} lived {place}. Everyone came to see how {N} could {skill}.",
 )
 OWNING: tuple[str, ...] = (
     "{He} had {a_T} with {look}.",
@@ -68,7 +68,7 @@ WANTING: tuple[str, ...] = (
 TROUBLE: tuple[str, ...] = (
     "The trouble was that {trouble}.",
     "But there was trouble: {trouble}.",
-    "It sounded easy, but the trouble was that {trouble}.",
+    "But the trouble was that {trouble}.",
     "Sadly, there was one trouble: {trouble}.",
 )
 USING: tuple[str, ...] = (

@@ -32,7 +32,7 @@ from kiara_cli.core.data.tales.words import (
 
 PLOTS: tuple[Plot, ...] = plots_of_need.PLOTS + plots_of_things.PLOTS + plots_of_giving.PLOTS
 COLOURED_SHARE = 0.5  # a guess: enough for "The story does not say" to be learned for colours
-OPTIONAL_SHARE = 0.15  # keeps a story near a hundred words
+OPTIONAL_SHARE = 0.1  # keeps a story near a hundred words
 # The plots that a cake comes through; in the others it would be rained on, borrowed or given back.
 _EDIBLE = ("wish", "promise", "trade", "rescue", "contest", "mistake", "present", "visit", "swap")
 _INDEX = {creature.name: i for i, creature in enumerate(CREATURES)}
