@@ -23,7 +23,9 @@ from kiara_cli.core.runtime import machine_code
 from kiara_cli.errors import KiaraError
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-std=c++17", "-shared", "-fPIC", "-w")
+# Sums in any order, but not -ffast-math: linked into a library, it rounds the whole process's tiny numbers to 0.
+LOOSE = ("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno", "-ffp-contract=fast")
+FLAGS = ("-O3", "-march=native", *LOOSE, "-fopenmp", "-std=c++17", "-shared", "-fPIC", "-w")
 SHIM = (
     "AOTITorchError aoti_torch_cpu_small_product("
     "AtenTensorHandle x, AtenTensorHandle codes, AtenTensorHandle scales, AtenTensorHandle* out)"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,8 @@ def test_without_a_compiler_that_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(KiaraError, match=r"there is none"):
         kernel.build(Path("code"), 1)
     assert list(Path("code").iterdir()) == []
+
+
+@needs_compiler
+def test_tiny_numbers_of_the_whole_process_stay_what_they_are(library: ctypes.CDLL) -> None:
+    assert sys.float_info.min / 2 > 0, "loading the library set the processor to round them to 0"
