@@ -315,9 +315,8 @@ def test_the_access_log_holds_nothing_of_a_prompt_unless_asked(
 ) -> None:
     logger, heard = logging.getLogger("kiara.access"), Lines()
     monkeypatch.setattr(logger, "disabled", False)
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    monkeypatch.setattr(logger, "isEnabledFor", lambda level: level >= logging.INFO)
     monkeypatch.setattr(logger, "handlers", [heard])
-    logger.manager._clear_cache()  # type: ignore[attr-defined]  # the level was set behind its back
     with start(log_prompts=log_prompts) as up:
         up.post("/v1/completions", {"prompt": "a secret fox", "max_tokens": 2})
         up.post(CHAT, {"messages": [{"role": "user", "content": "a secret fox"}], "max_tokens": 2})

@@ -172,12 +172,11 @@ def _slots(rng: Random, story: Story) -> dict[str, str]:
     slots = dict(story.slots)
     if slots["FF"] not in story.text:  # then the friend is still a stranger
         slots["F"] = slots["FF"]
-    slots["an_h"], slots["an_f"] = article(story.hero.name), article(story.friend.name)
+    slots["an_h"] = article(story.hero.name)
     slots["an_other"] = article(pick(rng, CREATURES).name)
     slots["colour"], slots["other_colour"] = story.colour, pick(rng, COLOURS)
     slots["wanted"] = story.plot.want.format_map(slots)
     slots["problem"] = story.plot.trouble.format_map(slots)
-    slots["Help"] = cap(story.plot.help.format_map(slots)) if story.plot.help else ""
     slots["helped"] = story.plot.help.format_map(slots).rstrip(".")  # in the words of the story, as it stood there
     slots["help"] = slots["helped"].lower()
     slots["ending"] = cap(story.plot.endings[story.ending].format_map(slots))

@@ -120,7 +120,7 @@ def _hero_slots(rng: Random, hero: Creature, name: str) -> dict[str, str]:
     return {
         "H": name, "N": f"{name} the {hero.name}", "h": hero.name,
         "a_h": described, "A_h": cap(described), "A_hc": cap(article(hero.name)),
-        "he": he, "him": him, "his": his, "He": cap(he), "His": cap(his), "himself": him + "self",
+        "he": he, "him": him, "his": his, "He": cap(he), "His": cap(his),
         "says": hero.says, "hero": name.lower(), "skill": hero.skill.format(his=his, him=him),
     }  # fmt: skip
 
@@ -149,7 +149,7 @@ def _chance_slots(rng: Random, place: str) -> dict[str, str]:
     place = place or pick(rng, PLACES)
     time = pick(rng, TIMES)
     return {
-        "place": place, "Place": cap(place), "time": time, "Time": cap(time), "treat": pick(rng, TREATS),
+        "place": place, "time": time, "Time": cap(time), "treat": pick(rng, TREATS),
         "spot": pick(rng, SPOTS), "goods": pick(rng, GOODS), "prize": pick(rng, PRIZES),
         "search": pick(rng, SEARCHES), "rival": pick(rng, RIVALS),
     }  # fmt: skip
