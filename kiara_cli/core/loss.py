@@ -18,6 +18,10 @@ from kiara_cli.core.data.batches import IGNORE
 from kiara_cli.core.data.conversations import document_mask
 from kiara_cli.core.model.transformer import Transformer
 
+# Rows are scored in multiples of this. oneDNN keeps what it prepares for each number of rows that it meets: with every
+# batch another number, memory grew to 4.7 GB in 1,400 steps of the default run, and scoring took a fifth longer.
+ROWS = 64
+
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Return the cross-entropy in nats, computed in float32. logits (B, T, V), targets (B, T)."""
@@ -76,5 +80,6 @@ def batch_loss(
     wanted = targets.flatten()
     if separator is not None:
         where = (wanted != IGNORE).nonzero().squeeze(1)
-        found, wanted = found[where], wanted[where]  # (n, D), (n)
+        rest = -len(where) % ROWS
+        found, wanted = F.pad(found[where], (0, 0, 0, rest)), F.pad(wanted[where], (0, rest), value=IGNORE)
     return objective(found, model.head.weight, wanted)
