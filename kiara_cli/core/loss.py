@@ -18,8 +18,8 @@ from kiara_cli.core.data.batches import IGNORE
 from kiara_cli.core.data.conversations import document_mask
 from kiara_cli.core.model.transformer import Transformer
 
-# Rows are scored in multiples of this. oneDNN keeps what it prepares for each number of rows that it meets: with every
-# batch another number, memory grew to 4.7 GB in 1,400 steps of the default run, and scoring took a fifth longer.
+# Rows are scored in multiples of this. oneDNN keeps what it prepares for each number of rows that it meets: with
+# another number for every batch, memory grew to 4.7 GB in the default run, and scoring took a fifth longer.
 ROWS = 64
 
 

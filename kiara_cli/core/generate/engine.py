@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
+from ctypes import CDLL
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,16 +22,17 @@ from torch import Tensor
 
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate import compiled
+from kiara_cli.core.generate.compiled import Compiled
 from kiara_cli.core.generate.request import FinishReason, Request, Token, Wish, window_start
 from kiara_cli.core.generate.sampling import sample
 from kiara_cli.core.generate.scheduler import Prefixes, Rows
 from kiara_cli.core.generate.speculative import draft
-from kiara_cli.core.generate.step import Eager, is_plain, tick, weights_of
+from kiara_cli.core.generate.step import is_plain, tick, weights_of
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.apply import in_dtype, pack_all
+from kiara_cli.core.runtime import native
 from kiara_cli.core.runtime.device import DTYPES, Runtime
-from kiara_cli.core.runtime.machine_code import Run
 from kiara_cli.errors import KiaraError
 
 __all__ = ["Engine", "FinishReason", "Options", "Token", "Wish", "window_start"]
@@ -50,8 +52,8 @@ class Options:
     cache_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: what products run in
     prefix_bytes: int = 0  # for what ended texts have read, so that it is not read again
     fast: bool = True  # False: the model's own forward pass for every token
-    compile: bool | str = False  # the step of a single text; "auto": if it was compiled before
-    compile_folder: Path | None = None  # where compiled steps are kept; None: nowhere, so none is used
+    compile: bool | str = False  # the tick; "auto": where there is a C compiler
+    compile_folder: Path | None = None  # where the compiled tick is kept; None: nowhere, it is made each time
 
 
 class Engine:
@@ -81,15 +83,15 @@ class Engine:
         self.fast = options.fast and options.cache and is_plain(model)
         self.model = in_dtype(model, dtype) if self.fast and dtype != torch.float32 else model
         self.original = model.eval()
-        self.way, self.weights = Eager(dtype), weights_of(self.model)
+        self.dtype, self.weights = dtype, weights_of(self.model)
         kept = {"auto": dtype, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[options.cache_dtype]
         self.rows = Rows(model.config, options.streams, self.device, kept)
-        self.machine_code = self._compiled()
-        if self.fast and not self.machine_code:
+        self.library = self._library()
+        self.compiled: Compiled | None = None  # bound to the cache `compiled_for`
+        self.compiled_for: Cache | None = None
+        if self.fast and self.library is None:
             pack_all(self.model)
             self.weights = weights_of(self.model)
-        self.single: compiled.Compiled | None = None  # bound to the cache `single_for`
-        self.single_for: Cache | None = None
         self.prefixes = Prefixes(options.prefix_bytes)
         self.waiting: deque[Request] = deque()
         self._biased: list[Request] = []
@@ -144,22 +146,29 @@ class Engine:
             self.rows.join(self.waiting.popleft())
         for request in self.rows.requests:
             request.slide(self.context)
-        writing = [r for r in self.rows.requests if self.fast and r.filled and r.unread == 1]
-        reading = [r for r in self.rows.requests if r not in writing]
-        self._write([request for request in writing if not self._guess(request)])
+        writing: list[Request] = []
+        reading: list[Request] = []
+        for request in self.rows.requests:
+            (writing if self.fast and request.filled and request.unread == 1 else reading).append(request)
+        self._write([request for request in writing if not (request.config.speculate and self._guess(request))])
         room = PASS
         for request in reading:
             room -= self._read(request, room)
 
     def _write(self, requests: list[Request]) -> None:
-        """Write the next token of each of the requests, in one tick over all rows.
+        """Write the next token of each of the requests, in one tick."""
+        if not requests:
+            return
+        logits = self._compiled_tick(requests) if self.library is not None else self._eager_tick(requests)
+        for request in requests:
+            request.filled += 1
+        self._choose(requests, logits)
+
+    def _eager_tick(self, requests: list[Request]) -> Tensor:
+        """Return the scores (B, V) of B requests by torch's operators.
 
         Rows of requests that are still being read go along: what the tick leaves there is overwritten by the read.
         """
-        if not requests:
-            return
-        if len(self.rows.requests) == 1 and self.machine_code and requests[0].filled + 1 < self.context:
-            return self._write_one(requests[0], self.machine_code)
         rows = self.rows.requests
         token = torch.tensor([r.window[r.filled] for r in rows], device=self.device)  # (B,)
         position = torch.tensor([r.filled for r in rows], device=self.device)
@@ -168,36 +177,30 @@ class Engine:
         if len(rows) > 1:
             visible = (torch.arange(span, device=self.device) <= position[:, None])[:, None, None]
         memory = self.rows.layers(len(rows))
-        logits = tick(self.config, self.weights, self.way, token, position, span, memory, visible)
-        for request in requests:
-            request.filled += 1
-        if len(requests) < len(rows):
-            logits = logits[[rows.index(request) for request in requests]]
-        self._choose(requests, logits)
+        logits = tick(self.config, self.weights, self.dtype, token, position, span, memory, visible)
+        return logits if len(requests) == len(rows) else logits[[rows.index(request) for request in requests]]
 
-    def _write_one(self, request: Request, run: Run) -> None:
-        """Write the next token of the only request by compiled code."""
-        if self.single is None or self.single_for is not self.rows.cache:
-            self.single_for = self.rows.cache
-            self.single = compiled.Compiled(run, self.weights, self.rows.layers(1), self.context)
-        logits = self.single(torch.tensor(request.ids[-1:]), request.filled)
-        request.filled += 1
-        self._choose([request], logits)
+    def _compiled_tick(self, requests: list[Request]) -> Tensor:
+        """Return the same by compiled code."""
+        assert self.library is not None
+        if self.compiled is None or self.compiled_for is not self.rows.cache:
+            self.compiled_for, threads = self.rows.cache, self.runtime.threads
+            self.compiled = Compiled(self.library, self.config, self.weights, self.rows.cache, threads)
+        rows = [self.rows.requests.index(request) for request in requests]
+        return self.compiled([r.ids[r.start + r.filled] for r in requests], rows, [r.filled for r in requests])
 
-    def _compiled(self) -> Run | None:
-        """Return the compiled step if it may be used and there is one, or can be. Raises KiaraError if it must be."""
-        wanted, folder = self.options.compile, self.options.compile_folder
-        usable = self.fast and self.device.type == "cpu" and self.context > 4
-        if wanted is False or folder is None or not usable:
+    def _library(self) -> CDLL | None:
+        """Return the compiled tick if it may be used and can be made. Raises KiaraError if it must be and cannot."""
+        wanted = self.options.compile
+        if wanted is False or not self.fast or not compiled.fits(self.weights, self.rows.cache):
             return None
-        memory = self.rows.layers(1)
-        weights, threads = self.weights, self.runtime.threads
-        name = compiled.key_of(self.config, weights, memory, threads)
-        run = compiled.find(folder, name, weights, threads)
-        if run is None and wanted is True:
-            with torch.inference_mode(False):
-                run = compiled.make(self.config, weights, memory, folder, name, threads)
-        return run
+        try:
+            library = compiled.load(self.options.compile_folder)
+        except native.CompilerError as error:
+            if wanted is True:
+                raise KiaraError(f"compiling failed ({error})", "install gcc, or set runtime.compile=auto") from None
+            return None
+        return library
 
     def _read(self, request: Request, most: int) -> int:
         """Read at most `most` more positions of a request; after the last one, write its first token.
@@ -264,7 +267,7 @@ class Engine:
             chances = torch.cat([requests[row].chance() for row in rows])
             ids[rows] = sample(scores[rows], manner, chances)
         for row, (request, token) in enumerate(zip(requests, ids.tolist(), strict=True)):  # waits for the device
-            request.take(token, logits[row])
+            request.take(token, None if request.wish.logprobs is None else logits[row])
             if request.finished:
                 self._release(request)
 

@@ -3,8 +3,7 @@
 In: a token and a position per row, and the cache. Out: the scores of the next token, (B, V). A position costs few
 operators here and no walk through modules; tests show that it computes what the model does.
 
-`tick` is written once for two ways to run it, which differ in how they multiply and attend: `Eager` calls torch's
-kernels; `compiled.py` turns the same lines into machine code.
+This is the tick to read. Where a C compiler is at hand, compiled.c does the same without an operator call in it.
 
 B rows, D width, H heads, K key/value heads, C head width, S positions, L layers, V vocabulary.
 """
@@ -12,7 +11,6 @@ B rows, D width, H heads, K key/value heads, C head width, S positions, L layers
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +20,7 @@ from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.attention import Attention, attend
 from kiara_cli.core.model.cache import to_int8
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.quantize.layers import Packed, SmallLinear, full, packed_of, product
+from kiara_cli.core.quantize.layers import SmallLinear, full, packed_of, product
 
 Weights = Mapping[str, Tensor]
 Memory = Sequence[Sequence[Tensor]]  # per layer keys, values, and in int8 their scales: (B, K, S, C or 1)
@@ -33,48 +31,6 @@ LARGE = 2**17  # numbers from which on that is so: smaller matrices wait in the 
 BLOCK = 2**18  # numbers whose products are in memory at a time, so that they stay in the cache
 
 PRODUCTS = ("qkv", "out", "gate_up", "up", "down", "head")
-
-
-class Way(Protocol):
-    """How a tick multiplies and attends. Small matrices come as `codes` (N, K or K / 2) and scales (N, G)."""
-
-    dtype: torch.dtype  # of the rows between the products
-
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return x @ weight.T + bias for rows x (B, …)."""
-
-    def small_product(self, x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
-        """Return the same for a small matrix; `packed` is the same matrix as torch's product with codes wants it."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
-        """Let one query per head look at S positions: q (B, H, C); k, v (B, K, S, C); returns (B, H, C)."""
-
-
-class Eager:
-    """torch's own kernels: needs no compiler. `visible` (B, 1, 1, S) marks what each row may look at."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.shape[0] > 1 or weight.numel() < LARGE or not _reads_slowly(weight):
-            return F.linear(x, weight, bias)
-        y = torch.cat([(rows * x).sum(dim=-1) for rows in torch.split(weight, BLOCK // weight.shape[1] + 1)])[None]
-        return y if bias is None else y + bias
-
-    def small_product(self, x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
-        return product(x, codes, scales, bias, packed)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
-        few = k.shape[1] != q.shape[1]
-        y = F.scaled_dot_product_attention(
-            q[:, :, None], k.to(q.dtype), v.to(q.dtype), attn_mask=visible, enable_gqa=few
-        )
-        return y[:, :, 0]
-
-
-def _reads_slowly(weight: Tensor) -> bool:
-    return weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.get_num_threads() > 1
 
 
 def weights_of(model: Transformer) -> Weights:
@@ -95,39 +51,58 @@ def is_plain(model: Transformer) -> bool:
 def tick(
     config: ModelConfig,
     weights: Weights,
-    way: Way,
+    dtype: torch.dtype,
     token: Tensor,
     position: Tensor,
     span: int,
     memory: Memory,
     visible: Tensor | None = None,
 ) -> Tensor:
-    """Return the scores (B, V) after `token` (B,) at `position` (B,); the last position so far is span - 1."""
+    """Return the scores (B, V) after `token` (B,) at `position` (B,); the last position so far is span - 1.
+
+    Rows are in `dtype` between the products. `visible` (B, 1, 1, S) marks what each row may look at; None: all.
+    """
     rows = torch.arange(len(token), device=token.device)
-    x = _look_up(weights, "tokens", token, way.dtype)  # (B, D)
+    x = _look_up(weights, "tokens", token, dtype)  # (B, D)
     if config.positions != "rotary":
         table = weights["positions.table.weight" if config.positions == "learned" else "positions.table"]
-        x = x + table[position].to(way.dtype)
-    turn = _turn(weights["turns.table"], position, way.dtype) if config.positions == "rotary" else None
+        x = x + table[position].to(dtype)
+    turn = _turn(weights["turns.table"], position, dtype) if config.positions == "rotary" else None
     for layer in range(config.n_layers):
         name = f"blocks.{layer}"
         h = _norm(config, weights, f"{name}.norm_1", x)
-        h = _product(weights, way, f"{name}.attention.qkv", h)
+        h = _product(weights, f"{name}.attention.qkv", h)
         q, k, v = _heads(config, weights, f"{name}.attention", h, turn)
         k, v = _remember(memory[layer], rows, position, span, k, v)
-        y = way.attend(q, k, v, visible).reshape(len(token), -1)
-        x = x + _product(weights, way, f"{name}.attention.out", y)
+        y = _attend(q, k, v, visible).reshape(len(token), -1)
+        x = x + _product(weights, f"{name}.attention.out", y)
         h = _norm(config, weights, f"{name}.norm_2", x)
-        x = x + _feedforward(config, weights, way, f"{name}.feedforward", h)
-    return _product(weights, way, "head", _norm(config, weights, "norm", x)).float()
+        x = x + _feedforward(config, weights, f"{name}.feedforward", h)
+    return _product(weights, "head", _norm(config, weights, "norm", x)).float()
 
 
-def _product(weights: Weights, way: Way, name: str, x: Tensor) -> Tensor:
+def _product(weights: Weights, name: str, x: Tensor) -> Tensor:
+    """Multiply rows x (B, K) with a matrix by name: a full one, or codes, packed where torch multiplies those."""
     bias = weights.get(f"{name}.bias")
     if (codes := weights.get(f"{name}.codes")) is not None:
         packed = weights.get(f"{name}.packed"), weights.get(f"{name}.packed_scales")
-        return way.small_product(x, codes, weights[f"{name}.scales"], bias, packed)
-    return way.product(x, weights[f"{name}.weight"], bias)
+        return product(x, codes, weights[f"{name}.scales"], bias, packed)
+    weight = weights[f"{name}.weight"]
+    if x.shape[0] > 1 or weight.numel() < LARGE or not _reads_slowly(weight):
+        return F.linear(x, weight, bias)
+    y = torch.cat([(rows * x).sum(dim=-1) for rows in torch.split(weight, BLOCK // weight.shape[1] + 1)])[None]
+    return y if bias is None else y + bias
+
+
+def _reads_slowly(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.get_num_threads() > 1
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
+    """Let one query per head look at S positions: q (B, H, C); k, v (B, K, S, C); returns (B, H, C)."""
+    few = k.shape[1] != q.shape[1]
+    y = F.scaled_dot_product_attention(q[:, :, None], k.to(q.dtype), v.to(q.dtype), attn_mask=visible, enable_gqa=few)
+    return y[:, :, 0]
 
 
 def _look_up(weights: Weights, name: str, ids: Tensor, dtype: torch.dtype) -> Tensor:
@@ -183,11 +158,11 @@ def _remember(
     return keys * of_keys, values * of_values
 
 
-def _feedforward(config: ModelConfig, weights: Weights, way: Way, name: str, x: Tensor) -> Tensor:
+def _feedforward(config: ModelConfig, weights: Weights, name: str, x: Tensor) -> Tensor:
     if config.feedforward == "swiglu":
-        gate, up = _product(weights, way, f"{name}.gate_up", x).chunk(2, dim=-1)
+        gate, up = _product(weights, f"{name}.gate_up", x).chunk(2, dim=-1)
         hidden = F.silu(gate) * up
     else:
-        hidden = _product(weights, way, f"{name}.up", x)
+        hidden = _product(weights, f"{name}.up", x)
         hidden = F.gelu(hidden, approximate="tanh") if config.feedforward == "gelu" else F.relu(hidden).square()
-    return _product(weights, way, f"{name}.down", hidden)
+    return _product(weights, f"{name}.down", hidden)

@@ -21,6 +21,7 @@ from kiara_cli.core.generate.engine import Engine, Options
 from kiara_cli.core.lab.speed import bytes_read, decoding, reading
 from kiara_cli.core.loss import Objective, batch_loss
 from kiara_cli.core.model.count import Count, count
+from kiara_cli.core.model.fused import decide_fused, fuse, load
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize import apply
 from kiara_cli.core.quantize.scheme import Scheme
@@ -108,6 +109,8 @@ class Bench:
     def _training(self, peaks: Peaks) -> Measured:
         """Take steps of the config's optimizer on a copy of the model."""
         model, context = copy.deepcopy(self.model).train(), self.model.config.context_length
+        if decide_fused(self.config.runtime, self.runtime)[0]:
+            fuse(model, load())
         context = min(context, max(2, int(EFFORT / self.count.training_flops)))
         most = max(1, int(EFFORT / (self.count.training_flops * context)))
         rows = min(self.config.train.batch_size, most)

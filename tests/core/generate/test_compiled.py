@@ -1,66 +1,137 @@
+import dataclasses
 import shutil
+from ctypes import CDLL
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from kiara_cli.config.schema import GenerateConfig, ModelConfig
-from kiara_cli.core.generate.compiled import Fused, OneText
+from kiara_cli.core.generate import compiled
+from kiara_cli.core.generate.compiled import Compiled
 from kiara_cli.core.generate.engine import Engine, Options, Wish
 from kiara_cli.core.generate.step import weights_of
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.quantize.apply import in_dtype, quantize
+from kiara_cli.core.quantize.scheme import Scheme
+from kiara_cli.core.runtime import native
 from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.errors import KiaraError
 
 RUNTIME = Runtime(torch.device("cpu"), "fp32", 1)
 GREEDY = GenerateConfig(max_new_tokens=40, temperature=0)
+CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="there is no compiler")
+MEMORIES = {torch.float32: 1e-5, torch.bfloat16: 0.03, torch.int8: 0.05}  # and how far scores of 1 may be off
 
 
-def test_the_lines_to_be_compiled_compute_what_the_model_does(every_model: list[ModelConfig]) -> None:
-    for config in every_model:
-        net = Transformer(config).eval()
-        cache, ids = Cache(config, 1, net.device, torch.float32), torch.tensor([[5, 9, 2, 7]])
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> CDLL:
+    return compiled.load(tmp_path_factory.mktemp("code"))
+
+
+def random(config: ModelConfig, seed: int = 0) -> Transformer:
+    """Return a model in which every weight matters, biases and norms as well."""
+    torch.manual_seed(seed)
+    net = Transformer(config).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return net
+
+
+def read(net: Transformer, texts: list[list[int]], dtype: torch.dtype) -> Cache:
+    """Return a cache in whose rows all but the last id of each text were read."""
+    cache = Cache(net.config, len(texts), CPU, dtype)
+    for row, text in enumerate(texts):
         with torch.no_grad():
-            net.states(ids[:, :3], cache)
-            memory = [[part[layer] for part in cache.parts] for layer in range(config.n_layers)]
-            out = OneText(config)(ids[0, 3:], torch.arange(4), memory, dict(weights_of(net)))
-            assert torch.allclose(out, net(ids)[:, -1], atol=1e-5), config
+            net.states(torch.tensor([text[:-1]]), cache.row(row, 0))
+    return cache
 
 
-def test_fused_products_add_their_bias() -> None:
-    x, weight, bias = torch.randn(1, 8), torch.randn(3, 8), torch.randn(3)
-    expected = torch.nn.functional.linear(x, weight, bias)
-    assert torch.allclose(Fused().product(x, weight, bias), expected, atol=1e-5)
+def write(library: CDLL, net: Transformer, texts: list[list[int]], dtype: torch.dtype, threads: int = 1) -> Tensor:
+    """Return the scores after each text."""
+    step = Compiled(library, net.config, weights_of(net), read(net, texts, dtype), threads)
+    last = [len(text) - 1 for text in texts]
+    return step([text[-1] for text in texts], list(range(len(texts))), last)
 
 
-def test_auto_does_not_compile_and_writes_all_the_same(tiny: ModelConfig) -> None:
-    engine = Engine(Transformer(tiny), RUNTIME, options=Options(compile="auto", compile_folder=Path("cache")))
-    assert engine.machine_code is None
-    assert len(list(engine.generate([1], GREEDY))) == 40
-    assert not Path("cache").exists()
+TEXTS = [[5, 9, 2, 7], [1, 2], [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [8, 8, 8], [60, 61, 62, 63, 7]]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="there is no compiler")
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("options", [{}, {"cache_dtype": "int8"}])
-def test_a_compiled_step_is_kept_and_writes_the_same_tokens(tiny: ModelConfig, options: dict[str, Any]) -> None:
-    torch.manual_seed(3)
-    net = Transformer(tiny)
-    expected = list(Engine(net, RUNTIME, options=Options(**options)).generate([1, 2], GREEDY))
-    folder = Path("cache")
-    built = Engine(net, RUNTIME, options=Options(compile=True, compile_folder=folder, **options))
-    assert list(built.generate([1, 2], GREEDY)) == expected
-    found = Engine(net, RUNTIME, options=Options(compile="auto", compile_folder=folder, **options))
-    assert found.machine_code is not None
-    several = [found.submit(Wish([1, 2], GREEDY)) for _ in range(3)]  # the cache grows, and the code is bound anew
-    while found.busy:
-        found.step()
+@needs_compiler
+def test_it_computes_what_every_model_does(library: CDLL, every_model: list[ModelConfig]) -> None:
+    for config in every_model:
+        net = random(config)
+        with torch.no_grad():
+            expected = torch.cat([net(torch.tensor([text]))[:, -1] for text in TEXTS])
+        assert torch.allclose(write(library, net, TEXTS, torch.float32), expected, rtol=1e-4, atol=1e-4), config
+
+
+@needs_compiler
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("width", [32, 48, 72])  # 72 / 4 = 18: no whole number of what is multiplied at once
+def test_memories_of_other_numbers_and_odd_widths(library: CDLL, memory: torch.dtype, width: int) -> None:
+    config = ModelConfig(vocab_size=61, context_length=16, emb_dim=width, n_heads=4, n_kv_heads=2, n_layers=2)
+    net = random(config)
+    texts = [[i % 61 for i in text] for text in TEXTS]
+    with torch.no_grad():
+        expected = torch.cat([net(torch.tensor([text]))[:, -1] for text in texts])
+    found = write(library, net, texts, memory)
+    assert (found - expected).abs().max() <= MEMORIES[memory] * expected.abs().max()
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "8", "4"])
+def test_scores_are_the_same_bits_alone_in_company_and_with_more_threads(library: CDLL, kind: str) -> None:
+    config = ModelConfig(vocab_size=64, context_length=16, emb_dim=64, n_heads=4, n_layers=2, ffn_dim=96)
+    net = random(config)
+    if kind in "84":
+        list(quantize(net, Scheme(int(kind), "rtn", 32, int(kind), int(kind))))
+    net = in_dtype(net, torch.float32 if kind == "fp32" else torch.bfloat16)
+    dtype = torch.float32 if kind == "fp32" else torch.bfloat16
+    together = write(library, net, TEXTS, dtype)
+    for row, text in enumerate(TEXTS):
+        for threads in (1, 2, 3):
+            assert torch.equal(write(library, net, [text], dtype, threads)[0], together[row]), (text, threads)
+    with torch.no_grad():
+        expected = torch.cat([net(torch.tensor([text]))[:, -1].float() for text in TEXTS])
+    assert (together - expected).abs().max() <= (1e-5 if kind == "fp32" else 0.05) * expected.abs().max()
+
+
+@needs_compiler
+@pytest.mark.parametrize("cache_dtype", ["auto", "int8"])
+def test_an_engine_writes_the_same_tokens_with_it(tiny: ModelConfig, cache_dtype: str) -> None:
+    net = random(dataclasses.replace(tiny, tied_head=False), 3)
+    plain, folder = Options(cache_dtype=cache_dtype), Path("cache")  # type: ignore[arg-type]
+    expected = list(Engine(net, RUNTIME, options=plain).generate([1, 2], GREEDY))
+    engine = Engine(net, RUNTIME, options=dataclasses.replace(plain, compile=True, compile_folder=folder))
+    assert engine.library is not None
+    assert list(engine.generate([1, 2], GREEDY)) == expected
+    several = [engine.submit(Wish([1, 2], GREEDY)) for _ in range(3)]  # the cache grows, and the code is bound anew
+    while engine.busy:
+        engine.step()
     assert all(list(one.events) == expected for one in several)
-    assert list(found.generate([1, 2], GREEDY)) == expected
-    (kept,) = folder.glob("*.pt2")
-    kept.write_bytes(kept.read_bytes()[:-1])
-    assert (
-        Engine(net, RUNTIME, options=Options(compile="auto", compile_folder=folder, **options)).machine_code is None
-    )
+
+
+@needs_compiler
+def test_groups_of_columns_that_it_does_not_know_are_left_to_torch(tiny: ModelConfig) -> None:
+    net = random(tiny)
+    list(quantize(net, Scheme(4, "rtn", 16, 4, 4)))
+    engine = Engine(net, RUNTIME, options=Options(compile=True))
+    assert engine.library is None
+    assert len(list(engine.generate([1], GREEDY))) == 40
+
+
+def test_without_a_compiler_torch_writes_or_the_error_says_so(
+    tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(native, "_loaded", {})
+    engine = Engine(Transformer(tiny), RUNTIME, options=Options(compile="auto", compile_folder=Path("none")))
+    assert engine.library is None
+    assert len(list(engine.generate([1], GREEDY))) == 40
+    with pytest.raises(KiaraError, match="compiling failed \\(no C compiler\\)"):
+        Engine(Transformer(tiny), RUNTIME, options=Options(compile=True, compile_folder=Path("none")))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig, RuntimeConfig
 from kiara_cli.core.data.conversations import document_mask
-from kiara_cli.core.model.fused import decide_fused, fuse, load
+from kiara_cli.core.model.fused import Dropped, decide_fused, fuse, load
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime import native
 from kiara_cli.core.runtime.device import Runtime
@@ -101,6 +101,34 @@ def test_the_same_gradients_come_out_each_time_on_several_threads() -> None:
     assert all(distance(one[name], alone[name].float()) < 0.01 for name in one)
 
 
+def test_dropout_drops_its_share_anew_each_time_and_the_gradients_where_it_did() -> None:
+    x = torch.ones(50, 2000, dtype=torch.bfloat16, requires_grad=True)
+    out, other = (Dropped.apply(x, 0.25, load()) for _ in range(2))  # type: ignore[no-untyped-call]
+    assert set(out.unique().tolist()) == {0.0, 1.3359375}
+    gone, gone_then = out == 0, other == 0
+    assert abs(float(gone.float().mean()) - 0.25) < 0.01
+    assert abs(float((gone & gone_then).float().mean()) - 0.0625) < 0.01  # of the other call independent
+    assert abs(float((gone[:, 1:] & gone[:, :-1]).float().mean()) - 0.0625) < 0.01  # and of the neighbour
+    out.backward(torch.ones_like(out))
+    assert x.grad is not None
+    assert torch.equal(x.grad == 0, gone)
+    torch.manual_seed(5)
+    again = Dropped.apply(x, 0.25, load())  # type: ignore[no-untyped-call]
+    torch.manual_seed(5)
+    assert torch.equal(again, Dropped.apply(x, 0.25, load()))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("rate", [0.3, 1.0])
+def test_a_fused_model_drops_in_training_alone(rate: float) -> None:
+    model = fuse(make(dataclasses.replace(CONFIG, drop_rate=rate)), load())
+    ids = torch.randint(1, 64, (2, 40))
+    with torch.autocast("cpu", torch.bfloat16):
+        one, two = model(ids), model(ids)
+        model.eval()
+        assert torch.equal(model(ids), model(ids))
+    assert torch.equal(one, two) == (rate == 1.0)
+
+
 def test_what_is_not_finite_stays_so() -> None:
     model = fuse(make(CONFIG), load())
     model.tokens.weight.data[5, 3] = float("nan")
@@ -118,6 +146,7 @@ def test_loops_are_for_bf16_on_a_cpu_and_for_who_wants_them(monkeypatch: pytest.
     assert not decide_fused(RuntimeConfig(fused=True), Runtime(CPU, "fp32", 1))[0]
     monkeypatch.setattr(native.shutil, "which", lambda name: None)
     load.cache_clear()
+    native._loaded.clear()
     assert decide_fused(RuntimeConfig(), runtime) == (False, "the C compiler does not work here: no C compiler")
 
 

@@ -1,0 +1,626 @@
+/* The tick of step.py without an operator call in it: see compiled.py.
+ *
+ * One call writes the next scores of several texts. Threads share each product by its rows and meet five times a
+ * layer; every weight is read once, whatever the number of texts. Each sum is made by one thread in one order, so a
+ * text's scores have the same bits alone and in company, and with any number of threads.
+ *
+ * Numbers are float, but for weights and memory. Where the processor multiplies pairs of bf16, what a matrix of bf16,
+ * 8 or 4 bits is multiplied with is rounded to bf16 first, and the codes are exact in it; elsewhere all is float.
+ *
+ * D width, H heads, K key/value heads, C channels of a head, S positions, N rows of a matrix, V vocabulary.
+ */
+#include <math.h>
+#include <omp.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+#include <immintrin.h>
+#define PAIRS 1
+#else
+#define PAIRS 0
+#endif
+
+_Static_assert(sizeof(void *) == 8, "compiled.py writes pointers as 64 bits");
+
+#define INSIDE static inline __attribute__((always_inline))
+enum { F32, BF16, INT8, INT4 }; /* kinds of numbers in memory */
+enum { SWIGLU, GELU, RELU2 };
+enum { BLOCK = 32, ROWS = 4, TEXTS = 4, SPINS = 4000 };
+
+typedef uint16_t bf16;
+typedef float lanes __attribute__((vector_size(64)));
+typedef float four __attribute__((vector_size(16)));
+typedef int32_t whole __attribute__((vector_size(64)));
+typedef uint32_t bits __attribute__((vector_size(64)));
+typedef uint16_t halves __attribute__((vector_size(32)));
+typedef int8_t bytes __attribute__((vector_size(16)));
+typedef uint8_t nibbles __attribute__((vector_size(16)));
+
+/* The order of all fields is that of compiled.py. */
+typedef struct {
+    const void *numbers;  /* (N, columns), or two 4-bit codes a byte: the even column low, 8 standing for 0 */
+    const bf16 *scales;   /* (N, groups), or null */
+    const float *bias;    /* (N), or null */
+    int64_t kind, rows, columns, groups;
+} Matrix;
+typedef struct {
+    const float *weight, *bias;
+} Norm;
+typedef struct {
+    Norm norm_1;
+    Matrix qkv;
+    Norm q_norm, k_norm;
+    Matrix out;
+    Norm norm_2;
+    Matrix up, down;
+} Layer;
+typedef struct {
+    int64_t layers, heads, kv_heads, channels, context, is_layer_norm, activation, memory_rows, memory_kind, threads;
+    const float *added, *turns;        /* positions: (S, D); cosines and sines (2, S, C / 2); or null */
+    void *keys, *values;               /* (layers, memory_rows, K, S, C) */
+    float *key_scales, *value_scales;  /* (layers, memory_rows, K, S), or null */
+    Matrix tokens;
+    Norm norm;
+    Matrix head;
+    Layer layer[];
+} Plan;
+
+typedef struct { /* what matrices are multiplied with, in both forms; beyond the columns are zeros */
+    float *wide;
+    bf16 *narrow;
+    int64_t stride;
+} Vectors;
+typedef struct { /* what the threads of one call share */
+    float *x, *qkv; /* (texts, D), (texts, (H + 2K) C) */
+    Vectors mix, hidden;
+} Shared;
+typedef struct { /* what each thread has for itself */
+    Vectors normed, queries;
+    float *scores; /* (H / K, S) */
+} Own;
+typedef struct {
+    atomic_int come, round;
+} Gate;
+typedef struct {
+    lanes a, b;
+} Pair;
+
+/* ---- numbers ---- */
+
+INSIDE float widen(bf16 value) {
+    uint32_t all = (uint32_t)value << 16;
+    float out;
+    memcpy(&out, &all, 4);
+    return out;
+}
+
+INSIDE bf16 narrowed(float value) { /* to the nearest, to the even one of two */
+    uint32_t all;
+    memcpy(&all, &value, 4);
+    return (all + 0x7fff + ((all >> 16) & 1)) >> 16;
+}
+
+INSIDE float power(float x) { /* e to the x: 2 to a whole number times Taylor's series of the rest */
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 87.0f ? 87.0f : x;
+    float y = x * 1.44269504f, shifted = y + 12582912.0f; /* adding 1.5 x 2^23 rounds to whole numbers */
+    float z = (y - (shifted - 12582912.0f)) * 0.693147181f;
+    float p = 1.0f + z * (1.0f + z * (0.5f + z * (0.166666667f + z * (0.0416666667f + z * (0.00833333333f + z * 0.00138888889f)))));
+    uint32_t all;
+    memcpy(&all, &shifted, 4);
+    all = (all + 127) << 23;
+    float scale;
+    memcpy(&scale, &all, 4);
+    return p * scale;
+}
+
+INSIDE int64_t size_of(int kind, int64_t count) { /* bytes of so many numbers */
+    return kind == F32 ? 4 * count : kind == BF16 ? 2 * count : kind == INT8 ? count : count / 2;
+}
+
+INSIDE lanes widened(const char *at) { /* 16 whole numbers of 8 bits */
+    bytes some;
+    memcpy(&some, at, 16);
+#if PAIRS
+    return (lanes)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)some));
+#else
+    return __builtin_convertvector(__builtin_convertvector(some, whole), lanes);
+#endif
+}
+
+INSIDE Pair wide(int kind, const void *at) { /* 32 numbers */
+    Pair out;
+    if (kind == F32) {
+        memcpy(&out, at, sizeof out);
+    } else if (kind == BF16) {
+        halves low, high;
+        memcpy(&low, at, 32);
+        memcpy(&high, (const char *)at + 32, 32);
+        out.a = (lanes)(__builtin_convertvector(low, bits) << 16);
+        out.b = (lanes)(__builtin_convertvector(high, bits) << 16);
+    } else {
+        char each[BLOCK];
+        if (kind == INT8) {
+            memcpy(each, at, BLOCK);
+        } else {
+            for (int i = 0; i < BLOCK / 2; i++) {
+                uint8_t both = ((const uint8_t *)at)[i];
+                each[2 * i] = (both & 15) - 8;
+                each[2 * i + 1] = (both >> 4) - 8;
+            }
+        }
+        out.a = widened(each);
+        out.b = widened(each + BLOCK / 2);
+    }
+    return out;
+}
+
+#if PAIRS
+typedef __m512bh Factors;
+static const int16_t CODES[32] = { /* bf16 of -8 to 7, twice */
+    0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+    0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
+
+INSIDE __m512bh paired(int kind, const void *at) { /* 32 numbers */
+    if (kind == BF16) return (__m512bh)_mm512_loadu_si512(at);
+    if (kind == INT8) return _mm512_cvtne2ps_pbh((__m512)widened((const char *)at + 16), (__m512)widened(at));
+    __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128(at));
+    __m512i low = _mm512_and_si512(both, _mm512_set1_epi32(15));
+    __m512i high = _mm512_and_si512(_mm512_slli_epi32(both, 12), _mm512_set1_epi32(15 << 16));
+    return (__m512bh)_mm512_permutexvar_epi16(_mm512_or_si512(low, high), _mm512_loadu_si512(CODES));
+}
+#endif
+
+/* ---- products ---- */
+
+INSIDE void add_block(int kind, int R, int T, lanes (*part)[TEXTS], const char *const *at, const char *const *x, int64_t k) {
+#if PAIRS
+    if (kind != F32) {
+        __m512bh factors[ROWS];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) factors[r] = paired(kind, at[r]);
+#pragma GCC unroll 4
+        for (int t = 0; t < T; t++) {
+            __m512bh some = (__m512bh)_mm512_loadu_si512(x[t] + 2 * k);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) part[r][t] = (lanes)_mm512_dpbf16_ps((__m512)part[r][t], factors[r], some);
+        }
+        return;
+    }
+#endif
+    Pair factors[ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) factors[r] = wide(kind, at[r]);
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) {
+        Pair some = wide(F32, x[t] + 4 * k);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            part[r][t] += factors[r].a * some.a;
+            part[r][t] += factors[r].b * some.b;
+        }
+    }
+}
+
+INSIDE float sum(lanes v) {
+    float four[4];
+    for (int i = 0; i < 4; i++) four[i] = (v[i] + v[8 + i]) + (v[4 + i] + v[12 + i]);
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+/* Sums of four vectors for each of T texts, in the order of `sum`. */
+INSIDE void sum_all(int T, lanes (*v)[TEXTS], four *out) {
+#if PAIRS
+    __m512 quads[TEXTS];
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) {
+        __m512 a = (__m512)v[0][t], b = (__m512)v[1][t], c = (__m512)v[2][t], d = (__m512)v[3][t];
+        __m512d ab = (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        __m512d cd = (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        quads[t] = _mm512_add_ps((__m512)_mm512_unpacklo_pd(ab, cd), (__m512)_mm512_unpackhi_pd(ab, cd));
+    }
+    if (T == TEXTS) {
+        __m512 p = _mm512_add_ps(_mm512_shuffle_f32x4(quads[0], quads[1], 0x44), _mm512_shuffle_f32x4(quads[0], quads[1], 0xee));
+        __m512 q = _mm512_add_ps(_mm512_shuffle_f32x4(quads[2], quads[3], 0x44), _mm512_shuffle_f32x4(quads[2], quads[3], 0xee));
+        _mm512_storeu_ps((float *)out, _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x88), _mm512_shuffle_f32x4(p, q, 0xdd)));
+        return;
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) {
+        __m256 half = _mm256_add_ps(_mm512_castps512_ps256(quads[t]), _mm512_extractf32x8_ps(quads[t], 1));
+        out[t] = (four)_mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    }
+#else
+    for (int t = 0; t < T; t++)
+        for (int r = 0; r < ROWS; r++) out[t][r] = sum(v[r][t]);
+#endif
+}
+
+/* R rows from n on times T texts from `text` on; `lines` are of the numbers to come, asked for at each step. */
+INSIDE void tile(int kind, int R, int T, int lines, const Matrix *m, int64_t n, const Vectors *x, int64_t text, float *y, int64_t stride) {
+    const char *at[ROWS], *of[TEXTS];
+    int64_t row = size_of(kind, m->columns), groups = m->scales ? m->groups : 1, size = m->columns / groups;
+    lanes total[ROWS][TEXTS] = {0};
+    for (int r = 0; r < R; r++) at[r] = (const char *)m->numbers + (n + r) * row;
+    for (int t = 0; t < T; t++)
+        of[t] = PAIRS && kind != F32 ? (const char *)(x->narrow + (text + t) * x->stride) : (const char *)(x->wide + (text + t) * x->stride);
+    const char *next = at[0] + (ROWS + text / TEXTS % ROWS) * row; /* each pass over these rows asks for others */
+    for (int64_t g = 0, k = 0; g < groups; g++) {
+        lanes part[ROWS][TEXTS] = {0};
+        int64_t end = (g + 1) * size;
+        for (; k + BLOCK <= end; k += BLOCK) {
+            for (int i = 0; i < lines; i++) __builtin_prefetch(next + 64 * i);
+            next += 64 * lines;
+            add_block(kind, R, T, part, at, of, k);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) at[r] += size_of(kind, BLOCK);
+        }
+        if (k < end) { /* of a width that is no multiple of 32: then there is one group */
+            char rest[ROWS][4 * BLOCK];
+            const char *copies[ROWS];
+            for (int r = 0; r < R; r++) {
+                memset(rest[r], kind == INT4 ? 0x88 : 0, sizeof rest[r]);
+                memcpy(rest[r], at[r], size_of(kind, end - k));
+                copies[r] = rest[r];
+            }
+            add_block(kind, R, T, part, copies, of, k);
+            k = end;
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            float scale = m->scales ? widen(m->scales[(n + r) * groups + g]) : 1.0f;
+#pragma GCC unroll 4
+            for (int t = 0; t < T; t++) total[r][t] += part[r][t] * scale;
+        }
+    }
+    if (R == 1) {
+        y[text * stride + n] = sum(total[0][0]) + (m->bias ? m->bias[n] : 0.0f);
+        return;
+    }
+    four sums[TEXTS], bias = {0};
+    sum_all(T, total, sums);
+    if (m->bias) memcpy(&bias, m->bias + n, sizeof bias);
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++) {
+        sums[t] += bias;
+        memcpy(y + (text + t) * stride + n, &sums[t], sizeof bias);
+    }
+}
+
+INSIDE void tiles(int kind, const Matrix *m, const Vectors *x, int64_t texts, float *y, int64_t stride, int64_t from, int64_t to) {
+    int64_t n = from;
+#if PAIRS
+    if (kind >= INT8 && texts > TEXTS && m->columns % BLOCK == 0) { /* unpack codes once, not for every four texts */
+        bf16 unpacked[ROWS * m->columns];
+        for (; n + ROWS <= to; n += ROWS) {
+            const char *codes = (const char *)m->numbers + n * size_of(kind, m->columns);
+            for (int64_t i = 0; i < ROWS * m->columns; i += BLOCK) {
+                __builtin_prefetch(codes + size_of(kind, i + ROWS * m->columns));
+                _mm512_storeu_si512(unpacked + i, (__m512i)paired(kind, codes + size_of(kind, i)));
+            }
+            Matrix some = {unpacked, m->scales + n * m->groups, m->bias ? m->bias + n : 0, BF16, ROWS, m->columns, m->groups};
+            tiles(BF16, &some, x, texts, y + n, stride, 0, ROWS);
+        }
+    }
+#endif
+    const int all = (int)size_of(kind, ROWS * BLOCK) / 64, some = all > ROWS ? all / ROWS : 1;
+    for (; n + ROWS <= to; n += ROWS) {
+        int64_t t = 0;
+        if (texts > TEXTS) {
+            for (; t + TEXTS <= texts; t += TEXTS) tile(kind, ROWS, TEXTS, some, m, n, x, t, y, stride);
+            for (; t < texts; t++) tile(kind, ROWS, 1, 0, m, n, x, t, y, stride);
+        } else if (texts == 4) {
+            tile(kind, ROWS, 4, all, m, n, x, 0, y, stride);
+        } else if (texts == 3) {
+            tile(kind, ROWS, 3, all, m, n, x, 0, y, stride);
+        } else if (texts == 2) {
+            tile(kind, ROWS, 2, all, m, n, x, 0, y, stride);
+        } else {
+            tile(kind, ROWS, 1, all, m, n, x, 0, y, stride);
+        }
+    }
+    for (; n < to; n++)
+        for (int64_t t = 0; t < texts; t++) tile(kind, 1, 1, 0, m, n, x, t, y, stride);
+}
+
+/* Rows `from` to `to` of a matrix times every text's vector: y (texts, stride). */
+static void product(const Matrix *m, const Vectors *x, int64_t texts, float *y, int64_t stride, int64_t from, int64_t to) {
+    switch (m->kind) {
+        case F32: tiles(F32, m, x, texts, y, stride, from, to); break;
+        case BF16: tiles(BF16, m, x, texts, y, stride, from, to); break;
+        case INT8: tiles(INT8, m, x, texts, y, stride, from, to); break;
+        default: tiles(INT4, m, x, texts, y, stride, from, to);
+    }
+}
+
+/* ---- what lies between the products ---- */
+
+static void fill(const Vectors *to, int64_t text, int64_t from, const float *x, int64_t count) {
+    float *wide_form = to->wide + text * to->stride + from;
+    bf16 *narrow_form = to->narrow + text * to->stride + from;
+    for (int64_t i = 0; i < count; i++) {
+        wide_form[i] = x[i];
+        narrow_form[i] = narrowed(x[i]);
+    }
+}
+
+static void normalize(const Plan *plan, const Norm *norm, const float *x, float *y, int64_t width, float eps) {
+    float mean = 0, square = 0;
+    if (plan->is_layer_norm) {
+#pragma omp simd reduction(+ : mean)
+        for (int64_t i = 0; i < width; i++) mean += x[i];
+        mean /= width;
+    }
+#pragma omp simd reduction(+ : square)
+    for (int64_t i = 0; i < width; i++) square += (x[i] - mean) * (x[i] - mean);
+    float r = 1.0f / sqrtf(square / width + eps);
+    for (int64_t i = 0; i < width; i++) y[i] = (x[i] - mean) * r * norm->weight[i];
+    if (norm->bias)
+        for (int64_t i = 0; i < width; i++) y[i] += norm->bias[i];
+}
+
+static void normalize_all(const Plan *plan, const Norm *norm, const float *x, int64_t texts, const Vectors *to, float eps) {
+    int64_t D = plan->tokens.columns;
+    for (int64_t t = 0; t < texts; t++) {
+        float *y = to->wide + t * to->stride;
+        normalize(plan, norm, x + t * D, y, D, eps);
+        fill(to, t, 0, y, D);
+    }
+}
+
+/* Add the vector of a token, and of its position, to nothing. */
+static void look_up(const Plan *plan, int64_t token, int64_t position, float *x) {
+    const Matrix *m = &plan->tokens;
+    int64_t D = m->columns, size = D / m->groups;
+    const char *row = (const char *)m->numbers + token * size_of(m->kind, D);
+    for (int64_t k = 0; k < D; k += BLOCK) {
+        int64_t count = D - k < BLOCK ? D - k : BLOCK;
+        char some[4 * BLOCK] = {0};
+        float each[BLOCK];
+        memcpy(some, row + size_of(m->kind, k), size_of(m->kind, count));
+        Pair found = wide(m->kind, some);
+        memcpy(each, &found, sizeof each);
+        for (int64_t i = 0; i < count; i++) {
+            float scale = m->scales ? widen(m->scales[token * m->groups + (k + i) / size]) : 1.0f;
+            x[k + i] = each[i] * scale + (plan->added ? plan->added[position * D + k + i] : 0.0f);
+        }
+    }
+}
+
+/* Normalise a head's query or key and turn it by its position. */
+static void place(const Plan *plan, const Norm *norm, const float *from, float *to, int64_t position, float eps) {
+    int64_t C = plan->channels;
+    if (norm->weight) {
+        normalize(plan, norm, from, to, C, eps);
+    } else {
+        memcpy(to, from, 4 * C);
+    }
+    if (!plan->turns) return;
+    const float *cosine = plan->turns + position * (C / 2), *sine = cosine + plan->context * (C / 2);
+    for (int64_t i = 0; i < C / 2; i++) {
+        float a = to[i], b = to[i + C / 2];
+        to[i] = a * cosine[i] - b * sine[i];
+        to[i + C / 2] = b * cosine[i] + a * sine[i];
+    }
+}
+
+/* Put a vector at a position of the memory. */
+static void store(int64_t kind, const float *x, void *memory, float *scales, int64_t position, int64_t C) {
+    char *to = (char *)memory + position * size_of(kind, C);
+    if (kind == F32) {
+        memcpy(to, x, 4 * C);
+    } else if (kind == BF16) {
+        for (int64_t i = 0; i < C; i++) ((bf16 *)to)[i] = narrowed(x[i]);
+    } else {
+        float most = 1e-30f;
+        for (int64_t i = 0; i < C; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        scales[position] = most / 127;
+        for (int64_t i = 0; i < C; i++) to[i] = (int8_t)rintf(x[i] / scales[position]);
+    }
+}
+
+static void soften(float *x, int64_t count) { /* softmax */
+    float most = x[0], total = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < count; i++) most = x[i] > most ? x[i] : most;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < count; i++) total += x[i] = power(x[i] - most);
+    for (int64_t i = 0; i < count; i++) x[i] /= total;
+}
+
+/* The sum of S values (S, C), each times its weight. */
+INSIDE void mixed(int kind, const float *weights, const char *values, int64_t S, int64_t C, float *out) {
+    int64_t c = 0, row = size_of(kind, C);
+    for (; c + BLOCK <= C; c += BLOCK) {
+        Pair total[4] = {0};
+        const char *at = values + size_of(kind, c);
+        int64_t s = 0;
+        for (; s + 4 <= S; s += 4)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                Pair some = wide(kind, at + (s + i) * row);
+                total[i].a += weights[s + i] * some.a;
+                total[i].b += weights[s + i] * some.b;
+            }
+        for (; s < S; s++) {
+            Pair some = wide(kind, at + s * row);
+            total[0].a += weights[s] * some.a;
+            total[0].b += weights[s] * some.b;
+        }
+        Pair all = {(total[0].a + total[1].a) + (total[2].a + total[3].a), (total[0].b + total[1].b) + (total[2].b + total[3].b)};
+        memcpy(out + c, &all, sizeof all);
+    }
+    for (; c < C; c++) {
+        float total = 0;
+        for (int64_t s = 0; s < S; s++) {
+            const char *at = values + s * row + size_of(kind, c);
+            total += weights[s] * (kind == F32 ? *(const float *)at : kind == BF16 ? widen(*(const bf16 *)at) : *(const int8_t *)at);
+        }
+        out[c] = total;
+    }
+}
+
+/* Store a text's key and value of one head, and let the queries that it serves look at all so far. */
+static void attend(
+    const Plan *plan, int64_t index, int64_t row, int64_t k, int64_t position, int64_t text, const Shared *shared, const Own *own, float eps) {
+    const Layer *layer = &plan->layer[index];
+    int64_t H = plan->heads, K = plan->kv_heads, C = plan->channels, S = position + 1, served = H / K, kind = plan->memory_kind;
+    const float *qkv = shared->qkv + text * (H + 2 * K) * C;
+    int64_t start = ((index * plan->memory_rows + row) * K + k) * plan->context; /* of this head's positions */
+    char *keys = (char *)plan->keys + size_of(kind, start * C), *values = (char *)plan->values + size_of(kind, start * C);
+    float *key_scales = plan->key_scales + start, *value_scales = plan->value_scales + start;
+
+    float *key = own->scores; /* not needed yet: at least C long */
+    place(plan, &layer->k_norm, qkv + (H + k) * C, key, position, eps);
+    store(kind, key, keys, key_scales, position, C);
+    store(kind, qkv + (H + K + k) * C, values, value_scales, position, C);
+
+    for (int64_t h = 0; h < served; h++) {
+        float *query = own->queries.wide + h * own->queries.stride;
+        place(plan, &layer->q_norm, qkv + (k * served + h) * C, query, position, eps);
+        fill(&own->queries, h, 0, query, C);
+    }
+    Matrix all = {keys, 0, 0, kind, S, C, 1};
+    product(&all, &own->queries, served, own->scores, plan->context, 0, S);
+    for (int64_t h = 0; h < served; h++) {
+        float *scores = own->scores + h * plan->context, scale = 1.0f / sqrtf(C);
+        float *out = shared->mix.wide + text * shared->mix.stride + (k * served + h) * C;
+        for (int64_t s = 0; s < S; s++) scores[s] *= kind == INT8 ? scale * key_scales[s] : scale;
+        soften(scores, S);
+        if (kind == INT8)
+            for (int64_t s = 0; s < S; s++) scores[s] *= value_scales[s];
+        if (kind == F32) mixed(F32, scores, values, S, C, out);
+        if (kind == BF16) mixed(BF16, scores, values, S, C, out);
+        if (kind == INT8) mixed(INT8, scores, values, S, C, out);
+        fill(&shared->mix, text, (k * served + h) * C, out, C);
+    }
+}
+
+/* Bend hidden numbers `from` to `to` of a text; with a gate they stand before those it lets pass. */
+static void bend(int64_t activation, const float *x, int64_t hidden, float *y, int64_t from, int64_t to) {
+    if (activation == SWIGLU) {
+        for (int64_t i = from; i < to; i++) y[i] = x[i] / (1.0f + power(-x[i])) * x[hidden + i];
+    } else if (activation == GELU) { /* in its tanh form */
+        for (int64_t i = from; i < to; i++) y[i] = x[i] / (1.0f + power(-1.59576912f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
+    } else {
+        for (int64_t i = from; i < to; i++) y[i] = x[i] > 0 ? x[i] * x[i] : 0.0f;
+    }
+}
+
+/* ---- one tick ---- */
+
+static void meet(Gate *gate, int threads) {
+    if (threads == 1) return;
+    int round = atomic_load(&gate->round), spins = 0;
+    if (atomic_fetch_add(&gate->come, 1) == threads - 1) {
+        atomic_store(&gate->come, 0);
+        atomic_store(&gate->round, round + 1);
+        return;
+    }
+    while (atomic_load_explicit(&gate->round, memory_order_acquire) == round) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+        if (++spins > SPINS) sched_yield(); /* the other may wait for this processor */
+    }
+}
+
+static int64_t cut(int64_t rows, int64_t part, int64_t parts) { /* where a thread's share begins, at whole tiles */
+    int64_t tiles = (rows + ROWS - 1) / ROWS, at = tiles * part / parts * ROWS;
+    return at < rows ? at : rows;
+}
+
+static int64_t padded(int64_t count) { return (count + BLOCK - 1) / BLOCK * BLOCK; }
+
+static void *take(char **free, int64_t size) {
+    void *out = *free;
+    *free += (size + 63) / 64 * 64;
+    return out;
+}
+
+static Vectors take_vectors(char **free, int64_t count, int64_t width) {
+    Vectors out = {0, 0, padded(width)};
+    out.wide = take(free, 4 * count * out.stride);
+    out.narrow = take(free, 2 * count * out.stride);
+    return out;
+}
+
+/* Part the room among what the threads share and what each has. */
+static char *part(const Plan *plan, int64_t texts, char *room, Shared *shared, Own *own, int64_t thread) {
+    int64_t H = plan->heads, K = plan->kv_heads, C = plan->channels, D = plan->tokens.columns;
+    shared->x = take(&room, 4 * texts * D);
+    shared->qkv = take(&room, 4 * texts * (H + 2 * K) * C);
+    shared->mix = take_vectors(&room, texts, H * C);
+    shared->hidden = take_vectors(&room, texts, plan->layer[0].up.rows); /* a gate is as wide again */
+    for (int64_t t = 0; t <= thread; t++) {
+        own->normed = take_vectors(&room, texts, D);
+        own->queries = take_vectors(&room, H / K, C);
+        own->scores = take(&room, 4 * (H / K * plan->context + C));
+    }
+    return room;
+}
+
+/* Return how many bytes a tick of so many texts needs beside the memory; they must be 0 at first. */
+int64_t room_for(const Plan *plan, int64_t texts) {
+    Shared shared;
+    Own own;
+    return part(plan, texts, 0, &shared, &own, plan->threads - 1) - (char *)0;
+}
+
+/* Write the scores (texts, V) after `tokens`, which stand at `positions` of the texts in these rows of the memory. */
+void tick(
+    const Plan *plan, const int64_t *tokens, const int64_t *rows, const int64_t *positions, int64_t texts, float *scores, char *room, float eps) {
+    Gate gate = {0, 0};
+#pragma omp parallel num_threads(plan->threads)
+    {
+        int me = omp_get_thread_num(), threads = omp_get_num_threads();
+        int64_t K = plan->kv_heads, D = plan->tokens.columns, wide_qkv = plan->layer[0].qkv.rows;
+        Shared shared;
+        Own own;
+        part(plan, texts, room, &shared, &own, me);
+        int64_t from = cut(D, me, threads), to = cut(D, me + 1, threads);
+        if (me == 0)
+            for (int64_t t = 0; t < texts; t++) look_up(plan, tokens[t], positions[t], shared.x + t * D);
+        meet(&gate, threads);
+        for (int64_t index = 0; index < plan->layers; index++) {
+            const Layer *layer = &plan->layer[index];
+            normalize_all(plan, &layer->norm_1, shared.x, texts, &own.normed, eps);
+            product(&layer->qkv, &own.normed, texts, shared.qkv, wide_qkv, cut(wide_qkv, me, threads), cut(wide_qkv, me + 1, threads));
+            meet(&gate, threads);
+
+            for (int64_t i = texts * K * me / threads; i < texts * K * (me + 1) / threads; i++)
+                attend(plan, index, rows[i / K], i % K, positions[i / K], i / K, &shared, &own, eps);
+            meet(&gate, threads);
+
+            float *y = own.normed.wide; /* free for now, and at least D wide */
+            int64_t stride = own.normed.stride;
+            product(&layer->out, &shared.mix, texts, y, stride, from, to);
+            for (int64_t t = 0; t < texts; t++)
+                for (int64_t i = from; i < to; i++) shared.x[t * D + i] += y[t * stride + i];
+            meet(&gate, threads);
+
+            int64_t rows_up = layer->up.rows, hidden = layer->down.columns, first = cut(hidden, me, threads), last = cut(hidden, me + 1, threads);
+            normalize_all(plan, &layer->norm_2, shared.x, texts, &own.normed, eps);
+            stride = shared.hidden.stride;
+            product(&layer->up, &own.normed, texts, shared.hidden.wide, stride, first, last);
+            if (rows_up > hidden) product(&layer->up, &own.normed, texts, shared.hidden.wide, stride, hidden + first, hidden + last);
+            for (int64_t t = 0; t < texts; t++) {
+                float *row = shared.hidden.wide + t * stride;
+                bend(plan->activation, row, hidden, row, first, last);
+                fill(&shared.hidden, t, first, row + first, last - first);
+            }
+            meet(&gate, threads);
+
+            y = own.normed.wide, stride = own.normed.stride;
+            product(&layer->down, &shared.hidden, texts, y, stride, from, to);
+            for (int64_t t = 0; t < texts; t++)
+                for (int64_t i = from; i < to; i++) shared.x[t * D + i] += y[t * stride + i];
+            meet(&gate, threads);
+        }
+        normalize_all(plan, &plan->norm, shared.x, texts, &own.normed, eps);
+        int64_t V = plan->head.rows;
+        product(&plan->head, &own.normed, texts, scores, V, cut(V, me, threads), cut(V, me + 1, threads));
+    }
+}
