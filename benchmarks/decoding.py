@@ -4,7 +4,7 @@
 
 Prints one table for each shape and dtype. Programs take turns, each in a process of its own, as a person would start
 it (two that share a process share a pool of threads, which slows llama.cpp down to a half); each keeps its best
-round: other work on the machine slows a round down and never speeds one up. llama.cpp runs with its own defaults. The
+round: other work on the machine slows a round down and never speeds one up. llama.cpp runs with its own defaults;
 beside int8 and int4 stand its q8_0 and q4_0, the latter with embedding and head of 8 bits in both programs. The
 floor of decoding is the time that reading every weight once takes, at the speed the machine shows in the same run.
 """
@@ -151,10 +151,9 @@ def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
 
         def run() -> Row:
             row = {ONE: (NEW - 1) / together(1, PROMPT, NEW)[1], READ: LONG / together(1, LONG, 1)[0]}
+            row[MANY] = STREAMS * (NEW - 1) / together(STREAMS, PROMPT, NEW)[1]
             if compiled:
                 row[FLOOR] = reading_speed() / bytes_read(engine)
-            else:
-                row[MANY] = STREAMS * (NEW - 1) / together(STREAMS, PROMPT, NEW)[1]
             return row
 
         return run

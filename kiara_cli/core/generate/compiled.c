@@ -41,7 +41,7 @@ typedef uint8_t nibbles __attribute__((vector_size(16)));
 /* The order of all fields is that of compiled.py. */
 typedef struct {
     const void *numbers;  /* (N, columns), or two 4-bit codes a byte: the even column low, 8 standing for 0 */
-    const bf16 *scales;   /* (N, groups), or null */
+    const float *scales;  /* (N, groups), or null */
     const float *bias;    /* (N), or null */
     int64_t kind, rows, columns, groups;
 } Matrix;
@@ -166,10 +166,9 @@ static const int16_t CODES[32] = { /* bf16 of -8 to 7, twice */
 INSIDE __m512bh paired(int kind, const void *at) { /* 32 numbers */
     if (kind == BF16) return (__m512bh)_mm512_loadu_si512(at);
     if (kind == INT8) return _mm512_cvtne2ps_pbh((__m512)widened((const char *)at + 16), (__m512)widened(at));
-    __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128(at));
-    __m512i low = _mm512_and_si512(both, _mm512_set1_epi32(15));
-    __m512i high = _mm512_and_si512(_mm512_slli_epi32(both, 12), _mm512_set1_epi32(15 << 16));
-    return (__m512bh)_mm512_permutexvar_epi16(_mm512_or_si512(low, high), _mm512_loadu_si512(CODES));
+    __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128(at)); /* the fifth bit of a place in the table may be any */
+    __m512i places = _mm512_or_si512(both, _mm512_slli_epi32(both, 12));
+    return (__m512bh)_mm512_permutexvar_epi16(places, _mm512_loadu_si512(CODES));
 }
 #endif
 
@@ -247,6 +246,23 @@ INSIDE void tile(int kind, int R, int T, int lines, const Matrix *m, int64_t n, 
     for (int t = 0; t < T; t++)
         of[t] = PAIRS && kind != F32 ? (const char *)(x->narrow + (text + t) * x->stride) : (const char *)(x->wide + (text + t) * x->stride);
     const char *next = at[0] + (ROWS + text / TEXTS % ROWS) * row; /* each pass over these rows asks for others */
+    if (kind != F32 && size == BLOCK) { /* a scale for every block */
+        const float *scales = m->scales + n * groups;
+        for (int64_t g = 0; g < groups; g++) {
+            lanes part[ROWS][TEXTS] = {0};
+            for (int i = 0; i < lines; i++) __builtin_prefetch(next + 64 * i);
+            next += 64 * lines;
+            add_block(kind, R, T, part, at, of, g * BLOCK);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+                at[r] += size_of(kind, BLOCK);
+                float scale = scales[r * groups + g];
+#pragma GCC unroll 4
+                for (int t = 0; t < T; t++) total[r][t] += part[r][t] * scale;
+            }
+        }
+        groups = 0;
+    }
     for (int64_t g = 0, k = 0; g < groups; g++) {
         lanes part[ROWS][TEXTS] = {0};
         int64_t end = (g + 1) * size;
@@ -270,7 +286,7 @@ INSIDE void tile(int kind, int R, int T, int lines, const Matrix *m, int64_t n, 
         }
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            float scale = m->scales ? widen(m->scales[(n + r) * groups + g]) : 1.0f;
+            float scale = m->scales ? m->scales[(n + r) * groups + g] : 1.0f;
 #pragma GCC unroll 4
             for (int t = 0; t < T; t++) total[r][t] += part[r][t] * scale;
         }
@@ -383,7 +399,7 @@ static void look_up(const Plan *plan, int64_t token, int64_t position, float *x)
         Pair found = wide(m->kind, some);
         memcpy(each, &found, sizeof each);
         for (int64_t i = 0; i < count; i++) {
-            float scale = m->scales ? widen(m->scales[token * m->groups + (k + i) / size]) : 1.0f;
+            float scale = m->scales ? m->scales[token * m->groups + (k + i) / size] : 1.0f;
             x[k + i] = each[i] * scale + (plan->added ? plan->added[position * D + k + i] : 0.0f);
         }
     }

@@ -102,8 +102,7 @@ class Compiled:
         rows, columns = numbers.shape[0], numbers.shape[1] * (2 if numbers.dtype == torch.uint8 else 1)
         bias = self._float(weights.get(f"{name}.bias"))
         groups = 1 if scales is None else scales.shape[1]
-        where = 0 if scales is None else scales.data_ptr()
-        return [numbers.data_ptr(), where, bias, KINDS[numbers.dtype], rows, columns, groups]
+        return [numbers.data_ptr(), self._float(scales), bias, KINDS[numbers.dtype], rows, columns, groups]
 
     def _norm(self, weights: Weights, name: str) -> list[int]:
         return [self._float(weights.get(f"{name}.weight")), self._float(weights.get(f"{name}.bias"))]

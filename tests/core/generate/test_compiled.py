@@ -117,6 +117,21 @@ def test_an_engine_writes_the_same_tokens_with_it(tiny: ModelConfig, cache_dtype
 
 
 @needs_compiler
+def test_in_bf16_a_text_is_the_same_alone_and_among_others(tiny: ModelConfig) -> None:
+    net = random(dataclasses.replace(tiny, context_length=64, tied_head=False), 4)
+    runtime = Runtime(torch.device("cpu"), "bf16", 2)
+    options = Options(streams=8, compile=True)
+    wishes = [Wish([1 + row, 2, 3 * row][: 1 + row % 3], GREEDY) for row in range(12)]
+    alone = [list(Engine(net, runtime, options=options).generate(w.prompt, GREEDY)) for w in wishes]
+    engine = Engine(net, runtime, options=options)
+    together = [engine.submit(wish) for wish in wishes]
+    while engine.busy:
+        engine.step()
+    assert [list(request.events) for request in together] == alone
+    assert len({token.id for tokens in alone for token in tokens}) > 10  # a model that repeats itself proves nothing
+
+
+@needs_compiler
 def test_groups_of_columns_that_it_does_not_know_are_left_to_torch(tiny: ModelConfig) -> None:
     net = random(tiny)
     list(quantize(net, Scheme(4, "rtn", 16, 4, 4)))
