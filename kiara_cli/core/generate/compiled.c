@@ -246,7 +246,7 @@ INSIDE void tile(int kind, int R, int T, int lines, const Matrix *m, int64_t n, 
     for (int t = 0; t < T; t++)
         of[t] = PAIRS && kind != F32 ? (const char *)(x->narrow + (text + t) * x->stride) : (const char *)(x->wide + (text + t) * x->stride);
     const char *next = at[0] + (ROWS + text / TEXTS % ROWS) * row; /* each pass over these rows asks for others */
-    if (kind != F32 && size == BLOCK) { /* a scale for every block */
+    if (m->scales && size == BLOCK) { /* a scale for every block */
         const float *scales = m->scales + n * groups;
         for (int64_t g = 0; g < groups; g++) {
             lanes part[ROWS][TEXTS] = {0};
@@ -585,9 +585,11 @@ int64_t room_for(const Plan *plan, int64_t texts) {
     return part(plan, texts, 0, &shared, &own, plan->threads - 1) - (char *)0;
 }
 
-/* Write the scores (texts, V) after `tokens`, which stand at `positions` of the texts in these rows of the memory. */
+/* Write the scores (texts, V) after `tokens`, which stand at `positions` of the texts in these rows of the memory.
+   `room` is for `most` texts, and parted alike whatever their number: what was 0 between two vectors stays 0. */
 void tick(
-    const Plan *plan, const int64_t *tokens, const int64_t *rows, const int64_t *positions, int64_t texts, float *scores, char *room, float eps) {
+    const Plan *plan, const int64_t *tokens, const int64_t *rows, const int64_t *positions, int64_t texts, int64_t most,
+    float *scores, char *room, float eps) {
     Gate gate = {0, 0};
 #pragma omp parallel num_threads(plan->threads)
     {
@@ -595,7 +597,7 @@ void tick(
         int64_t K = plan->kv_heads, D = plan->tokens.columns, wide_qkv = plan->layer[0].qkv.rows;
         Shared shared;
         Own own;
-        part(plan, texts, room, &shared, &own, me);
+        part(plan, most, room, &shared, &own, me);
         int64_t from = cut(D, me, threads), to = cut(D, me + 1, threads);
         if (me == 0)
             for (int64_t t = 0; t < texts; t++) look_up(plan, tokens[t], positions[t], shared.x + t * D);

@@ -21,7 +21,7 @@ from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.runtime import native
 
 SOURCE = Path(__file__).with_suffix(".c")
-SIGNATURES = {"tick": "pppppppf", "room_for": "pi"}
+SIGNATURES = {"tick": "ppppiippf", "room_for": "pi"}
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.uint8: 3}  # uint8: two 4-bit codes a byte
 ACTIVATIONS = {"swiglu": 0, "gelu": 1, "relu2": 2}
 BLOCK = 32  # columns that are multiplied at once: groups of columns with a scale of their own are multiples of it
@@ -67,7 +67,7 @@ class Compiled:
         scores = torch.empty(texts, self._width)
         lists = ((c_int64 * texts)(*ids) for ids in (tokens, rows, positions))
         start = -self._room.data_ptr() % 64 + self._room.data_ptr()
-        self._library.tick(plan, *lists, texts, scores.data_ptr(), start, self._epsilon)
+        self._library.tick(plan, *lists, texts, self._texts, scores.data_ptr(), start, self._epsilon)
         return scores
 
     def _make_plan(self, config: ModelConfig, weights: Weights, cache: Cache, threads: int) -> Array[c_int64]:

@@ -84,6 +84,20 @@ def test_memories_of_other_numbers_and_odd_widths(library: CDLL, memory: torch.d
 
 
 @needs_compiler
+def test_what_many_texts_left_behind_does_not_reach_the_next_few(library: CDLL) -> None:
+    config = ModelConfig(vocab_size=64, context_length=16, emb_dim=40, n_heads=4, n_layers=2, ffn_dim=50)
+    net = in_dtype(random(config), torch.bfloat16)
+    cache = read(net, TEXTS, torch.bfloat16)
+    step, last = Compiled(library, config, weights_of(net), cache, 1), [len(text) - 1 for text in TEXTS]
+    tokens, rows = [text[-1] for text in TEXTS], list(range(len(TEXTS)))
+    alone = step(tokens[:1], rows[:1], last[:1])
+    together = step(tokens, rows, last)
+    assert torch.equal(together[:1], alone)
+    for row in rows:
+        assert torch.equal(step(tokens[row : row + 1], [row], last[row : row + 1])[0], together[row])
+
+
+@needs_compiler
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "8", "4"])
 def test_scores_are_the_same_bits_alone_in_company_and_with_more_threads(library: CDLL, kind: str) -> None:
     config = ModelConfig(vocab_size=64, context_length=16, emb_dim=64, n_heads=4, n_layers=2, ffn_dim=96)
