@@ -85,7 +85,7 @@ class ModelConfig(Section):
     section: ClassVar[str] = "model"
 
     vocab_size: int | None = knob(None, low=1)
-    context_length: int = knob(256, low=2)
+    context_length: int = knob(384, low=2)
     emb_dim: int = knob(128, low=1)
     n_heads: int = knob(4, low=1)
     n_kv_heads: int | None = knob(None, low=1)
@@ -171,9 +171,9 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
-    max_steps: int = knob(1400, low=1)
+    max_steps: int = knob(1350, low=1)
     max_epochs: float | None = knob(None, above=0)
-    batch_size: int = knob(16, low=1)
+    batch_size: int = knob(11, low=1)
     accumulation: int = knob(1, low=1)
     batch_tokens: int | None = knob(None, low=1)
     optimizer: Literal["muon", "adamw", "lion", "sgd"] = "muon"
@@ -194,8 +194,8 @@ class TrainConfig(Section):
     patience: int | None = knob(None, low=1)
     skip_batches: int = knob(3, low=0)
     log_interval: int = knob(10, low=1)
-    eval_interval: int = knob(700, low=1)
-    checkpoint_interval: int = knob(700, low=1)
+    eval_interval: int = knob(675, low=1)
+    checkpoint_interval: int = knob(675, low=1)
     keep_last: int = knob(2, low=2)
     save_safetensors: bool = False
     loss_on: Literal["assistant", "all"] = "assistant"

@@ -37,6 +37,8 @@ from kiara_cli.errors import KiaraError
 
 __all__ = ["Engine", "FinishReason", "Options", "Token", "Wish", "window_start"]
 
+# In bf16 prompts are read in multiples of so many positions: oneDNN prepares and keeps code for every other number.
+READ = 16
 PASS = 512  # positions read between two ticks, at most: so long do texts being written wait for a new one's prompt
 
 
@@ -196,11 +198,23 @@ class Engine:
             return None
         try:
             library = compiled.load(self.options.compile_folder)
+            if not self._agrees(library):
+                raise native.CompilerError("the compiled tick computes other scores than torch")
         except native.CompilerError as error:
             if wanted is True:
                 raise KiaraError(f"compiling failed ({error})", "install gcc, or set runtime.compile=auto") from None
             return None
         return library
+
+    @torch.inference_mode()
+    def _agrees(self, library: CDLL) -> bool:
+        """Compare a tick of this model with torch's, in a cache that holds nothing yet: compilers can be wrong."""
+        first = torch.zeros(1, dtype=torch.int64, device=self.device)
+        memory = self.rows.layers(1)
+        expected = tick(self.config, self.weights, self.dtype, first, first, 1, memory)
+        found = Compiled(library, self.config, self.weights, self.rows.cache, self.runtime.threads)([0], [0], [0])
+        exact = self.dtype == torch.float32 and self.rows.cache.keys.dtype == torch.float32
+        return bool((found - expected).abs().max() <= (1e-3 if exact else 0.1) * expected.abs().max())
 
     def _read(self, request: Request, most: int) -> int:
         """Read at most `most` more positions of a request; after the last one, write its first token.
@@ -246,9 +260,12 @@ class Engine:
     def _scores(self, request: Request, fresh: list[int], last: int) -> Tensor:
         """Run the model over ids that continue a request; return the scores after the `last` of them, (last, V)."""
         cache = self.rows.view(request) if self.options.cache else None
-        ids = torch.tensor([fresh], device=self.device)  # (1, T)
+        spare = 0
+        if cache is not None and self.dtype == torch.bfloat16:  # what comes later is not looked at, and overwritten
+            spare = min(-len(fresh) % READ, cache.room - len(fresh))
+        ids = torch.tensor([[*fresh, *[0] * spare]], device=self.device)  # (1, T)
         with self.runtime.precision() if self.model is self.original else contextlib.nullcontext():
-            x = self.model.states(ids, cache)[0, -last:]  # (last, D): earlier positions need no scores
+            x = self.model.states(ids, cache)[0, len(fresh) - last : len(fresh)]  # (last, D): others need no scores
             logits: Tensor = self.model.head(x).float()
         return logits
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -51,6 +52,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 UNREAD_MILLISECONDS = 60_000  # a client that reads nothing for so long is cut off
 KEEP_ALIVE_SECONDS = 65
+SWITCH = 0.001  # seconds for which one of two threads that both have work may keep the other from it
 
 Load = Callable[[], Served]
 
@@ -87,6 +89,7 @@ def make_app(worker: Worker, limits: ServeConfig, keys: Sequence[str], load: Loa
 
 def serve(worker: Worker, limits: ServeConfig, keys: Sequence[str], listener: socket.socket, load: Load) -> None:
     """Answer requests until SIGINT or SIGTERM; then finish what is being written, or end it when its time is over."""
+    sys.setswitchinterval(SWITCH)
     worker.start()
     try:
         make_server(worker, limits, keys, load).run(sockets=[listener])

@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_conversations() -> None:
 
 def test_the_text_has_not_changed_without_a_new_version() -> None:
     text = json.dumps(list(conversations(seed=0, size=200_000)))
-    assert (VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == (4, "bde86ddd029ca940")
+    assert (VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == (5, "132a1f5a69bc9c4d")
 
 
 def test_a_larger_size_extends_the_same_sequence() -> None:

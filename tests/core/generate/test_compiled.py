@@ -154,6 +154,16 @@ def test_groups_of_columns_that_it_does_not_know_are_left_to_torch(tiny: ModelCo
     assert len(list(engine.generate([1], GREEDY))) == 40
 
 
+@needs_compiler
+def test_compiled_code_that_computes_wrongly_is_not_used(tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Compiled.__call__
+    monkeypatch.setattr(Compiled, "__call__", lambda self, *places: right(self, *places) * 1.01)
+    engine = Engine(Transformer(tiny), RUNTIME, options=Options(compile="auto"))
+    assert engine.library is None
+    with pytest.raises(KiaraError, match="computes other scores than torch"):
+        Engine(Transformer(tiny), RUNTIME, options=Options(compile=True))
+
+
 def test_without_a_compiler_torch_writes_or_the_error_says_so(
     tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ from kiara_cli.core.data.tales.creatures import Creature
 from kiara_cli.core.data.tales.stories import Cast, Story, article, pick, tell
 from kiara_cli.core.data.tales.things import Thing
 
-VERSION: int = 4
+VERSION: int = 5
 
 Message = dict[str, str]
 
@@ -90,7 +90,7 @@ def _story_talk(rng: Random, messages: list[Message]) -> None:
         _say(messages, *smalltalk.chat(rng, smalltalk.HELLO))
     asked, story = _told(rng)
     _say(messages, asked, _opened(rng, story))
-    _questions(rng, messages, story, pick(rng, (1, 2, 3, 3)))
+    _questions(rng, messages, story, pick(rng, (2, 3, 4, 5)))
     _part(rng, messages)
 
 
@@ -131,7 +131,7 @@ def _offered_story(rng: Random, messages: list[Message]) -> None:
         return
     story = tell(rng, cast)
     _say(messages, pick(rng, smalltalk.YES), _opened(rng, story))
-    _questions(rng, messages, story, pick(rng, (0, 1, 2, 2)))
+    _questions(rng, messages, story, pick(rng, (0, 2, 3, 4)))
 
 
 def _small_talk(rng: Random, messages: list[Message]) -> None:
