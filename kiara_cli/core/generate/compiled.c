@@ -27,7 +27,7 @@ _Static_assert(sizeof(void *) == 8, "compiled.py writes pointers as 64 bits");
 #define INSIDE static inline __attribute__((always_inline))
 enum { F32, BF16, INT8, INT4 }; /* kinds of numbers in memory */
 enum { SWIGLU, GELU, RELU2 };
-enum { BLOCK = 32, ROWS = 4, TEXTS = 4, AHEAD = 2048, SPINS = 4000 };
+enum { BLOCK = 32, ROWS = 4, TEXTS = 4, AHEAD = 2048, LARGE = 512, SPINS = 4000 };
 
 typedef uint16_t bf16;
 typedef float lanes __attribute__((vector_size(64)));
@@ -266,7 +266,9 @@ INSIDE void tile(int kind, int R, int T, int lines, const Matrix *m, int64_t n, 
     for (int64_t g = 0, k = 0; g < groups; g++) {
         lanes part[ROWS][TEXTS] = {0};
         int64_t end = (g + 1) * size;
-        if (kind == F32 && T == 1 && R == ROWS && lines) /* a wide row is best read from end to end: 1.25 times as fast */
+        /* Large matrices of float come from memory, where a row is best read from end to end (measured: 1.1 times as
+           fast); smaller ones may wait in the processor's cache, and are read faster by four rows at once (1.2 times). */
+        if (kind == F32 && T == 1 && R == ROWS && lines && size > LARGE && m->rows > LARGE)
             for (int r = 0; r < R; r++)
                 for (k = 0; k + BLOCK <= end; k += BLOCK) {
                     __builtin_prefetch(at[r] + AHEAD);
