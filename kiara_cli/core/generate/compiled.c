@@ -107,7 +107,8 @@ INSIDE float power(float x) { /* e to the x: 2 to a whole number times Taylor's 
     x = x > 87.0f ? 87.0f : x;
     float y = x * 1.44269504f, shifted = y + 12582912.0f; /* adding 1.5 x 2^23 rounds to whole numbers */
     float z = (y - (shifted - 12582912.0f)) * 0.693147181f;
-    float p = 1.0f + z * (1.0f + z * (0.5f + z * (0.166666667f + z * (0.0416666667f + z * (0.00833333333f + z * 0.00138888889f)))));
+    float p = 0.166666667f + z * (0.0416666667f + z * (0.00833333333f + z * 0.00138888889f));
+    p = 1.0f + z * (1.0f + z * (0.5f + z * p));
     uint32_t all;
     memcpy(&all, &shifted, 4);
     all = (all + 127) << 23;
@@ -160,8 +161,10 @@ INSIDE Pair wide(int kind, const void *at) { /* 32 numbers */
 #if PAIRS
 typedef __m512bh Factors;
 static const int16_t CODES[32] = { /* bf16 of -8 to 7, twice */
-    0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
-    0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
+    0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
+    0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+    0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
+    0, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
 
 INSIDE __m512bh paired(int kind, const void *at) { /* 32 numbers */
     if (kind == BF16) return (__m512bh)_mm512_loadu_si512(at);
@@ -174,7 +177,8 @@ INSIDE __m512bh paired(int kind, const void *at) { /* 32 numbers */
 
 /* ---- products ---- */
 
-INSIDE void add_block(int kind, int R, int T, lanes (*part)[TEXTS], const char *const *at, const char *const *x, int64_t k) {
+INSIDE void add_block(
+    int kind, int R, int T, lanes (*part)[TEXTS], const char *const *at, const char *const *x, int64_t k) {
 #if PAIRS
     if (kind != F32) {
         __m512bh factors[ROWS];
@@ -209,6 +213,8 @@ INSIDE float sum(lanes v) {
     return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
+#define folded(a, b, one, other) _mm512_add_ps(_mm512_shuffle_f32x4(a, b, one), _mm512_shuffle_f32x4(a, b, other))
+
 /* Sums of four vectors for each of T texts, in the order of `sum`. */
 INSIDE void sum_all(int T, lanes (*v)[TEXTS], four *out) {
 #if PAIRS
@@ -221,9 +227,8 @@ INSIDE void sum_all(int T, lanes (*v)[TEXTS], four *out) {
         quads[t] = _mm512_add_ps((__m512)_mm512_unpacklo_pd(ab, cd), (__m512)_mm512_unpackhi_pd(ab, cd));
     }
     if (T == TEXTS) {
-        __m512 p = _mm512_add_ps(_mm512_shuffle_f32x4(quads[0], quads[1], 0x44), _mm512_shuffle_f32x4(quads[0], quads[1], 0xee));
-        __m512 q = _mm512_add_ps(_mm512_shuffle_f32x4(quads[2], quads[3], 0x44), _mm512_shuffle_f32x4(quads[2], quads[3], 0xee));
-        _mm512_storeu_ps((float *)out, _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x88), _mm512_shuffle_f32x4(p, q, 0xdd)));
+        __m512 p = folded(quads[0], quads[1], 0x44, 0xee), q = folded(quads[2], quads[3], 0x44, 0xee);
+        _mm512_storeu_ps((float *)out, folded(p, q, 0x88, 0xdd));
         return;
     }
 #pragma GCC unroll 4
@@ -238,13 +243,17 @@ INSIDE void sum_all(int T, lanes (*v)[TEXTS], four *out) {
 }
 
 /* R rows from n on times T texts from `text` on; `lines` are of the numbers to come, asked for at each step. */
-INSIDE void tile(int kind, int R, int T, int lines, const Matrix *m, int64_t n, const Vectors *x, int64_t text, float *y, int64_t stride) {
+INSIDE void tile(
+    int kind, int R, int T, int lines, const Matrix *m, int64_t n, const Vectors *x, int64_t text, float *y,
+    int64_t stride) {
     const char *at[ROWS], *of[TEXTS];
     int64_t row = size_of(kind, m->columns), groups = m->scales ? m->groups : 1, size = m->columns / groups;
     lanes total[ROWS][TEXTS] = {0};
     for (int r = 0; r < R; r++) at[r] = (const char *)m->numbers + (n + r) * row;
-    for (int t = 0; t < T; t++)
-        of[t] = PAIRS && kind != F32 ? (const char *)(x->narrow + (text + t) * x->stride) : (const char *)(x->wide + (text + t) * x->stride);
+    for (int t = 0; t < T; t++) {
+        int64_t start = (text + t) * x->stride;
+        of[t] = PAIRS && kind != F32 ? (const char *)(x->narrow + start) : (const char *)(x->wide + start);
+    }
     const char *next = at[0] + (ROWS + text / TEXTS % ROWS) * row; /* each pass over these rows asks for others */
     if (m->scales && size == BLOCK) { /* a scale for every block */
         const float *scales = m->scales + n * groups;
@@ -267,7 +276,7 @@ INSIDE void tile(int kind, int R, int T, int lines, const Matrix *m, int64_t n, 
         lanes part[ROWS][TEXTS] = {0};
         int64_t end = (g + 1) * size;
         /* Large matrices of float come from memory, where a row is best read from end to end (measured: 1.1 times as
-           fast); smaller ones may wait in the processor's cache, and are read faster by four rows at once (1.2 times). */
+           fast); smaller ones may wait in the processor's cache, and are read faster by fours (1.2 times). */
         if (kind == F32 && T == 1 && R == ROWS && lines && size > LARGE && m->rows > LARGE)
             for (int r = 0; r < R; r++)
                 for (k = 0; k + BLOCK <= end; k += BLOCK) {
@@ -315,7 +324,8 @@ INSIDE void tile(int kind, int R, int T, int lines, const Matrix *m, int64_t n, 
     }
 }
 
-INSIDE void tiles(int kind, const Matrix *m, const Vectors *x, int64_t texts, float *y, int64_t stride, int64_t from, int64_t to) {
+INSIDE void tiles(
+    int kind, const Matrix *m, const Vectors *x, int64_t texts, float *y, int64_t stride, int64_t from, int64_t to) {
     int64_t n = from;
 #if PAIRS
     if (kind >= INT8 && texts > TEXTS && m->columns % BLOCK == 0) { /* unpack codes once, not for every four texts */
@@ -326,7 +336,8 @@ INSIDE void tiles(int kind, const Matrix *m, const Vectors *x, int64_t texts, fl
                 __builtin_prefetch(codes + size_of(kind, i + ROWS * m->columns));
                 _mm512_storeu_si512(unpacked + i, (__m512i)paired(kind, codes + size_of(kind, i)));
             }
-            Matrix some = {unpacked, m->scales ? m->scales + n * m->groups : 0, m->bias ? m->bias + n : 0, BF16, ROWS, m->columns, m->groups};
+            const float *scales = m->scales ? m->scales + n * m->groups : 0, *bias = m->bias ? m->bias + n : 0;
+            Matrix some = {unpacked, scales, bias, BF16, ROWS, m->columns, m->groups};
             tiles(BF16, &some, x, texts, y + n, stride, 0, ROWS);
         }
     }
@@ -352,7 +363,8 @@ INSIDE void tiles(int kind, const Matrix *m, const Vectors *x, int64_t texts, fl
 }
 
 /* Rows `from` to `to` of a matrix times every text's vector: y (texts, stride). */
-static void product(const Matrix *m, const Vectors *x, int64_t texts, float *y, int64_t stride, int64_t from, int64_t to) {
+static void product(
+    const Matrix *m, const Vectors *x, int64_t texts, float *y, int64_t stride, int64_t from, int64_t to) {
     switch (m->kind) {
         case F32: tiles(F32, m, x, texts, y, stride, from, to); break;
         case BF16: tiles(BF16, m, x, texts, y, stride, from, to); break;
@@ -387,7 +399,8 @@ static void normalize(const Plan *plan, const Norm *norm, const float *x, float 
         for (int64_t i = 0; i < width; i++) y[i] += norm->bias[i];
 }
 
-static void normalize_all(const Plan *plan, const Norm *norm, const float *x, int64_t texts, const Vectors *to, float eps) {
+static void normalize_all(
+    const Plan *plan, const Norm *norm, const float *x, int64_t texts, const Vectors *to, float eps) {
     int64_t D = plan->tokens.columns;
     for (int64_t t = 0; t < texts; t++) {
         float *y = to->wide + t * to->stride;
@@ -475,14 +488,19 @@ INSIDE void mixed(int kind, const float *weights, const char *values, int64_t S,
             total[0].a += weights[s] * some.a;
             total[0].b += weights[s] * some.b;
         }
-        Pair all = {(total[0].a + total[1].a) + (total[2].a + total[3].a), (total[0].b + total[1].b) + (total[2].b + total[3].b)};
+        Pair all;
+        all.a = (total[0].a + total[1].a) + (total[2].a + total[3].a);
+        all.b = (total[0].b + total[1].b) + (total[2].b + total[3].b);
         memcpy(out + c, &all, sizeof all);
     }
     for (; c < C; c++) {
         float total = 0;
         for (int64_t s = 0; s < S; s++) {
             const char *at = values + s * row + size_of(kind, c);
-            total += weights[s] * (kind == F32 ? *(const float *)at : kind == BF16 ? widen(*(const bf16 *)at) : *(const int8_t *)at);
+            float value = *(const int8_t *)at;
+            if (kind == F32) memcpy(&value, at, 4);
+            if (kind == BF16) value = widen(*(const bf16 *)at);
+            total += weights[s] * value;
         }
         out[c] = total;
     }
@@ -490,12 +508,15 @@ INSIDE void mixed(int kind, const float *weights, const char *values, int64_t S,
 
 /* Store a text's key and value of one head, and let the queries that it serves look at all so far. */
 static void attend(
-    const Plan *plan, int64_t index, int64_t row, int64_t k, int64_t position, int64_t text, const Shared *shared, const Own *own, float eps) {
+    const Plan *plan, int64_t index, int64_t row, int64_t k, int64_t position, int64_t text, const Shared *shared,
+    const Own *own, float eps) {
     const Layer *layer = &plan->layer[index];
-    int64_t H = plan->heads, K = plan->kv_heads, C = plan->channels, S = position + 1, served = H / K, kind = plan->memory_kind;
+    int64_t H = plan->heads, K = plan->kv_heads, C = plan->channels, S = position + 1, served = H / K;
+    int kind = (int)plan->memory_kind;
     const float *qkv = shared->qkv + text * (H + 2 * K) * C;
     int64_t start = ((index * plan->memory_rows + row) * K + k) * plan->context; /* of this head's positions */
-    char *keys = (char *)plan->keys + size_of(kind, start * C), *values = (char *)plan->values + size_of(kind, start * C);
+    char *keys = (char *)plan->keys + size_of(kind, start * C);
+    char *values = (char *)plan->values + size_of(kind, start * C);
     float *key_scales = plan->key_scales + start, *value_scales = plan->value_scales + start;
 
     float *key = own->scores; /* not needed yet: at least C long */
@@ -529,7 +550,8 @@ static void bend(int64_t activation, const float *x, int64_t hidden, float *y, i
     if (activation == SWIGLU) {
         for (int64_t i = from; i < to; i++) y[i] = x[i] / (1.0f + power(-x[i])) * x[hidden + i];
     } else if (activation == GELU) { /* in its tanh form */
-        for (int64_t i = from; i < to; i++) y[i] = x[i] / (1.0f + power(-1.59576912f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
+        for (int64_t i = from; i < to; i++)
+            y[i] = x[i] / (1.0f + power(-1.59576912f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
     } else {
         for (int64_t i = from; i < to; i++) y[i] = x[i] > 0 ? x[i] * x[i] : 0.0f;
     }
@@ -598,8 +620,8 @@ int64_t room_for(const Plan *plan, int64_t texts) {
 /* Write the scores (texts, V) after `tokens`, which stand at `positions` of the texts in these rows of the memory.
    `room` is for `most` texts, and parted alike whatever their number: what was 0 between two vectors stays 0. */
 void tick(
-    const Plan *plan, const int64_t *tokens, const int64_t *rows, const int64_t *positions, int64_t texts, int64_t most,
-    float *scores, char *room, float eps) {
+    const Plan *plan, const int64_t *tokens, const int64_t *rows, const int64_t *positions, int64_t texts,
+    int64_t most, float *scores, char *room, float eps) {
     Gate gate = {0, 0};
 #pragma omp parallel num_threads(plan->threads)
     {
@@ -615,7 +637,8 @@ void tick(
         for (int64_t index = 0; index < plan->layers; index++) {
             const Layer *layer = &plan->layer[index];
             normalize_all(plan, &layer->norm_1, shared.x, texts, &own.normed, eps);
-            product(&layer->qkv, &own.normed, texts, shared.qkv, wide_qkv, cut(wide_qkv, me, threads), cut(wide_qkv, me + 1, threads));
+            int64_t first = cut(wide_qkv, me, threads), last = cut(wide_qkv, me + 1, threads);
+            product(&layer->qkv, &own.normed, texts, shared.qkv, wide_qkv, first, last);
             meet(&gate, threads);
 
             for (int64_t i = texts * K * me / threads; i < texts * K * (me + 1) / threads; i++)
@@ -629,11 +652,13 @@ void tick(
                 for (int64_t i = from; i < to; i++) shared.x[t * D + i] += y[t * stride + i];
             meet(&gate, threads);
 
-            int64_t rows_up = layer->up.rows, hidden = layer->down.columns, first = cut(hidden, me, threads), last = cut(hidden, me + 1, threads);
+            int64_t hidden = layer->down.columns;
+            first = cut(hidden, me, threads), last = cut(hidden, me + 1, threads);
             normalize_all(plan, &layer->norm_2, shared.x, texts, &own.normed, eps);
             stride = shared.hidden.stride;
             product(&layer->up, &own.normed, texts, shared.hidden.wide, stride, first, last);
-            if (rows_up > hidden) product(&layer->up, &own.normed, texts, shared.hidden.wide, stride, hidden + first, hidden + last);
+            if (layer->up.rows > hidden) /* the half that a gate lets pass */
+                product(&layer->up, &own.normed, texts, shared.hidden.wide, stride, hidden + first, hidden + last);
             for (int64_t t = 0; t < texts; t++) {
                 float *row = shared.hidden.wide + t * stride;
                 bend(plan->activation, row, hidden, row, first, last);

@@ -232,7 +232,7 @@ void softmax_back(const bf16 *g, const bf16 *p, bf16 *gs, int64_t rows, int64_t 
     }
 }
 
-static inline uint32_t stirred(uint32_t z) { /* every bit of the result depends on every bit (lowbias32, C. Wellons) */
+static inline uint32_t stirred(uint32_t z) { /* each bit of the result depends on every bit (lowbias32, C. Wellons) */
     z ^= z >> 16;
     z *= 0x7feb352du;
     z ^= z >> 15;
@@ -240,7 +240,7 @@ static inline uint32_t stirred(uint32_t z) { /* every bit of the result depends 
     return z ^ z >> 16;
 }
 
-/* Dropout: whether a number goes is read from its index and the seed, so that the way back needs no mask in memory. */
+/* Dropout: whether a number goes is read from its index and the seed, so the way back needs no mask in memory. */
 void drop(const bf16 *x, bf16 *y, int64_t count, int64_t seed, float rate, int64_t threads) {
     uint32_t limit = (uint32_t)(rate * 4294967296.0), low = (uint32_t)seed, high = (uint32_t)(seed >> 32);
     float scale = 1.0f / (1.0f - rate);

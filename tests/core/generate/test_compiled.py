@@ -27,9 +27,14 @@ needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="there is no 
 MEMORIES = {torch.float32: 1e-5, torch.bfloat16: 0.03, torch.int8: 0.05}  # and how far scores of 1 may be off
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> CDLL:
-    return compiled.load(tmp_path_factory.mktemp("code"))
+@pytest.fixture(scope="session", params=["this processor", "any processor"])
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CDLL:
+    """The library as it is made here, and as it is where the processor does not multiply pairs of bf16."""
+    if request.param == "this processor":
+        return compiled.load(None)
+    plain = tmp_path_factory.mktemp("code") / "plain.c"
+    plain.write_text(compiled.SOURCE.read_text().replace("#define PAIRS 1", "#define PAIRS 0"))
+    return native.build(plain, compiled.SIGNATURES)
 
 
 def random(config: ModelConfig, seed: int = 0) -> Transformer:
