@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.data.batches import IGNORE
-from kiara_cli.core.loss import Objective, batch_loss, cross_entropy
+from kiara_cli.core.loss import ROWS, Objective, batch_loss, cross_entropy
 from kiara_cli.core.model.transformer import Transformer
 
 
@@ -95,3 +96,20 @@ def test_a_batch_without_any_target_pulls_on_nothing(tiny: ModelConfig) -> None:
         pulled.backward()
         assert pulled.item() == nats.item() == 0.0
         assert all(float(p.grad.abs().sum()) == 0 for p in model.parameters() if p.grad is not None)
+
+
+def test_scored_rows_come_in_round_numbers_and_the_rest_counts_for_nothing(tiny: ModelConfig) -> None:
+    seen: list[int] = []
+
+    class Noting(Objective):
+        def __call__(self, states: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            seen.append(len(states))
+            return super().__call__(states, head, targets)
+
+    net = Transformer(tiny)
+    inputs = torch.randint(1, 64, (6, 16))
+    targets = torch.where(torch.rand(6, 16) < 0.8, torch.randint(1, 64, (6, 16)), IGNORE)
+    pulled, nats = batch_loss(net, inputs, targets, Noting(z_loss=0.1), separator=0)
+    assert seen[0] % ROWS == 0
+    expected = Objective(z_loss=0.1)(net.states(inputs).flatten(0, 1), net.head.weight, targets.flatten())
+    assert torch.allclose(torch.stack([pulled, nats]), torch.stack(expected), rtol=1e-5)
