@@ -115,7 +115,7 @@ def step_kiara(shape: str, optimizer: str) -> dict[str, float]:
         "fraction_of_peak": costs.training_flops * batch * context / seconds / peak,
         "peak_gflops": peak / 1e9,
         "optimizer_share": spent["optimizer"] / sum(spent.values()),
-        "memory_to_count": (peak_bytes() - bare) / costs.training_bytes(batch * context),
+        "memory_to_count": (peak_bytes() - bare) / start.plan(training.config, data).training_bytes,
     }
 
 

@@ -53,7 +53,7 @@ def decide(config: RuntimeConfig) -> Runtime:
     """
     threads = physical_cores() if config.threads == "auto" else int(config.threads)
     torch.set_num_threads(threads)
-    device = torch.device(_pick_device(config.device))
+    device = torch.device(pick_device(config.device))
     strictness = ("error" if device.type == "cpu" else "warn") if config.deterministic else "default"
     torch.set_deterministic_debug_mode(strictness)  # as use_deterministic_algorithms, which loads the compiler too
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs 3 % of a step
@@ -123,7 +123,8 @@ def physical_cores() -> int:
     return max(1, len(cores))
 
 
-def _pick_device(wanted: str) -> str:
+def pick_device(wanted: str) -> str:
+    """Name the device that runtime.device asks for. Raises KiaraError where there is none."""
     if wanted == "cpu":
         return "cpu"
     has: dict[str, Callable[[], bool]] = {

@@ -127,8 +127,7 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
         nats.append(plain)
 
     meter.begin("optimizer")
-    weights = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in weights if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in training.weights if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     loss, grad_norm = torch.stack((torch.stack(nats).sum() / batches.targets, norm / progress.loss_scale)).tolist()
     if not math.isfinite(loss) or not math.isfinite(grad_norm):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kiara_cli.core.data.batches import IGNORE, Batcher
-from kiara_cli.core.train.feed import Feed
+from kiara_cli.core.train.feed import PIECE, Feed, rows_at_once
 
 CPU = torch.device("cpu")
 TOKENS = np.arange(500, dtype=np.uint16)
@@ -51,3 +51,25 @@ def test_only_what_is_learned_is_counted_and_nothing_counts_as_one() -> None:
     assert feed.take(0).targets == 4
     assert feed.take(1).targets == 1
     feed.close()
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_large_batch_comes_in_pieces_that_make_it_up(accumulation: int) -> None:
+    tokens = np.arange(20_000, dtype=np.uint16)
+    batcher = Batcher(tokens, 512, 20, 512, 3)  # 2.5 times what goes through the model at once
+    feed = Feed(batcher, accumulation, CPU)
+    batches = feed.take(0)
+    feed.close()
+    assert [len(inputs) for inputs, _ in batches.pairs] == [10, 10] * accumulation
+    assert batches.targets == accumulation * 20 * 512
+    for which in (0, 1):
+        whole = torch.cat([batcher.batch(index)[which] for index in range(accumulation)])
+        assert torch.equal(torch.cat([pair[which] for pair in batches.pairs]), whole)
+
+
+def test_pieces_are_about_as_large_as_each_other_and_never_less_than_a_row() -> None:
+    assert rows_at_once(12, 64, "cpu") == 12
+    assert rows_at_once(64, 256, "cpu") == 16
+    assert rows_at_once(11, 384, "cpu") == 11
+    assert rows_at_once(3, 4 * PIECE, "cpu") == 1
+    assert rows_at_once(64, 256, "cuda") == 64

@@ -17,7 +17,7 @@ from kiara_cli.core.data.batches import IGNORE
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.loss import batch_loss
-from kiara_cli.core.train import start
+from kiara_cli.core.train import feed, start
 from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Stepped
 from kiara_cli.core.train.loop import train, update
 from kiara_cli.core.train.meter import Meter
@@ -70,18 +70,27 @@ def test_the_loss_falls_on_a_text_that_repeats_itself(configure: Configure, data
     assert finished.val_loss < 0.5 * losses[0]
 
 
-def test_accumulated_halves_equal_one_whole_batch(configure: Configure, data: Prepared) -> None:
-    whole = start.begin(configure("train.batch_size=8"), data, ROOT)
-    halves = start.begin(configure("train.batch_size=4", "train.accumulation=2"), data, ROOT)
-    assert_same(weights(whole), weights(halves))
-    for training in (whole, halves):
+@pytest.mark.parametrize("way", ["accumulation", "pieces"])
+def test_accumulated_halves_equal_one_whole_batch(
+    configure: Configure, data: Prepared, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    def steps(training: Training, parts: int) -> list[float]:
         training.optimizer = torch.optim.SGD(training.model.parameters())
-    for step in range(3):
-        loss_whole, norm_whole, _ = update(whole, 0.1, Meter())
-        loss_halves, norm_halves, _ = update(halves, 0.1, Meter())
-        assert loss_whole == pytest.approx(loss_halves, abs=1e-5)
-        assert norm_whole == pytest.approx(norm_halves, abs=1e-5)
-        whole.progress.step = halves.progress.step = step + 1
+        made: list[float] = []
+        for step in range(3):
+            assert len(training.feed.take(step * training.config.train.accumulation).pairs) == parts
+            made += update(training, 0.1, Meter())[:2]
+            training.progress.step += 1
+        return made
+
+    whole = start.begin(configure("train.batch_size=8"), data, ROOT)
+    losses_and_norms = steps(whole, 1)
+    by_batches = way == "accumulation"
+    if not by_batches:
+        monkeypatch.setattr(feed, "PIECE", 4 * whole.batcher.context_length)
+    changed = ("train.batch_size=4", "train.accumulation=2") if by_batches else ("train.batch_size=8",)
+    halves = start.begin(configure(*changed), data, ROOT)
+    assert steps(halves, 2) == pytest.approx(losses_and_norms, abs=1e-5)
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(tensor, weights(halves)[name], rtol=0, atol=1e-5)
 
