@@ -118,7 +118,6 @@ def make_model(shape: str) -> Any:
 
 def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
     def load(shape: str, dtype: str) -> Callable[[], Row]:
-        from kiara_cli.config.folders import cache_folder
         from kiara_cli.config.schema import GenerateConfig
         from kiara_cli.core.generate.engine import Engine, Options, Wish
         from kiara_cli.core.lab.speed import bytes_read
@@ -132,7 +131,7 @@ def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
                 pass
         precision = "bf16" if dtype.startswith("int") else dtype
         runtime = Runtime(model.device, precision, physical_cores())  # type: ignore[arg-type]
-        options = Options(streams=STREAMS, compile=compiled, compile_folder=cache_folder() / "compiled")
+        options = Options(streams=STREAMS, compile=compiled)
         engine = Engine(model, runtime, options=options)
 
         def together(number: int, length: int, new: int) -> tuple[float, float]:

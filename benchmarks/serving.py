@@ -211,7 +211,6 @@ def engine_alone(path: Path, options: argparse.Namespace) -> None:
     os.environ["GOMP_SPINCOUNT"] = SPIN  # as the command line sets it, before torch is imported
     import torch
 
-    from kiara_cli.config.folders import cache_folder
     from kiara_cli.config.load import from_mapping
     from kiara_cli.config.schema import GenerateConfig
     from kiara_cli.core.checkpoint import files
@@ -224,8 +223,7 @@ def engine_alone(path: Path, options: argparse.Namespace) -> None:
     tokenizer = checkpoint.make_tokenizer()
     model = checkpoint.make_model(from_mapping(checkpoint.config, str(path)).config.model)
     runtime = Runtime(torch.device("cpu"), options.dtype, options.threads)
-    folder = cache_folder() / "compiled"
-    made = Options(streams=STREAMS, prefix_bytes=64_000_000, compile="auto", compile_folder=folder)
+    made = Options(streams=STREAMS, prefix_bytes=64_000_000, compile="auto")
     engine = make_engine(model, tokenizer, runtime, made)
     end = tokenizer.specials[END]
     left = [

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kiara_cli.config.folders import cache_folder
 from kiara_cli.config.load import adopt, from_mapping
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.checkpoint.find import open_checkpoint
@@ -50,7 +49,7 @@ def load_model(checkpoint: str | Path | None = None, **runtime: Any) -> Model:
     machine = decide(config.runtime)
     tokenizer = found.make_tokenizer()
     model = found.make_model(config.model).to(machine.device)
-    options = texts.options_of(config, cache_folder())
+    options = texts.options_of(config)
     ends = stop_ids(tokenizer) if found.data.get("conversations") else frozenset()
     return Model(texts.make_engine(model, tokenizer, machine, options), tokenizer, ends)
 

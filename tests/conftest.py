@@ -29,7 +29,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a test from the person's files and settings, and from the tests before it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in [name for name in os.environ if name.startswith("KIARA__")]:
+    for name in [name for name in os.environ if name.startswith("KIARA_") or name == "XDG_CACHE_HOME"]:
         monkeypatch.delenv(name)
     torch.manual_seed(0)
     torch.set_num_threads(1)

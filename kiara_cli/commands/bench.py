@@ -72,7 +72,6 @@ def bench(
 
 def bench_of(given: Given, shape: str | None, rounds: int) -> tuple[str, Bench]:
     """Return what to measure and its name: a shape, or a checkpoint with all its weights in full."""
-    from kiara_cli.config.folders import cache_folder
     from kiara_cli.config.load import adopt
     from kiara_cli.core.checkpoint.find import open_checkpoint
     from kiara_cli.core.generate.engine import Options
@@ -93,7 +92,7 @@ def bench_of(given: Given, shape: str | None, rounds: int) -> tuple[str, Bench]:
         from kiara_cli.core.checkpoint.files import load_weights
 
         load_weights(model, weights, name)
-    options = Options(STREAMS[-1], compile=config.runtime.compile, compile_folder=cache_folder() / "compiled")
+    options = Options(STREAMS[-1], compile=config.runtime.compile)
     return name, Bench(model.to(runtime.device).eval(), config, runtime, options, rounds)
 
 

@@ -61,10 +61,9 @@ def open_engine(opened: Opened, model: Transformer | None = None) -> Engine:
 
     Raises KiaraError if the config asks for compiling, and that fails.
     """
-    from kiara_cli.config.folders import cache_folder
     from kiara_cli.core.generate.text import make_engine, options_of
 
-    options = options_of(opened.config, cache_folder())
+    options = options_of(opened.config)
     return make_engine(model or opened.model, opened.tokenizer, opened.runtime, options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,8 +68,9 @@ def train(
         raise typer.Exit(128 + (signals.received() or signals.SIGINT))
     if finished.reason:
         output.note(f"Ended at step {finished.step}: {finished.reason}.")
+    prompt = shlex.quote(training.config.eval.sample_prompt or "Once upon a time")
     talks = training.data.meta.conversations
-    first = f"kiara chat {best}" if talks else f"kiara generate {best} --prompt 'Once upon a time'"
+    first = f"kiara chat {best}" if talks else f"kiara generate {best} --prompt {prompt}"
     output.hint(f"Try it:      {first}\nMeasure it:  kiara eval {best}")
 
 

@@ -1,4 +1,4 @@
-"""Where caches live: downloaded corpora, compiled steps.
+"""Where caches live: downloaded corpora, compiled code.
 
 In: the environment. Out: a folder, which need not exist yet.
 """

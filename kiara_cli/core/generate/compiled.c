@@ -13,8 +13,8 @@
 #include <omp.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdint.h>
-#include <string.h>
+
+#include "numbers.h"
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
 #include <immintrin.h>
 #define PAIRS 1
@@ -24,12 +24,10 @@
 
 _Static_assert(sizeof(void *) == 8, "compiled.py writes pointers as 64 bits");
 
-#define INSIDE static inline __attribute__((always_inline))
 enum { F32, BF16, INT8, INT4 }; /* kinds of numbers in memory */
 enum { SWIGLU, GELU, RELU2 };
 enum { BLOCK = 32, ROWS = 4, TEXTS = 4, AHEAD = 2048, LARGE = 512, SPINS = 4000 };
 
-typedef uint16_t bf16;
 typedef float lanes __attribute__((vector_size(64)));
 typedef float four __attribute__((vector_size(16)));
 typedef int32_t whole __attribute__((vector_size(64)));
@@ -88,34 +86,6 @@ typedef struct {
 } Pair;
 
 /* ---- numbers ---- */
-
-INSIDE float widen(bf16 value) {
-    uint32_t all = (uint32_t)value << 16;
-    float out;
-    memcpy(&out, &all, 4);
-    return out;
-}
-
-INSIDE bf16 narrowed(float value) { /* to the nearest, to the even one of two */
-    uint32_t all;
-    memcpy(&all, &value, 4);
-    return (all + 0x7fff + ((all >> 16) & 1)) >> 16;
-}
-
-INSIDE float power(float x) { /* e to the x: 2 to a whole number times Taylor's series of the rest */
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 87.0f ? 87.0f : x;
-    float y = x * 1.44269504f, shifted = y + 12582912.0f; /* adding 1.5 x 2^23 rounds to whole numbers */
-    float z = (y - (shifted - 12582912.0f)) * 0.693147181f;
-    float p = 0.166666667f + z * (0.0416666667f + z * (0.00833333333f + z * 0.00138888889f));
-    p = 1.0f + z * (1.0f + z * (0.5f + z * p));
-    uint32_t all;
-    memcpy(&all, &shifted, 4);
-    all = (all + 127) << 23;
-    float scale;
-    memcpy(&scale, &all, 4);
-    return p * scale;
-}
 
 INSIDE int64_t size_of(int kind, int64_t count) { /* bytes of so many numbers */
     return kind == F32 ? 4 * count : kind == BF16 ? 2 * count : kind == INT8 ? count : count / 2;

@@ -1,7 +1,7 @@
 """The tick as machine code: compiled.c, which does what `step.tick` does without an operator call in it.
 
 In: a model's config, weights and cache. Out: a `Compiled` to call in place of `tick`, for one text or many. The
-system's compiler makes it once in two seconds, for every model of every shape; the user's cache folder keeps it.
+system's compiler makes it once in three seconds, for every model of every shape; the user's cache folder keeps it.
 torch's own compiler was tried first: half a minute for each shape, 0.3 to 0.6 of this one's speed on models of 10 M
 weights, whose ticks of half a millisecond are over before the calls between products are.
 """
@@ -27,9 +27,9 @@ ACTIVATIONS = {"swiglu": 0, "gelu": 1, "relu2": 2}
 BLOCK = 32  # columns that are multiplied at once: groups of columns with a scale of their own are multiples of it
 
 
-def load(folder: Path | None) -> CDLL:
-    """Return the library, made now or kept in `folder`. Raises native.CompilerError."""
-    return native.build(SOURCE, SIGNATURES, folder)
+def load() -> CDLL:
+    """Return the library. Raises native.CompilerError."""
+    return native.build(SOURCE, SIGNATURES)
 
 
 def fits(weights: Weights, cache: Cache) -> bool:
@@ -50,12 +50,12 @@ class Compiled:
     """A compiled tick, bound to weights and a cache, both read where they lie."""
 
     def __init__(self, library: CDLL, config: ModelConfig, weights: Weights, cache: Cache, threads: int) -> None:
-        self._library, self._epsilon = library, config.epsilon
+        self._library, self._epsilon, self._cache = library, config.epsilon, cache
+        self._made_of = config, weights, threads
         self._held: list[Tensor] = [*weights.values(), *cache.parts]  # what the plan points to
         self._plan = self._make_plan(config, weights, cache, threads)
         self._room = torch.zeros(0, dtype=torch.int8)
         self._texts = 0
-        assert config.vocab_size is not None
         self._width = weights["head.codes" if "head.codes" in weights else "head.weight"].shape[0]
 
     def __call__(self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int]) -> Tensor:
@@ -69,6 +69,11 @@ class Compiled:
         start = -self._room.data_ptr() % 64 + self._room.data_ptr()
         self._library.tick(plan, *lists, texts, self._texts, scores.data_ptr(), start, self._epsilon)
         return scores
+
+    def on(self, cache: Cache) -> Compiled:
+        """Return this one if it is bound to `cache`, or else another that is."""
+        config, weights, threads = self._made_of
+        return self if cache is self._cache else Compiled(self._library, config, weights, cache, threads)
 
     def _make_plan(self, config: ModelConfig, weights: Weights, cache: Cache, threads: int) -> Array[c_int64]:
         """Write down the fields of compiled.c's Plan in their order."""
@@ -87,9 +92,8 @@ class Compiled:
             up = "gate_up" if config.feedforward == "swiglu" else "up"
             fields += self._norm(weights, f"{name}.norm_1")
             fields += self._matrix(weights, f"{name}.attention.qkv")
-            fields += self._norm(weights, f"{name}.attention.q_norm") + self._norm(
-                weights, f"{name}.attention.k_norm"
-            )
+            fields += self._norm(weights, f"{name}.attention.q_norm")
+            fields += self._norm(weights, f"{name}.attention.k_norm")
             fields += self._matrix(weights, f"{name}.attention.out")
             fields += self._norm(weights, f"{name}.norm_2")
             fields += self._matrix(weights, f"{name}.feedforward.{up}")

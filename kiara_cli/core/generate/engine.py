@@ -12,27 +12,23 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from ctypes import CDLL
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import GenerateConfig
-from kiara_cli.core.generate import compiled
-from kiara_cli.core.generate.compiled import Compiled
+from kiara_cli.core.generate.compiled import Compiled, fits, load
 from kiara_cli.core.generate.request import FinishReason, Request, Token, Wish, window_start
 from kiara_cli.core.generate.sampling import sample
 from kiara_cli.core.generate.scheduler import Prefixes, Rows
 from kiara_cli.core.generate.speculative import draft
 from kiara_cli.core.generate.step import is_plain, tick, weights_of
-from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.apply import in_dtype, pack_all
-from kiara_cli.core.runtime import native
 from kiara_cli.core.runtime.device import DTYPES, Runtime
+from kiara_cli.core.runtime.native import CompilerError
 from kiara_cli.errors import KiaraError
 
 __all__ = ["Engine", "FinishReason", "Options", "Token", "Wish", "window_start"]
@@ -55,7 +51,6 @@ class Options:
     prefix_bytes: int = 0  # for what ended texts have read, so that it is not read again
     fast: bool = True  # False: the model's own forward pass for every token
     compile: bool | str = False  # the tick; "auto": where there is a C compiler
-    compile_folder: Path | None = None  # where the compiled tick is kept; None: nowhere, it is made each time
 
 
 class Engine:
@@ -88,10 +83,8 @@ class Engine:
         self.dtype, self.weights = dtype, weights_of(self.model)
         kept = {"auto": dtype, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[options.cache_dtype]
         self.rows = Rows(model.config, options.streams, self.device, kept)
-        self.library = self._library()
-        self.compiled: Compiled | None = None  # bound to the cache `compiled_for`
-        self.compiled_for: Cache | None = None
-        if self.fast and self.library is None:
+        self.compiled = self._compiled()  # None: ticks are made of torch's operators
+        if self.fast and self.compiled is None:
             pack_all(self.model)
             self.weights = weights_of(self.model)
         self.prefixes = Prefixes(options.prefix_bytes)
@@ -161,7 +154,7 @@ class Engine:
         """Write the next token of each of the requests, in one tick."""
         if not requests:
             return
-        logits = self._compiled_tick(requests) if self.library is not None else self._eager_tick(requests)
+        logits = self._eager_tick(requests) if self.compiled is None else self._compiled_tick(requests)
         for request in requests:
             request.filled += 1
         self._choose(requests, logits)
@@ -184,37 +177,34 @@ class Engine:
 
     def _compiled_tick(self, requests: list[Request]) -> Tensor:
         """Return the same by compiled code."""
-        assert self.library is not None
-        if self.compiled is None or self.compiled_for is not self.rows.cache:
-            self.compiled_for, threads = self.rows.cache, self.runtime.threads
-            self.compiled = Compiled(self.library, self.config, self.weights, self.rows.cache, threads)
+        assert self.compiled is not None
+        self.compiled = self.compiled.on(self.rows.cache)
         rows = [self.rows.requests.index(request) for request in requests]
         return self.compiled([r.ids[r.start + r.filled] for r in requests], rows, [r.filled for r in requests])
 
-    def _library(self) -> CDLL | None:
+    def _compiled(self) -> Compiled | None:
         """Return the compiled tick if it may be used and can be made. Raises KiaraError if it must be and cannot."""
-        wanted = self.options.compile
-        if wanted is False or not self.fast or not compiled.fits(self.weights, self.rows.cache):
+        wanted, cache = self.options.compile, self.rows.cache
+        if wanted is False or not self.fast or not fits(self.weights, cache):
             return None
         try:
-            library = compiled.load(self.options.compile_folder)
-            if not self._agrees(library):
-                raise native.CompilerError("the compiled tick computes other scores than torch")
-        except native.CompilerError as error:
+            library = load()
+            made = Compiled(library, self.config, self.weights, cache, self.runtime.threads)
+            if not self._agrees(made):
+                raise CompilerError("the compiled tick computes other scores than torch")
+        except CompilerError as error:
             if wanted is True:
                 raise KiaraError(f"compiling failed ({error})", "install gcc, or set runtime.compile=auto") from None
             return None
-        return library
+        return made
 
     @torch.inference_mode()
-    def _agrees(self, library: CDLL) -> bool:
+    def _agrees(self, made: Compiled) -> bool:
         """Compare a tick of this model with torch's, in a cache that holds nothing yet: compilers can be wrong."""
         first = torch.zeros(1, dtype=torch.int64, device=self.device)
-        memory = self.rows.layers(1)
-        expected = tick(self.config, self.weights, self.dtype, first, first, 1, memory)
-        found = Compiled(library, self.config, self.weights, self.rows.cache, self.runtime.threads)([0], [0], [0])
+        expected = tick(self.config, self.weights, self.dtype, first, first, 1, self.rows.layers(1))
         exact = self.dtype == torch.float32 and self.rows.cache.keys.dtype == torch.float32
-        return bool((found - expected).abs().max() <= (1e-3 if exact else 0.1) * expected.abs().max())
+        return bool((made([0], [0], [0]) - expected).abs().max() <= (1e-3 if exact else 0.1) * expected.abs().max())
 
     def _read(self, request: Request, most: int) -> int:
         """Read at most `most` more positions of a request; after the last one, write its first token.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -69,15 +68,14 @@ def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime, opti
     return Engine(model, runtime, forbidden_ids(tokenizer, model.config.vocab_size), options)
 
 
-def options_of(config: Config, caches: Path) -> Options:
-    """Return how an engine is to work; compiled steps are kept under the folder `caches`."""
+def options_of(config: Config) -> Options:
+    """Return how an engine is to work."""
     settings = config.generate
     return Options(
         streams=settings.streams,
         cache_dtype=settings.cache_dtype,
         prefix_bytes=settings.prefix_bytes,
         compile=config.runtime.compile,
-        compile_folder=caches / "compiled",
     )
 
 

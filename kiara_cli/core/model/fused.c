@@ -8,43 +8,13 @@
  */
 #include <math.h>
 #include <omp.h>
-#include <stdint.h>
-#include <string.h>
 
-typedef uint16_t bf16;
-
-static inline float wide(bf16 value) {
-    uint32_t bits = (uint32_t)value << 16;
-    float out;
-    memcpy(&out, &bits, 4);
-    return out;
-}
-
-static inline bf16 narrow(float value) { /* to the nearest, to the even one of two */
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-}
-
-static inline float power(float x) { /* e to the x, which is cut to what float can hold */
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 87.0f ? 87.0f : x;
-    float y = x * 1.44269504f, shifted = y + 12582912.0f; /* adding 1.5 x 2^23 rounds to whole numbers */
-    float part = y - (shifted - 12582912.0f);
-    float p = 0.00961812911f + part * 0.00133335581f; /* Taylor's series of 2 to the part, |part| <= 1/2 */
-    p = 0.693147180f + part * (0.240226507f + part * (0.0555041087f + part * p));
-    uint32_t bits;
-    memcpy(&bits, &shifted, 4);
-    bits = (bits + 127) << 23;
-    float scale;
-    memcpy(&scale, &bits, 4);
-    return (1.0f + part * p) * scale;
-}
+#include "numbers.h"
 
 static inline float inverse_rms(const bf16 *x, int64_t width, float eps) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < width; i++) sum += wide(x[i]) * wide(x[i]);
+    for (int64_t i = 0; i < width; i++) sum += widen(x[i]) * widen(x[i]);
     return 1.0f / sqrtf(sum / width + eps);
 }
 
@@ -55,7 +25,7 @@ void rms_norm(const bf16 *x, const float *w, bf16 *y, int64_t rows, int64_t widt
         bf16 *to = y + row * width;
         float r = inverse_rms(from, width, eps);
 #pragma omp simd
-        for (int64_t i = 0; i < width; i++) to[i] = narrow(wide(from[i]) * r * w[i]);
+        for (int64_t i = 0; i < width; i++) to[i] = narrowed(widen(from[i]) * r * w[i]);
     }
 }
 
@@ -71,13 +41,13 @@ void rms_norm_back(const bf16 *g, const bf16 *x, const float *w, bf16 *gx, float
             float r = inverse_rms(from, width, eps), dot = 0;
 #pragma omp simd reduction(+ : dot)
             for (int64_t i = 0; i < width; i++) {
-                float t = wide(pull[i]) * wide(from[i]);
+                float t = widen(pull[i]) * widen(from[i]);
                 sums[i] += t * r;
                 dot += t * w[i];
             }
             dot *= r * r / width;
 #pragma omp simd
-            for (int64_t i = 0; i < width; i++) to[i] = narrow(r * (wide(pull[i]) * w[i] - wide(from[i]) * dot));
+            for (int64_t i = 0; i < width; i++) to[i] = narrowed(r * (widen(pull[i]) * w[i] - widen(from[i]) * dot));
         }
     }
 }
@@ -89,8 +59,8 @@ void swiglu(const bf16 *x, bf16 *y, int64_t rows, int64_t width, int64_t threads
         bf16 *to = y + row * width;
 #pragma omp simd
         for (int64_t i = 0; i < width; i++) {
-            float a = wide(gate[i]), s = 1.0f / (1.0f + power(-a));
-            to[i] = narrow(a * s * wide(up[i]));
+            float a = widen(gate[i]), s = 1.0f / (1.0f + power(-a));
+            to[i] = narrowed(a * s * widen(up[i]));
         }
     }
 }
@@ -102,9 +72,9 @@ void swiglu_back(const bf16 *g, const bf16 *x, bf16 *gx, int64_t rows, int64_t w
         bf16 *to = gx + 2 * row * width;
 #pragma omp simd
         for (int64_t i = 0; i < width; i++) {
-            float a = wide(gate[i]), u = wide(up[i]), p = wide(pull[i]), s = 1.0f / (1.0f + power(-a));
-            to[i] = narrow(p * u * s * (1.0f + a * (1.0f - s)));
-            to[width + i] = narrow(p * a * s);
+            float a = widen(gate[i]), u = widen(up[i]), p = widen(pull[i]), s = 1.0f / (1.0f + power(-a));
+            to[i] = narrowed(p * u * s * (1.0f + a * (1.0f - s)));
+            to[width + i] = narrowed(p * a * s);
         }
     }
 }
@@ -128,9 +98,9 @@ void heads(const bf16 *x, const float *wq, const float *wk, const float *turn, b
                 float r = inverse_rms(from, C, eps);
 #pragma omp simd
                 for (int64_t i = 0; i < half; i++) {
-                    float one = wide(from[i]) * r * w[i], two = wide(from[half + i]) * r * w[half + i];
-                    to[i] = narrow(one * cos[i] - two * sin[i]);
-                    to[half + i] = narrow(two * cos[i] + one * sin[i]);
+                    float one = widen(from[i]) * r * w[i], two = widen(from[half + i]) * r * w[half + i];
+                    to[i] = narrowed(one * cos[i] - two * sin[i]);
+                    to[half + i] = narrowed(two * cos[i] + one * sin[i]);
                 }
             }
         }
@@ -162,19 +132,19 @@ void heads_back(const bf16 *gq, const bf16 *gk, const bf16 *gv, const bf16 *x, c
                     float r = inverse_rms(from, C, eps), dot = 0;
 #pragma omp simd
                     for (int64_t i = 0; i < half; i++) {
-                        float one = wide(g[i]), two = wide(g[half + i]);
+                        float one = widen(g[i]), two = widen(g[half + i]);
                         pulls[i] = one * cos[i] + two * sin[i];
                         pulls[half + i] = two * cos[i] - one * sin[i];
                     }
 #pragma omp simd reduction(+ : dot)
                     for (int64_t i = 0; i < C; i++) {
-                        float t = pulls[i] * wide(from[i]);
+                        float t = pulls[i] * widen(from[i]);
                         sum[i] += t * r;
                         dot += t * w[i];
                     }
                     dot *= r * r / C;
 #pragma omp simd
-                    for (int64_t i = 0; i < C; i++) to[i] = narrow(r * (pulls[i] * w[i] - wide(from[i]) * dot));
+                    for (int64_t i = 0; i < C; i++) to[i] = narrowed(r * (pulls[i] * w[i] - widen(from[i]) * dot));
                 }
             }
     }
@@ -197,13 +167,13 @@ void softmax(bf16 *scores, const bf16 *bias, int64_t B, int64_t H, int64_t T, in
                     if (bias)
 #pragma omp simd reduction(max : most)
                         for (int64_t i = 0; i < seen; i++) {
-                            row[i] = wide(at[i]) * scale + wide(add[i]);
+                            row[i] = widen(at[i]) * scale + widen(add[i]);
                             most = row[i] > most ? row[i] : most;
                         }
                     else
 #pragma omp simd reduction(max : most)
                         for (int64_t i = 0; i < seen; i++) {
-                            row[i] = wide(at[i]) * scale;
+                            row[i] = widen(at[i]) * scale;
                             most = row[i] > most ? row[i] : most;
                         }
 #pragma omp simd reduction(+ : sum)
@@ -213,7 +183,7 @@ void softmax(bf16 *scores, const bf16 *bias, int64_t B, int64_t H, int64_t T, in
                     }
                     sum = 1.0f / sum;
 #pragma omp simd
-                    for (int64_t i = 0; i < seen; i++) at[i] = narrow(row[i] * sum);
+                    for (int64_t i = 0; i < seen; i++) at[i] = narrowed(row[i] * sum);
                     memset(at + seen, 0, (S - seen) * sizeof(bf16));
                 }
     }
@@ -226,9 +196,9 @@ void softmax_back(const bf16 *g, const bf16 *p, bf16 *gs, int64_t rows, int64_t 
         bf16 *to = gs + row * S;
         float dot = 0;
 #pragma omp simd reduction(+ : dot)
-        for (int64_t i = 0; i < S; i++) dot += wide(pull[i]) * wide(w[i]);
+        for (int64_t i = 0; i < S; i++) dot += widen(pull[i]) * widen(w[i]);
 #pragma omp simd
-        for (int64_t i = 0; i < S; i++) to[i] = narrow(scale * wide(w[i]) * (wide(pull[i]) - dot));
+        for (int64_t i = 0; i < S; i++) to[i] = narrowed(scale * widen(w[i]) * (widen(pull[i]) - dot));
     }
 }
 
@@ -247,6 +217,6 @@ void drop(const bf16 *x, bf16 *y, int64_t count, int64_t seed, float rate, int64
 #pragma omp parallel for simd num_threads(threads) schedule(static)
     for (int64_t i = 0; i < count; i++) {
         uint32_t z = stirred(stirred((uint32_t)i ^ low) ^ high);
-        y[i] = z < limit ? 0 : narrow(wide(x[i]) * scale);
+        y[i] = z < limit ? 0 : narrowed(widen(x[i]) * scale);
     }
 }

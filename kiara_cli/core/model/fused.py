@@ -50,9 +50,8 @@ def decide_fused(config: RuntimeConfig, runtime: Runtime) -> tuple[bool, str]:
     return True, "the C compiler works"
 
 
-@functools.cache
 def load() -> CDLL:
-    """Make the library, once a process. Raises CompilerError."""
+    """Return the library. Raises CompilerError."""
     return build(Path(__file__).with_suffix(".c"), SIGNATURES)
 
 

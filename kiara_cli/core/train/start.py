@@ -122,8 +122,8 @@ class Plan:
 
     @property
     def training_bytes(self) -> int:
-        rows, context = self.config.train.batch_size, self.config.model.context_length
-        return self.count.training_bytes(context * rows_at_once(rows, context, pick_device(self.config.runtime.device)))
+        context, device = self.config.model.context_length, pick_device(self.config.runtime.device)
+        return self.count.training_bytes(context * rows_at_once(self.config.train.batch_size, context, device))
 
     @property
     def training_flops(self) -> int:

@@ -1,7 +1,6 @@
 import dataclasses
 import shutil
 from ctypes import CDLL
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,11 +29,14 @@ MEMORIES = {torch.float32: 1e-5, torch.bfloat16: 0.03, torch.int8: 0.05}  # and 
 @pytest.fixture(scope="session", params=["this processor", "any processor"])
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CDLL:
     """The library as it is made here, and as it is where the processor does not multiply pairs of bf16."""
-    if request.param == "this processor":
-        return compiled.load(None)
-    plain = tmp_path_factory.mktemp("code") / "plain.c"
+    folder = tmp_path_factory.mktemp("code")
+    plain = folder / "plain.c"
     plain.write_text(compiled.SOURCE.read_text().replace("#define PAIRS 1", "#define PAIRS 0"))
-    return native.build(plain, compiled.SIGNATURES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KIARA_CACHE", str(folder))
+        if request.param == "this processor":
+            return compiled.load()
+        return native.build(plain, compiled.SIGNATURES)
 
 
 def random(config: ModelConfig, seed: int = 0) -> Transformer:
@@ -126,10 +128,10 @@ def test_scores_are_the_same_bits_alone_in_company_and_with_more_threads(library
 @pytest.mark.parametrize("cache_dtype", ["auto", "int8"])
 def test_an_engine_writes_the_same_tokens_with_it(tiny: ModelConfig, cache_dtype: str) -> None:
     net = random(dataclasses.replace(tiny, tied_head=False), 3)
-    plain, folder = Options(cache_dtype=cache_dtype), Path("cache")  # type: ignore[arg-type]
+    plain = Options(cache_dtype=cache_dtype)  # type: ignore[arg-type]
     expected = list(Engine(net, RUNTIME, options=plain).generate([1, 2], GREEDY))
-    engine = Engine(net, RUNTIME, options=dataclasses.replace(plain, compile=True, compile_folder=folder))
-    assert engine.library is not None
+    engine = Engine(net, RUNTIME, options=dataclasses.replace(plain, compile=True))
+    assert engine.compiled is not None
     assert list(engine.generate([1, 2], GREEDY)) == expected
     several = [engine.submit(Wish([1, 2], GREEDY)) for _ in range(3)]  # the cache grows, and the code is bound anew
     while engine.busy:
@@ -157,7 +159,7 @@ def test_groups_of_columns_that_it_does_not_know_are_left_to_torch(tiny: ModelCo
     net = random(tiny)
     list(quantize(net, Scheme(4, "rtn", 16, 4, 4)))
     engine = Engine(net, RUNTIME, options=Options(compile=True))
-    assert engine.library is None
+    assert engine.compiled is None
     assert len(list(engine.generate([1], GREEDY))) == 40
 
 
@@ -166,7 +168,7 @@ def test_compiled_code_that_computes_wrongly_is_not_used(tiny: ModelConfig, monk
     right = Compiled.__call__
     monkeypatch.setattr(Compiled, "__call__", lambda self, *places: right(self, *places) * 1.01)
     engine = Engine(Transformer(tiny), RUNTIME, options=Options(compile="auto"))
-    assert engine.library is None
+    assert engine.compiled is None
     with pytest.raises(KiaraError, match="computes other scores than torch"):
         Engine(Transformer(tiny), RUNTIME, options=Options(compile=True))
 
@@ -176,8 +178,8 @@ def test_without_a_compiler_torch_writes_or_the_error_says_so(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(native, "_loaded", {})
-    engine = Engine(Transformer(tiny), RUNTIME, options=Options(compile="auto", compile_folder=Path("none")))
-    assert engine.library is None
+    engine = Engine(Transformer(tiny), RUNTIME, options=Options(compile="auto"))
+    assert engine.compiled is None
     assert len(list(engine.generate([1], GREEDY))) == 40
     with pytest.raises(KiaraError, match="compiling failed \\(no C compiler\\)"):
-        Engine(Transformer(tiny), RUNTIME, options=Options(compile=True, compile_folder=Path("none")))
+        Engine(Transformer(tiny), RUNTIME, options=Options(compile=True))

@@ -145,8 +145,8 @@ def test_loops_are_for_bf16_on_a_cpu_and_for_who_wants_them(monkeypatch: pytest.
     assert not decide_fused(RuntimeConfig(compile=True), runtime)[0]
     assert not decide_fused(RuntimeConfig(fused=True), Runtime(CPU, "fp32", 1))[0]
     monkeypatch.setattr(native.shutil, "which", lambda name: None)
-    load.cache_clear()
-    native._loaded.clear()
+    monkeypatch.setattr(native, "_loaded", {})
+    monkeypatch.setenv("KIARA_CACHE", "empty")
     assert decide_fused(RuntimeConfig(), runtime) == (False, "the C compiler does not work here: no C compiler")
 
 

@@ -11,11 +11,12 @@ from kiara_cli.core.runtime import native
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no compiler")
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are those of POSIX")
-FOLDER = Path("cache/compiled")
+FOLDER = Path("caches/compiled")
 
 
 @pytest.fixture
-def source() -> Path:
+def source(monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KIARA_CACHE", "caches")
     path = Path("twice.c").resolve()
     path.write_text("long twice(long x) { return 2 * x; }")
     return path
@@ -24,7 +25,7 @@ def source() -> Path:
 def made(source: Path) -> list[Path]:
     """Use the library as a new process would; return what is kept then."""
     native._loaded.clear()
-    assert native.build(source, {"twice": "i"}, FOLDER).twice(21) == 42
+    assert native.build(source, {"twice": "i"}).twice(21) == 42
     return sorted(FOLDER.glob("*.so"))
 
 
@@ -39,10 +40,14 @@ def test_a_library_is_kept_and_needs_no_compiler_the_next_time(source: Path, mon
     assert made(source) == [kept]
 
 
-def test_another_source_is_another_library(source: Path) -> None:
+def test_another_source_or_header_is_another_library(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(source)
     source.write_text("long twice(long x) { return x + x; }")
     assert len(made(source)) == 2
+    header = Path("numbers.h").resolve()
+    header.write_text("/* another */")
+    monkeypatch.setattr(native, "HEADER", header)
+    assert len(made(source)) == 3
 
 
 @posix
@@ -80,5 +85,5 @@ def test_a_folder_that_cannot_be_written_costs_the_keeping_alone(source: Path) -
 
 def test_tiny_numbers_of_the_whole_process_stay_what_they_are() -> None:
     fused.load()
-    compiled.load(None)
+    compiled.load()
     assert sys.float_info.min / 2 > 0, "loading a library set the processor to round them to 0"
