@@ -100,15 +100,15 @@ def step_kiara(shape: str, optimizer: str) -> dict[str, float]:
     bare = peak_bytes()
     training = start.begin(config, data, Path("checkpoints"))
     costs = count(training.config.model)
-    peak = matrix_rate(training.runtime.device, training.runtime.dtype)
-    meter = Meter(costs.training_flops, peak)
+    device, dtype = training.runtime.device, training.runtime.dtype
+    meter = Meter(costs.training_flops, matrix_rate(device, dtype))
 
     def step() -> None:
         update(training, 1e-3, meter)
         training.progress.step += 1
 
     seconds = timed(step, steps)
-    spent = meter.read().seconds
+    spent, peak = meter.read().seconds, matrix_rate(device, dtype, again=True)
     training.feed.close()
     return {
         "tokens_per_second": batch * context / seconds,

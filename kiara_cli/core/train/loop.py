@@ -87,6 +87,7 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
         if evaluates:
             meter.begin("evaluation")
             yield from assess(training, write)
+            meter.peak = matrix_rate(training.runtime.device, training.runtime.dtype, again=True)
             if config.patience is not None and progress.without_best >= config.patience:
                 reason = f"no new best in {progress.without_best} evaluations (train.patience)"
         if (evaluates and first) or progress.step % config.checkpoint_interval == 0 or last or reason:

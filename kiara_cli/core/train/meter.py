@@ -35,7 +35,7 @@ class Meter:
     def __init__(
         self, flops_per_token: float = 0.0, peak: float | None = None, device: torch.device | None = None
     ) -> None:
-        self._flops_per_token, self._peak = flops_per_token, peak
+        self._flops_per_token, self.peak = flops_per_token, peak
         self._on_cuda = device is not None and device.type == "cuda"
         self._phase: Phase | None = None
         self._since: Any = None
@@ -72,7 +72,7 @@ class Meter:
         flops = rate * self._flops_per_token
         steps, self._steps = max(1, self._steps), 0
         seconds: dict[str, float] = {phase: spent.get(phase, 0.0) / steps for phase in TRAINING}
-        return Reading(rate, flops, flops / self._peak if self._peak else None, seconds)
+        return Reading(rate, flops, flops / self.peak if self.peak else None, seconds)
 
     def lap(self) -> float:
         """Return the seconds of wall time since the last lap, evaluation and saving included."""

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import RuntimeConfig
-from kiara_cli.core.runtime.device import Runtime, decide, physical_cores, seed_everything
+from kiara_cli.core.runtime import device
+from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, physical_cores, seed_everything
 from kiara_cli.errors import KiaraError
 
 
@@ -73,3 +74,13 @@ def test_the_same_seed_draws_the_same_numbers() -> None:
     first = torch.rand(3)
     seed_everything(5)
     assert torch.equal(first, torch.rand(3))
+
+
+def test_the_rate_of_products_is_the_best_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([2e9, 1e9, 3e9])
+    monkeypatch.setattr(device, "_rates", {})
+    monkeypatch.setattr(device, "_measured_rate", lambda *what: next(found))
+    cpu = torch.device("cpu")
+    assert matrix_rate(cpu, "fp32") == matrix_rate(cpu, "fp32") == 2e9  # not measured a second time
+    assert matrix_rate(cpu, "fp32", again=True) == 2e9
+    assert matrix_rate(cpu, "fp32", again=True) == 3e9
