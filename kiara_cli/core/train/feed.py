@@ -71,8 +71,9 @@ class Feed:
     def _draw(self, position: int) -> Batches:
         pairs = [self._batcher.batch(position + index) for index in range(self._accumulation)]
         targets = sum(int(np.count_nonzero(wanted.numpy() != IGNORE)) for _, wanted in pairs)
-        rows = rows_at_once(*pairs[0][0].shape, self._device.type)
-        pairs = [piece for pair in pairs for piece in zip(*(whole.split(rows) for whole in pair), strict=True)]
+        batch_size, context_length = pairs[0][0].shape
+        rows = rows_at_once(batch_size, context_length, self._device.type)
+        pairs = [piece for pair in pairs for piece in zip(*(torch.split(z, rows) for z in pair), strict=True)]
         if self._device.type == "cuda":  # pinned, so that nobody waits for the copy
             pairs = [(inputs.pin_memory(), wanted.pin_memory()) for inputs, wanted in pairs]
         return Batches(pairs, max(1, targets))
