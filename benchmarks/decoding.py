@@ -12,6 +12,7 @@ floor of decoding is the time that reading every weight once takes, at the speed
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import subprocess
@@ -119,7 +120,7 @@ def make_model(shape: str) -> Any:
 def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
     def load(shape: str, dtype: str) -> Callable[[], Row]:
         from kiara_cli.config.schema import GenerateConfig
-        from kiara_cli.core.generate.engine import Engine, Options, Wish
+        from kiara_cli.core.generate.engine import Engine, GenerationRequest, Options
         from kiara_cli.core.lab.speed import bytes_read
         from kiara_cli.core.quantize.apply import quantize
         from kiara_cli.core.quantize.scheme import Scheme
@@ -139,7 +140,8 @@ def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
             config = GenerateConfig(max_new_tokens=new, temperature=0)
             began = time.perf_counter()
             requests = [
-                engine.submit(Wish([(7 * i + k) % 256 for i in range(length)], config)) for k in range(number)
+                engine.submit(GenerationRequest([(7 * i + k) % 256 for i in range(length)], config))
+                for k in range(number)
             ]
             while not all(request.filled for request in requests):
                 engine.step()
@@ -184,14 +186,15 @@ def transformers(shape: str, dtype: str) -> Callable[[], Row]:
         )
     )  # fmt: skip
     peer = peer.to(torch.float32 if dtype == "fp32" else torch.bfloat16).eval()
+    name = "cache" if "cache" in inspect.signature(peer.forward).parameters else "past_key_values"
 
     @torch.inference_mode()
     def run() -> Row:
         past, ids = None, torch.arange(PROMPT)[None]
         began = time.perf_counter()
         for index in range(NEW):
-            answer = peer(input_ids=ids, past_key_values=past, use_cache=True)
-            past, ids = answer.past_key_values, answer.logits[:, -1:].argmax(-1)
+            answer = peer(input_ids=ids, use_cache=True, **{name: past})
+            past, ids = answer[name], answer.logits[:, -1:].argmax(-1)
             if index == 0:
                 began = time.perf_counter()
         return {ONE: (NEW - 1) / (time.perf_counter() - began)}

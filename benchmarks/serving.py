@@ -214,7 +214,7 @@ def engine_alone(path: Path, options: argparse.Namespace) -> None:
     from kiara_cli.config.load import from_mapping
     from kiara_cli.config.schema import GenerateConfig
     from kiara_cli.core.checkpoint import files
-    from kiara_cli.core.generate.engine import Options, Wish
+    from kiara_cli.core.generate.engine import GenerationRequest, Options
     from kiara_cli.core.generate.text import make_engine
     from kiara_cli.core.runtime.device import Runtime
 
@@ -227,11 +227,11 @@ def engine_alone(path: Path, options: argparse.Namespace) -> None:
     engine = make_engine(model, tokenizer, runtime, made)
     end = tokenizer.specials[END]
     left = [
-        Wish(prompt, GenerateConfig(max_new_tokens=new, temperature=0), frozenset({end}), {end: -100.0})
+        GenerationRequest(prompt, GenerateConfig(max_new_tokens=new, temperature=0), frozenset({end}), {end: -100.0})
         for prompt, new in asks(options.requests)
     ]
     seen = Load()
-    running = [(engine.submit(wish), time.perf_counter()) for wish in left[: options.clients[0]]]
+    running = [(engine.submit(asked), time.perf_counter()) for asked in left[: options.clients[0]]]
     left = left[len(running) :]
     began = time.perf_counter()
     while running:
@@ -282,9 +282,9 @@ async def end_token(url: str) -> int | None:
     return low
 
 
-async def ask(url: str, wish: Ask, end: int | None, seen: Load, leave_after: int | None = None) -> None:
+async def ask(url: str, asked: Ask, end: int | None, seen: Load, leave_after: int | None = None) -> None:
     """Stream one request; note when its first text came and how many tokens there were."""
-    prompt, new = wish
+    prompt, new = asked
     body: dict[str, Any] = {"prompt": prompt, "max_tokens": new, "temperature": 0, "stream": True}
     body["stream_options"] = {"include_usage": True}
     if end is None:
@@ -347,12 +347,12 @@ async def saturate(place: Place, seconds: float) -> dict[str, Any]:
     url = place.url
     seen, health, memory = Load(), [], []
     end, stop = await end_token(url), time.monotonic() + seconds
-    wishes = asks(10_000)
+    asked = asks(10_000)
 
     async def one(number: int) -> None:
         while time.monotonic() < stop:
             number += 24
-            await ask(url, wishes[number % len(wishes)], end, seen, 1 + number % 20 if number % 3 == 0 else None)
+            await ask(url, asked[number % len(asked)], end, seen, 1 + number % 20 if number % 3 == 0 else None)
 
     async def watch() -> None:
         while time.monotonic() < stop:

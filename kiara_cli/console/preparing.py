@@ -18,7 +18,7 @@ from kiara_cli.config.schema import Config
 from kiara_cli.console.output import amount, note
 from kiara_cli.core.data.encoding import cores
 from kiara_cli.core.data.folders import Prepared
-from kiara_cli.core.data.prepare import Means, Progress, prepare, reopen
+from kiara_cli.core.data.prepare import Means, Preparing, prepare, reopen
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
@@ -67,7 +67,7 @@ def means_of(config: Config, skip_bad: bool = False) -> Means:
 
 
 @contextmanager
-def showing() -> Iterator[Callable[[Progress], None]]:
+def showing() -> Iterator[Callable[[Preparing], None]]:
     """Show a progress bar with bytes a second and the time left; say when the network is used."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(file=sys.stderr)
@@ -77,7 +77,7 @@ def showing() -> Iterator[Callable[[Progress], None]]:
     )  # fmt: skip
     stage, task = "", bar.add_task("reading", total=None)
 
-    def report(progress: Progress) -> None:
+    def report(progress: Preparing) -> None:
         nonlocal stage
         if progress.stage != stage:
             stage = progress.stage

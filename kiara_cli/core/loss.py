@@ -43,23 +43,23 @@ class Objective:
         """
         if self.chunk is None or len(targets) <= self.chunk:
             return self._sums(states, head, targets)
-        pulled, nats = states.new_zeros((), dtype=torch.float32), states.new_zeros((), dtype=torch.float32)
+        objective, nats = states.new_zeros((), dtype=torch.float32), states.new_zeros((), dtype=torch.float32)
         for part, wanted in zip(torch.split(states, self.chunk), torch.split(targets, self.chunk), strict=True):
             sums = checkpoint(self._sums, part, head, wanted, use_reentrant=False, preserve_rng_state=False)
-            pulled, nats = pulled + sums[0], nats + sums[1]
-        return pulled, nats
+            objective, nats = objective + sums[0], nats + sums[1]
+        return objective, nats
 
     def _sums(self, states: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = F.linear(states, head).float()  # (n, V)
         nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
-        pulled = nats
+        objective = nats
         if self.smoothing:
-            pulled = F.cross_entropy(
+            objective = F.cross_entropy(
                 logits, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing
             )
         if self.z_loss:
-            pulled = pulled + self.z_loss * (logits.logsumexp(-1).square() * (targets != IGNORE)).sum()
-        return pulled, nats.detach()
+            objective = objective + self.z_loss * (logits.logsumexp(-1).square() * (targets != IGNORE)).sum()
+        return objective, nats.detach()
 
 
 def batch_loss(

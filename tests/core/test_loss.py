@@ -23,35 +23,35 @@ def test_the_sum_over_targets_is_the_mean_times_their_number(tiny: ModelConfig, 
     model = Transformer(tiny)
     inputs, targets = batch
     with torch.no_grad():
-        pulled, nats = batch_loss(model, inputs, targets)
+        objective, nats = batch_loss(model, inputs, targets)
         mean = cross_entropy(model(inputs), targets)
-    assert float(pulled) == pytest.approx(float(mean) * int((targets != IGNORE).sum()), rel=1e-5)
-    assert float(nats) == float(pulled)
+    assert float(objective) == pytest.approx(float(mean) * int((targets != IGNORE).sum()), rel=1e-5)
+    assert float(nats) == float(objective)
 
 
 def test_a_uniform_model_loses_the_log_of_its_vocabulary() -> None:
     states, head = torch.zeros(5, 8), torch.zeros(64, 8)
-    pulled, nats = Objective()(states, head, torch.arange(5))
-    assert float(pulled) == float(nats) == pytest.approx(5 * math.log(64), rel=1e-6)
+    objective, nats = Objective()(states, head, torch.arange(5))
+    assert float(objective) == float(nats) == pytest.approx(5 * math.log(64), rel=1e-6)
 
 
 def test_z_loss_adds_the_squared_log_of_the_softmaxs_sum_where_there_is_a_target() -> None:
     states, head, targets = torch.randn(6, 8), torch.randn(64, 8), torch.arange(6)
     targets[2] = IGNORE
     plain, _ = Objective()(states, head, targets)
-    pulled, nats = Objective(z_loss=0.1)(states, head, targets)
+    objective, nats = Objective(z_loss=0.1)(states, head, targets)
     squares = sum(math.log(float((states[i] @ head.T).exp().sum())) ** 2 for i in range(6) if i != 2)
-    assert float(pulled - plain) == pytest.approx(0.1 * squares, rel=1e-4)
+    assert float(objective - plain) == pytest.approx(0.1 * squares, rel=1e-4)
     assert float(nats) == pytest.approx(float(plain))
 
 
 def test_label_smoothing_pulls_towards_all_tokens_and_leaves_the_measure_plain() -> None:
     states, head, targets = torch.randn(6, 8), torch.randn(64, 8), torch.arange(6)
     plain, _ = Objective()(states, head, targets)
-    pulled, nats = Objective(smoothing=0.2)(states, head, targets)
+    objective, nats = Objective(smoothing=0.2)(states, head, targets)
     logs = (states @ head.T).log_softmax(-1)
     expected = -(0.8 * logs[torch.arange(6), targets] + 0.2 * logs.mean(-1)).sum()
-    assert float(pulled) == pytest.approx(float(expected), rel=1e-5)
+    assert float(objective) == pytest.approx(float(expected), rel=1e-5)
     assert float(nats) == pytest.approx(float(plain))
 
 
@@ -61,10 +61,10 @@ def test_chunks_give_the_same_loss_and_gradients(tiny: ModelConfig, batch, chunk
     for size in (None, chunk):
         torch.manual_seed(0)
         model = Transformer(tiny)
-        pulled, nats = batch_loss(model, *batch, Objective(z_loss=0.01, smoothing=0.1, chunk=size))
-        pulled.backward()
+        objective, nats = batch_loss(model, *batch, Objective(z_loss=0.01, smoothing=0.1, chunk=size))
+        objective.backward()
         gradients = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
-        results.append((pulled.item(), nats.item(), gradients))
+        results.append((objective.item(), nats.item(), gradients))
     assert results[0][:2] == pytest.approx(results[1][:2], rel=1e-6)
     torch.testing.assert_close(results[0][2], results[1][2], rtol=1e-4, atol=1e-5)
 
@@ -92,9 +92,9 @@ def test_chunks_hold_no_logits() -> None:
 def test_a_batch_without_any_target_pulls_on_nothing(tiny: ModelConfig) -> None:
     model, inputs = Transformer(tiny), torch.randint(64, (2, 8))
     for objective in (Objective(), Objective(z_loss=0.1, smoothing=0.1), Objective(chunk=4)):
-        pulled, nats = batch_loss(model, inputs, torch.full_like(inputs, IGNORE), objective)
-        pulled.backward()
-        assert pulled.item() == nats.item() == 0.0
+        objective, nats = batch_loss(model, inputs, torch.full_like(inputs, IGNORE), objective)
+        objective.backward()
+        assert objective.item() == nats.item() == 0.0
         assert all(float(p.grad.abs().sum()) == 0 for p in model.parameters() if p.grad is not None)
 
 
@@ -109,7 +109,7 @@ def test_scored_rows_come_in_round_numbers_and_the_rest_counts_for_nothing(tiny:
     net = Transformer(tiny)
     inputs = torch.randint(1, 64, (6, 16))
     targets = torch.where(torch.rand(6, 16) < 0.8, torch.randint(1, 64, (6, 16)), IGNORE)
-    pulled, nats = batch_loss(net, inputs, targets, Noting(z_loss=0.1), separator=0)
+    objective, nats = batch_loss(net, inputs, targets, Noting(z_loss=0.1), separator=0)
     assert seen[0] % ROWS == 0
     expected = Objective(z_loss=0.1)(net.states(inputs).flatten(0, 1), net.head.weight, targets.flatten())
-    assert torch.allclose(torch.stack([pulled, nats]), torch.stack(expected), rtol=1e-5)
+    assert torch.allclose(torch.stack([objective, nats]), torch.stack(expected), rtol=1e-5)

@@ -37,7 +37,7 @@ from kiara_cli.errors import KiaraError
 
 
 @dataclass(frozen=True)
-class Progress:
+class Preparing:
     """How far a preparation has come."""
 
     stage: str
@@ -45,7 +45,7 @@ class Progress:
     total_bytes: int  # 0 where it is not known
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[Preparing], None]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def prepare(
         raise KiaraError(f"{folder} is not a whole data folder", "delete it and try again")
     split = source.split()
     if tokenizer is None:
-        report(Progress("fitting the tokenizer", 0, min(tokenizing.fit_bytes, source.size)))
+        report(Preparing("fitting the tokenizer", 0, min(tokenizing.fit_bytes, source.size)))
         tokenizer = source.fit(tokenizing, split)
     work = source.work(split, tokenizer)
     place = Place(str(root / source.parts_name(work)))
@@ -177,7 +177,7 @@ class Source:
 
     def __init__(self, data: DataConfig, means: Means, report: Report, fetch: bool = True) -> None:
         def downloading(stage: str, done: int, total: int) -> None:
-            report(Progress(stage, done, total))
+            report(Preparing(stage, done, total))
 
         self.data, self.means, self._report = data, means, report
         self.reading = Reading(data.field, means.skip_bad)
@@ -244,7 +244,7 @@ class Source:
 
     def reporter(self, stage: str, total: int | None = None) -> Callable[[int], None]:
         whole = self.size if total is None else total
-        return lambda done: self._report(Progress(stage, done, whole))
+        return lambda done: self._report(Preparing(stage, done, whole))
 
     def _slices(self) -> Iterator[Slice]:
         return (part for unit in self.units for part in unit.slices)

@@ -7,6 +7,7 @@ In: the path of an export. Out: a `Judge` that turns text into ids and continues
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -75,6 +76,8 @@ class Transformers:
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32
         ).eval()
+        taken = inspect.signature(self.model.forward).parameters
+        self._cache = "cache" if "cache" in taken else "past_key_values"  # its name until transformers 5.23
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=True, split_special_tokens=True)
@@ -86,8 +89,8 @@ class Transformers:
 
         def score(fresh: Tensor) -> Tensor:
             nonlocal past
-            answer = self.model(input_ids=fresh, past_key_values=past, use_cache=True)
-            past, logits = answer.past_key_values, answer.logits[0, -1]
+            answer = self.model(input_ids=fresh, use_cache=True, **{self._cache: past})
+            past, logits = answer[self._cache], answer.logits[0, -1]
             return logits  # type: ignore[no-any-return]
 
         return _continue(score, prompt, steps)

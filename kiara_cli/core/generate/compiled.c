@@ -1,6 +1,6 @@
 /* The tick of step.py without an operator call in it: see compiled.py.
  *
- * One call writes the next scores of several texts. Threads share each product by its rows and meet five times a
+ * One call writes the next scores of several texts. Threads share each product by its rows and barrier five times a
  * layer; every weight is read once, whatever the number of texts. Each sum is made by one thread in one order, so a
  * text's scores have the same bits alone and in company, and with any number of threads.
  *
@@ -55,10 +55,10 @@ typedef struct {
     Matrix up, down;
 } Layer;
 typedef struct {
-    int64_t layers, heads, kv_heads, channels, context, is_layer_norm, activation, memory_rows, memory_kind, threads;
-    const float *added, *turns;        /* positions: (S, D); cosines and sines (2, S, C / 2); or null */
-    void *keys, *values;               /* (layers, memory_rows, K, S, C) */
-    float *key_scales, *value_scales;  /* (layers, memory_rows, K, S), or null */
+    int64_t layers, heads, kv_heads, channels, context, is_layer_norm, activation, cache_rows, cache_kind, threads;
+    const float *added, *rotary;        /* positions: (S, D); cosines and sines (2, S, C / 2); or null */
+    void *keys, *values;               /* (layers, cache_rows, K, S, C) */
+    float *key_scales, *value_scales;  /* (layers, cache_rows, K, S), or null */
     Matrix tokens;
     Norm norm;
     Matrix head;
@@ -80,7 +80,7 @@ typedef struct { /* what each thread has for itself */
 } Own;
 typedef struct {
     atomic_int come, round;
-} Gate;
+} Barrier;
 typedef struct {
     lanes a, b;
 } Pair;
@@ -91,7 +91,7 @@ INSIDE int64_t size_of(int kind, int64_t count) { /* bytes of so many numbers */
     return kind == F32 ? 4 * count : kind == BF16 ? 2 * count : kind == INT8 ? count : count / 2;
 }
 
-INSIDE lanes widened(const char *at) { /* 16 whole numbers of 8 bits */
+INSIDE lanes int8_to_float(const char *at) { /* 16 whole numbers of 8 bits */
     bytes some;
     memcpy(&some, at, 16);
 #if PAIRS
@@ -122,8 +122,8 @@ INSIDE Pair wide(int kind, const void *at) { /* 32 numbers */
                 each[2 * i + 1] = (both >> 4) - 8;
             }
         }
-        out.a = widened(each);
-        out.b = widened(each + BLOCK / 2);
+        out.a = int8_to_float(each);
+        out.b = int8_to_float(each + BLOCK / 2);
     }
     return out;
 }
@@ -138,7 +138,7 @@ static const int16_t CODES[32] = { /* bf16 of -8 to 7, twice */
 
 INSIDE __m512bh paired(int kind, const void *at) { /* 32 numbers */
     if (kind == BF16) return (__m512bh)_mm512_loadu_si512(at);
-    if (kind == INT8) return _mm512_cvtne2ps_pbh((__m512)widened((const char *)at + 16), (__m512)widened(at));
+    if (kind == INT8) return _mm512_cvtne2ps_pbh((__m512)int8_to_float((const char *)at + 16), (__m512)int8_to_float(at));
     __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128(at)); /* the fifth bit of a place in the table may be any */
     __m512i places = _mm512_or_si512(both, _mm512_slli_epi32(both, 12));
     return (__m512bh)_mm512_permutexvar_epi16(places, _mm512_loadu_si512(CODES));
@@ -345,12 +345,12 @@ static void product(
 
 /* ---- what lies between the products ---- */
 
-static void fill(const Vectors *to, int64_t text, int64_t from, const float *x, int64_t count) {
+static void store_both(const Vectors *to, int64_t text, int64_t from, const float *x, int64_t count) {
     float *wide_form = to->wide + text * to->stride + from;
     bf16 *narrow_form = to->narrow + text * to->stride + from;
     for (int64_t i = 0; i < count; i++) {
         wide_form[i] = x[i];
-        narrow_form[i] = narrowed(x[i]);
+        narrow_form[i] = to_bf16(x[i]);
     }
 }
 
@@ -375,12 +375,12 @@ static void normalize_all(
     for (int64_t t = 0; t < texts; t++) {
         float *y = to->wide + t * to->stride;
         normalize(plan, norm, x + t * D, y, D, eps);
-        fill(to, t, 0, y, D);
+        store_both(to, t, 0, y, D);
     }
 }
 
 /* Add the vector of a token, and of its position, to nothing. */
-static void look_up(const Plan *plan, int64_t token, int64_t position, float *x) {
+static void embed(const Plan *plan, int64_t token, int64_t position, float *x) {
     const Matrix *m = &plan->tokens;
     int64_t D = m->columns, size = D / m->groups;
     const char *row = (const char *)m->numbers + token * size_of(m->kind, D);
@@ -399,15 +399,15 @@ static void look_up(const Plan *plan, int64_t token, int64_t position, float *x)
 }
 
 /* Normalise a head's query or key and turn it by its position. */
-static void place(const Plan *plan, const Norm *norm, const float *from, float *to, int64_t position, float eps) {
+static void normalize_and_rotate(const Plan *plan, const Norm *norm, const float *from, float *to, int64_t position, float eps) {
     int64_t C = plan->channels;
     if (norm->weight) {
         normalize(plan, norm, from, to, C, eps);
     } else {
         memcpy(to, from, 4 * C);
     }
-    if (!plan->turns) return;
-    const float *cosine = plan->turns + position * (C / 2), *sine = cosine + plan->context * (C / 2);
+    if (!plan->rotary) return;
+    const float *cosine = plan->rotary + position * (C / 2), *sine = cosine + plan->context * (C / 2);
     for (int64_t i = 0; i < C / 2; i++) {
         float a = to[i], b = to[i + C / 2];
         to[i] = a * cosine[i] - b * sine[i];
@@ -421,7 +421,7 @@ static void store(int64_t kind, const float *x, void *memory, float *scales, int
     if (kind == F32) {
         memcpy(to, x, 4 * C);
     } else if (kind == BF16) {
-        for (int64_t i = 0; i < C; i++) ((bf16 *)to)[i] = narrowed(x[i]);
+        for (int64_t i = 0; i < C; i++) ((bf16 *)to)[i] = to_bf16(x[i]);
     } else {
         float most = 1e-30f;
         for (int64_t i = 0; i < C; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
@@ -430,17 +430,17 @@ static void store(int64_t kind, const float *x, void *memory, float *scales, int
     }
 }
 
-static void soften(float *x, int64_t count) { /* softmax */
+static void softmax(float *x, int64_t count) { /* softmax */
     float most = x[0], total = 0;
 #pragma omp simd reduction(max : most)
     for (int64_t i = 0; i < count; i++) most = x[i] > most ? x[i] : most;
 #pragma omp simd reduction(+ : total)
-    for (int64_t i = 0; i < count; i++) total += x[i] = power(x[i] - most);
+    for (int64_t i = 0; i < count; i++) total += x[i] = fast_exp(x[i] - most);
     for (int64_t i = 0; i < count; i++) x[i] /= total;
 }
 
 /* The sum of S values (S, C), each times its weight. */
-INSIDE void mixed(int kind, const float *weights, const char *values, int64_t S, int64_t C, float *out) {
+INSIDE void weighted_sum(int kind, const float *weights, const char *values, int64_t S, int64_t C, float *out) {
     int64_t c = 0, row = size_of(kind, C);
     for (; c + BLOCK <= C; c += BLOCK) {
         Pair total[4] = {0};
@@ -469,7 +469,7 @@ INSIDE void mixed(int kind, const float *weights, const char *values, int64_t S,
             const char *at = values + s * row + size_of(kind, c);
             float value = *(const int8_t *)at;
             if (kind == F32) memcpy(&value, at, 4);
-            if (kind == BF16) value = widen(*(const bf16 *)at);
+            if (kind == BF16) value = to_float(*(const bf16 *)at);
             total += weights[s] * value;
         }
         out[c] = total;
@@ -482,22 +482,22 @@ static void attend(
     const Own *own, float eps) {
     const Layer *layer = &plan->layer[index];
     int64_t H = plan->heads, K = plan->kv_heads, C = plan->channels, S = position + 1, served = H / K;
-    int kind = (int)plan->memory_kind;
+    int kind = (int)plan->cache_kind;
     const float *qkv = shared->qkv + text * (H + 2 * K) * C;
-    int64_t start = ((index * plan->memory_rows + row) * K + k) * plan->context; /* of this head's positions */
+    int64_t start = ((index * plan->cache_rows + row) * K + k) * plan->context; /* of this head's positions */
     char *keys = (char *)plan->keys + size_of(kind, start * C);
     char *values = (char *)plan->values + size_of(kind, start * C);
     float *key_scales = plan->key_scales + start, *value_scales = plan->value_scales + start;
 
     float *key = own->scores; /* not needed yet: at least C long */
-    place(plan, &layer->k_norm, qkv + (H + k) * C, key, position, eps);
+    normalize_and_rotate(plan, &layer->k_norm, qkv + (H + k) * C, key, position, eps);
     store(kind, key, keys, key_scales, position, C);
     store(kind, qkv + (H + K + k) * C, values, value_scales, position, C);
 
     for (int64_t h = 0; h < served; h++) {
         float *query = own->queries.wide + h * own->queries.stride;
-        place(plan, &layer->q_norm, qkv + (k * served + h) * C, query, position, eps);
-        fill(&own->queries, h, 0, query, C);
+        normalize_and_rotate(plan, &layer->q_norm, qkv + (k * served + h) * C, query, position, eps);
+        store_both(&own->queries, h, 0, query, C);
     }
     Matrix all = {keys, 0, 0, kind, S, C, 1};
     product(&all, &own->queries, served, own->scores, plan->context, 0, S);
@@ -505,23 +505,23 @@ static void attend(
         float *scores = own->scores + h * plan->context, scale = 1.0f / sqrtf(C);
         float *out = shared->mix.wide + text * shared->mix.stride + (k * served + h) * C;
         for (int64_t s = 0; s < S; s++) scores[s] *= kind == INT8 ? scale * key_scales[s] : scale;
-        soften(scores, S);
+        softmax(scores, S);
         if (kind == INT8)
             for (int64_t s = 0; s < S; s++) scores[s] *= value_scales[s];
-        if (kind == F32) mixed(F32, scores, values, S, C, out);
-        if (kind == BF16) mixed(BF16, scores, values, S, C, out);
-        if (kind == INT8) mixed(INT8, scores, values, S, C, out);
-        fill(&shared->mix, text, (k * served + h) * C, out, C);
+        if (kind == F32) weighted_sum(F32, scores, values, S, C, out);
+        if (kind == BF16) weighted_sum(BF16, scores, values, S, C, out);
+        if (kind == INT8) weighted_sum(INT8, scores, values, S, C, out);
+        store_both(&shared->mix, text, (k * served + h) * C, out, C);
     }
 }
 
 /* Bend hidden numbers `from` to `to` of a text; with a gate they stand before those it lets pass. */
-static void bend(int64_t activation, const float *x, int64_t hidden, float *y, int64_t from, int64_t to) {
+static void activate(int64_t activation, const float *x, int64_t hidden, float *y, int64_t from, int64_t to) {
     if (activation == SWIGLU) {
-        for (int64_t i = from; i < to; i++) y[i] = x[i] / (1.0f + power(-x[i])) * x[hidden + i];
+        for (int64_t i = from; i < to; i++) y[i] = x[i] / (1.0f + fast_exp(-x[i])) * x[hidden + i];
     } else if (activation == GELU) { /* in its tanh form */
         for (int64_t i = from; i < to; i++)
-            y[i] = x[i] / (1.0f + power(-1.59576912f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
+            y[i] = x[i] / (1.0f + fast_exp(-1.59576912f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
     } else {
         for (int64_t i = from; i < to; i++) y[i] = x[i] > 0 ? x[i] * x[i] : 0.0f;
     }
@@ -529,15 +529,15 @@ static void bend(int64_t activation, const float *x, int64_t hidden, float *y, i
 
 /* ---- one tick ---- */
 
-static void meet(Gate *gate, int threads) {
+static void barrier(Barrier *state, int threads) {
     if (threads == 1) return;
-    int round = atomic_load(&gate->round), spins = 0;
-    if (atomic_fetch_add(&gate->come, 1) == threads - 1) {
-        atomic_store(&gate->come, 0);
-        atomic_store(&gate->round, round + 1);
+    int round = atomic_load(&barrier_state->round), spins = 0;
+    if (atomic_fetch_add(&barrier_state->come, 1) == threads - 1) {
+        atomic_store(&barrier_state->come, 0);
+        atomic_store(&barrier_state->round, round + 1);
         return;
     }
-    while (atomic_load_explicit(&gate->round, memory_order_acquire) == round) {
+    while (atomic_load_explicit(&barrier_state->round, memory_order_acquire) == round) {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
 #endif
@@ -581,7 +581,7 @@ static char *part(const Plan *plan, int64_t texts, char *room, Shared *shared, O
 }
 
 /* Return how many bytes a tick of so many texts needs beside the memory; they must be 0 at first. */
-int64_t room_for(const Plan *plan, int64_t texts) {
+int64_t workspace_bytes(const Plan *plan, int64_t texts) {
     Shared shared;
     Own own;
     return part(plan, texts, 0, &shared, &own, plan->threads - 1) - (char *)0;
@@ -592,7 +592,7 @@ int64_t room_for(const Plan *plan, int64_t texts) {
 void tick(
     const Plan *plan, const int64_t *tokens, const int64_t *rows, const int64_t *positions, int64_t texts,
     int64_t most, float *scores, char *room, float eps) {
-    Gate gate = {0, 0};
+    Barrier barrier_state = {0, 0};
 #pragma omp parallel num_threads(plan->threads)
     {
         int me = omp_get_thread_num(), threads = omp_get_num_threads();
@@ -602,25 +602,25 @@ void tick(
         part(plan, most, room, &shared, &own, me);
         int64_t from = cut(D, me, threads), to = cut(D, me + 1, threads);
         if (me == 0)
-            for (int64_t t = 0; t < texts; t++) look_up(plan, tokens[t], positions[t], shared.x + t * D);
-        meet(&gate, threads);
+            for (int64_t t = 0; t < texts; t++) embed(plan, tokens[t], positions[t], shared.x + t * D);
+        barrier(&barrier_state, threads);
         for (int64_t index = 0; index < plan->layers; index++) {
             const Layer *layer = &plan->layer[index];
             normalize_all(plan, &layer->norm_1, shared.x, texts, &own.normed, eps);
             int64_t first = cut(wide_qkv, me, threads), last = cut(wide_qkv, me + 1, threads);
             product(&layer->qkv, &own.normed, texts, shared.qkv, wide_qkv, first, last);
-            meet(&gate, threads);
+            barrier(&barrier_state, threads);
 
             for (int64_t i = texts * K * me / threads; i < texts * K * (me + 1) / threads; i++)
                 attend(plan, index, rows[i / K], i % K, positions[i / K], i / K, &shared, &own, eps);
-            meet(&gate, threads);
+            barrier(&barrier_state, threads);
 
             float *y = own.normed.wide; /* free for now, and at least D wide */
             int64_t stride = own.normed.stride;
             product(&layer->out, &shared.mix, texts, y, stride, from, to);
             for (int64_t t = 0; t < texts; t++)
                 for (int64_t i = from; i < to; i++) shared.x[t * D + i] += y[t * stride + i];
-            meet(&gate, threads);
+            barrier(&barrier_state, threads);
 
             int64_t hidden = layer->down.columns;
             first = cut(hidden, me, threads), last = cut(hidden, me + 1, threads);
@@ -631,16 +631,16 @@ void tick(
                 product(&layer->up, &own.normed, texts, shared.hidden.wide, stride, hidden + first, hidden + last);
             for (int64_t t = 0; t < texts; t++) {
                 float *row = shared.hidden.wide + t * stride;
-                bend(plan->activation, row, hidden, row, first, last);
-                fill(&shared.hidden, t, first, row + first, last - first);
+                activate(plan->activation, row, hidden, row, first, last);
+                store_both(&shared.hidden, t, first, row + first, last - first);
             }
-            meet(&gate, threads);
+            barrier(&barrier_state, threads);
 
             y = own.normed.wide, stride = own.normed.stride;
             product(&layer->down, &shared.hidden, texts, y, stride, from, to);
             for (int64_t t = 0; t < texts; t++)
                 for (int64_t i = from; i < to; i++) shared.x[t * D + i] += y[t * stride + i];
-            meet(&gate, threads);
+            barrier(&barrier_state, threads);
         }
         normalize_all(plan, &plan->norm, shared.x, texts, &own.normed, eps);
         int64_t V = plan->head.rows;

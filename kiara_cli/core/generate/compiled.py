@@ -21,7 +21,7 @@ from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.runtime import native
 
 SOURCE = Path(__file__).with_suffix(".c")
-SIGNATURES = {"tick": "ppppiippf", "room_for": "pi"}
+SIGNATURES = {"tick": "ppppiippf", "workspace_bytes": "pi"}
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.uint8: 3}  # uint8: two 4-bit codes a byte
 ACTIVATIONS = {"swiglu": 0, "gelu": 1, "relu2": 2}
 BLOCK = 32  # columns that are multiplied at once: groups of columns with a scale of their own are multiples of it
@@ -62,7 +62,7 @@ class Compiled:
         """Return the scores (B, V) after B tokens at these positions of the texts in these rows of the cache."""
         texts, plan = len(tokens), addressof(self._plan)
         if texts > self._texts:
-            self._room = torch.zeros(self._library.room_for(plan, texts) + 64, dtype=torch.int8)
+            self._room = torch.zeros(self._library.workspace_bytes(plan, texts) + 64, dtype=torch.int8)
             self._texts = texts
         scores = torch.empty(texts, self._width)
         lists = ((c_int64 * texts)(*ids) for ids in (tokens, rows, positions))
@@ -82,7 +82,7 @@ class Compiled:
             config.n_layers, config.n_heads, config.kv_heads, config.head_dim, config.context_length,
             int(config.norm == "layernorm"), ACTIVATIONS[config.feedforward],
             cache.keys.shape[1], KINDS[cache.keys.dtype], threads,
-            self._float(weights.get(added or "")), self._float(weights.get("turns.table")),
+            self._float(weights.get(added or "")), self._float(weights.get("rotary.table")),
             cache.keys.data_ptr(), cache.values.data_ptr(),
             *([0, 0] if cache.scales is None else [part.data_ptr() for part in cache.scales]),
             *self._matrix(weights, "tokens"), *self._norm(weights, "norm"), *self._matrix(weights, "head"),

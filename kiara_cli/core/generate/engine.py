@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate.compiled import Compiled, fits, load
-from kiara_cli.core.generate.request import FinishReason, Request, Token, Wish, window_start
+from kiara_cli.core.generate.request import ActiveRequest, FinishReason, GenerationRequest, Token, window_start
 from kiara_cli.core.generate.sampling import sample
 from kiara_cli.core.generate.scheduler import Prefixes, Rows
 from kiara_cli.core.generate.speculative import draft
@@ -31,7 +31,7 @@ from kiara_cli.core.runtime.device import DTYPES, Runtime
 from kiara_cli.core.runtime.native import CompilerError
 from kiara_cli.errors import KiaraError
 
-__all__ = ["Engine", "FinishReason", "Options", "Token", "Wish", "window_start"]
+__all__ = ["Engine", "FinishReason", "GenerationRequest", "Options", "Token", "window_start"]
 
 # In bf16 prompts are read in multiples of so many positions: oneDNN prepares and keeps code for every other number.
 READ = 16
@@ -88,28 +88,28 @@ class Engine:
             pack_all(self.model)
             self.weights = weights_of(self.model)
         self.prefixes = Prefixes(options.prefix_bytes)
-        self.waiting: deque[Request] = deque()
-        self._biased: list[Request] = []
+        self.waiting: deque[ActiveRequest] = deque()
+        self._biased: list[ActiveRequest] = []
         self._bias = torch.zeros(0)
 
     def generate(
         self, prompt: Sequence[int], config: GenerateConfig, stop_ids: frozenset[int] = frozenset()
     ) -> Iterator[Token]:
         """Yield every sampled token, a stop id included; the last carries the reason to finish."""
-        yield from self.follow(self.submit(Wish(prompt, config, stop_ids)))
+        yield from self.follow(self.submit(GenerationRequest(prompt, config, stop_ids)))
 
-    def submit(self, wish: Wish) -> Request:
-        """Queue a wish; `step` or `follow` moves it on. Raises KiaraError for ids that the model does not have."""
-        ids = [*wish.prompt, *wish.stop_ids, *wish.logit_bias]
+    def submit(self, asked: GenerationRequest) -> ActiveRequest:
+        """Queue a request; `step` or `follow` moves it on. Raises KiaraError for ids that the model does not have."""
+        ids = [*asked.prompt, *asked.stop_ids, *asked.logit_bias]
         strange = next((i for i in ids if not 0 <= i < self.vocab_size), None)
-        if strange is not None or not wish.prompt:
+        if strange is not None or not asked.prompt:
             cause = "a prompt holds no ids" if strange is None else f"the model has no token {strange}"
             raise KiaraError(cause, f"give at least one id, each from 0 to {self.vocab_size - 1}")
-        request = Request(wish, self.forbidden)
+        request = ActiveRequest(asked, self.forbidden)
         self.waiting.append(request)
         return request
 
-    def follow(self, request: Request) -> Iterator[Token]:
+    def follow(self, request: ActiveRequest) -> Iterator[Token]:
         """Yield the tokens of a request as they come, moving on all others as well; cancel it when left."""
         try:
             while request.events or not (request.finished or request.cancelled):
@@ -141,8 +141,8 @@ class Engine:
             self.rows.join(self.waiting.popleft())
         for request in self.rows.requests:
             request.slide(self.context)
-        writing: list[Request] = []
-        reading: list[Request] = []
+        writing: list[ActiveRequest] = []
+        reading: list[ActiveRequest] = []
         for request in self.rows.requests:
             (writing if self.fast and request.filled and request.unread == 1 else reading).append(request)
         self._write([request for request in writing if not (request.config.speculate and self._guess(request))])
@@ -150,7 +150,7 @@ class Engine:
         for request in reading:
             room -= self._read(request, room)
 
-    def _write(self, requests: list[Request]) -> None:
+    def _write(self, requests: list[ActiveRequest]) -> None:
         """Write the next token of each of the requests, in one tick."""
         if not requests:
             return
@@ -159,7 +159,7 @@ class Engine:
             request.filled += 1
         self._choose(requests, logits)
 
-    def _eager_tick(self, requests: list[Request]) -> Tensor:
+    def _eager_tick(self, requests: list[ActiveRequest]) -> Tensor:
         """Return the scores (B, V) of B requests by torch's operators.
 
         Rows of requests that are still being read go along: what the tick leaves there is overwritten by the read.
@@ -175,7 +175,7 @@ class Engine:
         logits = tick(self.config, self.weights, self.dtype, token, position, span, memory, visible)
         return logits if len(requests) == len(rows) else logits[[rows.index(request) for request in requests]]
 
-    def _compiled_tick(self, requests: list[Request]) -> Tensor:
+    def _compiled_tick(self, requests: list[ActiveRequest]) -> Tensor:
         """Return the same by compiled code."""
         assert self.compiled is not None
         self.compiled = self.compiled.on(self.rows.cache)
@@ -206,7 +206,7 @@ class Engine:
         exact = self.dtype == torch.float32 and self.rows.cache.keys.dtype == torch.float32
         return bool((made([0], [0], [0]) - expected).abs().max() <= (1e-3 if exact else 0.1) * expected.abs().max())
 
-    def _read(self, request: Request, most: int) -> int:
+    def _read(self, request: ActiveRequest, most: int) -> int:
         """Read at most `most` more positions of a request; after the last one, write its first token.
 
         Returns how many were read. Without the cache it is the whole window, for every token.
@@ -232,7 +232,7 @@ class Engine:
             self._choose([request], logits)
         return len(fresh)
 
-    def _guess(self, request: Request) -> bool:
+    def _guess(self, request: ActiveRequest) -> bool:
         """Write several tokens in one pass, if the text repeats itself and the request allows it: see `draft`."""
         left = request.config.max_new_tokens - request.written - 1
         room = self.context - len(request.window)
@@ -247,7 +247,7 @@ class Engine:
                 break
         return True
 
-    def _scores(self, request: Request, fresh: list[int], last: int) -> Tensor:
+    def _scores(self, request: ActiveRequest, fresh: list[int], last: int) -> Tensor:
         """Run the model over ids that continue a request; return the scores after the `last` of them, (last, V)."""
         cache = self.rows.view(request) if self.options.cache else None
         spare = 0
@@ -259,7 +259,7 @@ class Engine:
             logits: Tensor = self.model.head(x).float()
         return logits
 
-    def _choose(self, requests: list[Request], logits: Tensor) -> None:
+    def _choose(self, requests: list[ActiveRequest], logits: Tensor) -> None:
         """Sample the next id of each request from its scores (B, V), and let those that end go."""
         scores = logits + self._biases(requests)
         for row, request in enumerate(requests):
@@ -269,22 +269,22 @@ class Engine:
         ways: dict[GenerateConfig, list[int]] = {}
         for row, request in enumerate(requests):
             if request.config.temperature:
-                ways.setdefault(request.manner, []).append(row)
-        for manner, rows in ways.items():
+                ways.setdefault(request.sampling_params, []).append(row)
+        for sampling_params, rows in ways.items():
             chances = torch.cat([requests[row].chance() for row in rows])
-            ids[rows] = sample(scores[rows], manner, chances)
+            ids[rows] = sample(scores[rows], sampling_params, chances)
         for row, (request, token) in enumerate(zip(requests, ids.tolist(), strict=True)):  # waits for the device
-            request.take(token, None if request.wish.logprobs is None else logits[row])
+            request.take(token, None if request.asked.logprobs is None else logits[row])
             if request.finished:
                 self._release(request)
 
-    def _biases(self, requests: list[Request]) -> Tensor:
+    def _biases(self, requests: list[ActiveRequest]) -> Tensor:
         """Return what is added to the scores of each request, (B, V); kept from step to step."""
         if self._biased != requests:
             self._biased, self._bias = list(requests), torch.stack([request.bias for request in requests])
         return self._bias
 
-    def _release(self, request: Request) -> None:
+    def _release(self, request: ActiveRequest) -> None:
         """Let a request go, wherever it is; what it has read may serve another."""
         if request in self.waiting:
             self.waiting.remove(request)

@@ -20,8 +20,8 @@ from torch import Tensor
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate import sampling
 
-MANNERS = ("temperature", "top_k", "top_p", "min_p")  # of sampling; requests that agree in them are sampled together
-MANNER = GenerateConfig()
+SAMPLING = ("temperature", "top_k", "top_p", "min_p")  # requests that agree in them are sampled together
+DEFAULT_SAMPLING = GenerateConfig()
 FinishReason: TypeAlias = Literal["stop", "length"]
 
 
@@ -40,7 +40,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Wish:
+class GenerationRequest:
     """What to write: the ids to continue and how. `logprobs` asks for that many alternatives at each token."""
 
     prompt: Sequence[int]
@@ -62,12 +62,12 @@ def window_start(length: int, context: int) -> int:
     return -(-too_many // half) * half  # rounded up to whole halves
 
 
-class Request:
-    """A wish being fulfilled. The engine moves it on; `cancel` may be called from anywhere, at any time."""
+class ActiveRequest:
+    """A request in progress. The engine moves it on; `cancel` may be called from anywhere, at any time."""
 
-    def __init__(self, wish: Wish, forbidden: Tensor) -> None:
-        self.wish, self.config = wish, wish.config
-        self.ids = list(wish.prompt)
+    def __init__(self, asked: GenerationRequest, forbidden: Tensor) -> None:
+        self.asked, self.config = asked, asked.config
+        self.ids = list(asked.prompt)
         self.events: deque[Token] = deque()
         self.cancelled = False
         self.finished = False
@@ -75,22 +75,24 @@ class Request:
         self.filled = 0  # positions of the window that the cache holds
         self.sampled: Counter[int] = Counter()
         self.generator = torch.Generator(forbidden.device)
-        if wish.config.seed is None:
+        if asked.config.seed is None:
             self.generator.seed()
         else:
-            self.generator.manual_seed(wish.config.seed)
+            self.generator.manual_seed(asked.config.seed)
         self.bias = torch.zeros(forbidden.shape, device=forbidden.device)  # (V,), added to the scores
-        for token, bias in wish.logit_bias.items():
+        for token, bias in asked.logit_bias.items():
             self.bias[token] = bias
         self.bias.masked_fill_(forbidden, -math.inf)
-        self.bias[list(wish.stop_ids)] = torch.tensor([wish.logit_bias.get(i, 0.0) for i in wish.stop_ids])
+        self.bias[list(asked.stop_ids)] = torch.tensor([asked.logit_bias.get(i, 0.0) for i in asked.stop_ids])
 
-        self.manner = dataclasses.replace(MANNER, **{name: getattr(self.config, name) for name in MANNERS})
+        self.sampling_params = dataclasses.replace(
+            DEFAULT_SAMPLING, **{name: getattr(self.config, name) for name in SAMPLING}
+        )
 
     @property
     def written(self) -> int:
         """How many ids were sampled so far."""
-        return len(self.ids) - len(self.wish.prompt)
+        return len(self.ids) - len(self.asked.prompt)
 
     @property
     def unread(self) -> int:
@@ -120,13 +122,13 @@ class Request:
         """Apply what depends on the text so far to scores (1, V)."""
         config = self.config
         if config.repetition_penalty != 1:  # the end of a text is no repetition of an earlier end
-            seen = self._marks({*self.wish.prompt} - self.wish.stop_ids | set(self.sampled), scores)
+            seen = self._marks({*self.asked.prompt} - self.asked.stop_ids | set(self.sampled), scores)
             scores = sampling.penalize_repetition(scores, seen > 0, config.repetition_penalty)
         if config.frequency_penalty or config.presence_penalty:
             counts = self._marks(self.sampled, scores)
             scores = sampling.penalize_counts(scores, counts, config.frequency_penalty, config.presence_penalty)
         if config.no_repeat_ngram is not None:
-            ends = [i for i in sampling.ngram_ends(self.ids, config.no_repeat_ngram) if i not in self.wish.stop_ids]
+            ends = [i for i in sampling.ngram_ends(self.ids, config.no_repeat_ngram) if i not in self.asked.stop_ids]
             banned = self._marks(dict.fromkeys(ends, 1), scores) > 0
             left = scores.masked_fill(banned, sampling.NEVER)
             scores = left if bool(left.isfinite().any()) else scores  # something has to be said
@@ -143,16 +145,16 @@ class Request:
         self.ids.append(token)
         self.sampled[token] += 1
         reason: FinishReason | None = None
-        if token in self.wish.stop_ids:
+        if token in self.asked.stop_ids:
             reason = "stop"
         elif self.written >= self.config.max_new_tokens:
             reason = "length"
         self.finished = reason is not None
         logprob: float | None = None
         top: tuple[tuple[int, float], ...] = ()
-        if scores is not None and self.wish.logprobs is not None:
+        if scores is not None and self.asked.logprobs is not None:
             logprobs = scores.log_softmax(dim=-1)
-            best = logprobs.topk(min(self.wish.logprobs, len(logprobs)))
+            best = logprobs.topk(min(self.asked.logprobs, len(logprobs)))
             logprob = float(logprobs[token])
             top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         event = Token(token, reason, logprob, top)

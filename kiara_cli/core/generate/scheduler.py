@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
-from kiara_cli.core.generate.request import Request
+from kiara_cli.core.generate.request import ActiveRequest
 from kiara_cli.core.model.cache import Cache
 
 
@@ -22,21 +22,21 @@ class Rows:
 
     def __init__(self, config: ModelConfig, most: int, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.most, self.device, self.dtype = config, most, device, dtype
-        self.requests: list[Request] = []
+        self.requests: list[ActiveRequest] = []
         self.cache = Cache(config, 1, device, dtype)
 
     @property
     def full(self) -> bool:
         return len(self.requests) >= self.most
 
-    def join(self, request: Request) -> None:
+    def join(self, request: ActiveRequest) -> None:
         """Give a request the next row."""
         assert not self.full
         if len(self.requests) == self.cache.keys.shape[1]:
             self._grow()
         self.requests.append(request)
 
-    def leave(self, request: Request) -> None:
+    def leave(self, request: ActiveRequest) -> None:
         """Free a request's row; the last one moves into its place."""
         row, last = self.requests.index(request), len(self.requests) - 1
         moved = self.requests[last]
@@ -45,7 +45,7 @@ class Rows:
             self.requests[row] = moved
         self.requests.pop()
 
-    def view(self, request: Request) -> Cache:
+    def view(self, request: ActiveRequest) -> Cache:
         """Return a request's row as a cache of its own."""
         return self.cache.row(self.requests.index(request), request.filled)
 
@@ -53,7 +53,7 @@ class Rows:
         """Return for each layer the memory of the first rows, as a tick wants it."""
         return [[part[layer, :rows] for part in self.cache.parts] for layer in range(self.config.n_layers)]
 
-    def copy(self, request: Request) -> list[Tensor]:
+    def copy(self, request: ActiveRequest) -> list[Tensor]:
         """Return a copy of what a request's row holds: (L, K, length, C or 1) each."""
         return [part[:, :, : request.filled].clone() for part in self._of(self.requests.index(request))]
 
@@ -62,7 +62,7 @@ class Rows:
         for memory, part in zip(self._of(row), parts, strict=True):
             memory[:, :, : part.shape[2]] = part
 
-    def reuse(self, request: Request, prefixes: Prefixes) -> None:
+    def reuse(self, request: ActiveRequest, prefixes: Prefixes) -> None:
         """Fill the row of a request, which has read nothing yet, with the longest beginning already known.
 
         One id is always left to be read: what comes after it is asked for.
@@ -105,7 +105,7 @@ class Prefixes:
         self.stored.move_to_end(best)
         return length, self.stored[best]
 
-    def keep(self, ids: Sequence[int], rows: Rows, request: Request) -> None:
+    def keep(self, ids: Sequence[int], rows: Rows, request: ActiveRequest) -> None:
         """Remember what a request's row holds, in place of any text that it only continues."""
         each = sum(part[:, 0, :, 0].numel() * part.element_size() for part in rows.cache.parts)
         if not 0 < each * len(ids) <= self.limit:

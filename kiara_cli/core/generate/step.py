@@ -67,12 +67,12 @@ def tick(
     if config.positions != "rotary":
         table = weights["positions.table.weight" if config.positions == "learned" else "positions.table"]
         x = x + table[position].to(dtype)
-    turn = _turn(weights["turns.table"], position, dtype) if config.positions == "rotary" else None
+    rotary = _rotary_at(weights["rotary.table"], position, dtype) if config.positions == "rotary" else None
     for layer in range(config.n_layers):
         name = f"blocks.{layer}"
         h = _norm(config, weights, f"{name}.norm_1", x)
         h = _product(weights, f"{name}.attention.qkv", h)
-        q, k, v = _heads(config, weights, f"{name}.attention", h, turn)
+        q, k, v = _heads(config, weights, f"{name}.attention", h, rotary)
         k, v = _remember(memory[layer], rows, position, span, k, v)
         y = _attend(q, k, v, visible).reshape(len(token), -1)
         x = x + _product(weights, f"{name}.attention.out", y)
@@ -118,7 +118,7 @@ def _norm(config: ModelConfig, weights: Weights, name: str, x: Tensor) -> Tensor
     return F.layer_norm(x, weight.shape, weight, None if bias is None else bias.to(x.dtype), config.epsilon)
 
 
-def _turn(table: Tensor, position: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _rotary_at(table: Tensor, position: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return cosines (B, 1, 1, C/2) and sines of a position, those of the first half negative: (B, 1, 2, C/2)."""
     cos, sin = table[:, position, None, None]
     signs = torch.arange(-1, 2, 2, device=table.device)[:, None]
@@ -126,7 +126,7 @@ def _turn(table: Tensor, position: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
 
 
 def _heads(
-    config: ModelConfig, weights: Weights, name: str, x: Tensor, turn: tuple[Tensor, Tensor] | None
+    config: ModelConfig, weights: Weights, name: str, x: Tensor, rotary: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cut rows into queries (B, H, C), keys and values (B, K, C); normalise and turn the first two."""
     H, K, C = config.n_heads, config.kv_heads, config.head_dim
@@ -135,10 +135,10 @@ def _heads(
     if config.qk_norm:
         q = _norm(config, weights, f"{name}.q_norm", q)
         k = _norm(config, weights, f"{name}.k_norm", k)
-    if turn is not None:
+    if rotary is not None:
         both = torch.cat([q, k], dim=1) if config.qk_norm else heads[:, : H + K]
         halves = both.reshape(len(x), H + K, 2, C // 2)
-        both = torch.addcmul(halves * turn[0], halves.flip(2), turn[1]).flatten(2)
+        both = torch.addcmul(halves * rotary[0], halves.flip(2), rotary[1]).flatten(2)
         q, k = torch.split(both, [H, K], dim=1)
     return q, k, v
 

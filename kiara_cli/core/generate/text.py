@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import Config, GenerateConfig
-from kiara_cli.core.generate.engine import Engine, FinishReason, Options, Token, Wish, window_start
-from kiara_cli.core.generate.request import Request
+from kiara_cli.core.generate.engine import Engine, FinishReason, GenerationRequest, Options, Token, window_start
+from kiara_cli.core.generate.request import ActiveRequest
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.char import CharTokenizer
@@ -113,11 +113,11 @@ def complete_all(
 ) -> Iterator[tuple[int, Completion]]:
     """Continue many texts together; yield the number of a text and what came of it, as each ends."""
     end = tokenizer.specials[END_OF_TEXT]
-    open_: dict[int, tuple[Request, Writing]] = {}
+    open_: dict[int, tuple[ActiveRequest, Writing]] = {}
     for number, (prompt, config) in enumerate(prompts):
         ids = tokenizer.encode(prompt) or [end]
         writing = Writing(engine, tokenizer, len(ids), config, ends | {end})
-        open_[number] = (engine.submit(Wish(ids, config, ends | {end})), writing)
+        open_[number] = (engine.submit(GenerationRequest(ids, config, ends | {end})), writing)
     while open_:
         engine.step()
         for number, (request, writing) in list(open_.items()):

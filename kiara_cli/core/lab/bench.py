@@ -121,11 +121,11 @@ class Bench:
         for _ in range(self.rounds + 1):
             began = time.perf_counter()
             with self.runtime.precision():
-                pulled, _ = batch_loss(model, ids[:, :-1], ids[:, 1:], Objective())
-            (pulled / (rows * context)).backward()  # type: ignore[no-untyped-call]
+                objective, _ = batch_loss(model, ids[:, :-1], ids[:, 1:], Objective())
+            (objective / (rows * context)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
-            float(pulled.detach())  # waits for the device
+            float(objective.detach())  # waits for the device
             best = min(best, time.perf_counter() - began)
         floor = peaks.flops.get(self.runtime.dtype, math.nan) / self.count.training_flops
         return Measured("training step", self.runtime.dtype, rows, rows * context / best, floor)

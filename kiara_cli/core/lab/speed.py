@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from kiara_cli.config.schema import GenerateConfig
-from kiara_cli.core.generate.engine import Engine, Wish
+from kiara_cli.core.generate.engine import Engine, GenerationRequest
 
 ROUNDS = 3
 PROMPT, WRITTEN = 16, 64  # tokens of a measurement, or what fits into the context
@@ -41,7 +41,9 @@ def _round(engine: Engine, streams: int, prompt: int, new: int) -> tuple[float, 
     config = GenerateConfig(max_new_tokens=new, temperature=0)
     began = time.perf_counter()
     size = engine.vocab_size
-    requests = [engine.submit(Wish([(7 * i + k) % size for i in range(prompt)], config)) for k in range(streams)]
+    requests = [
+        engine.submit(GenerationRequest([(7 * i + k) % size for i in range(prompt)], config)) for k in range(streams)
+    ]
     while not all(request.filled for request in requests):
         engine.step()
     read = time.perf_counter()

@@ -94,9 +94,9 @@ class Attention(nn.Module):
         self.attend: Attend = attend
         self.queries, self.keys, self.values, self.heads = (nn.Identity() for _ in range(4))  # points for hooks
 
-    def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None, visible: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotary: Tensor | None, cache: Cache | None, visible: Tensor | None = None) -> Tensor:
         B, T, _ = x.shape
-        q, k, v = self.place(self.qkv(x), turn)
+        q, k, v = self.place(self.qkv(x), rotary)
         q, k, v = self.queries(q), self.keys(k), self.values(v)  # (B, H, T, C), (B, K, T, C) twice
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, C)
@@ -107,9 +107,9 @@ class Attention(nn.Module):
         out: Tensor = self.out(y)
         return out
 
-    def place(self, qkv: Tensor, turn: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def place(self, qkv: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Part the product (B, T, (H + 2K) C) into heads; normalise queries and keys, and turn them."""
         B, T, _ = qkv.shape
         heads = qkv.view(B, T, self.H + 2 * self.K, self.C).transpose(1, 2)  # (B, H + 2K, T, C)
         q, k, v = heads.split([self.H, self.K, self.K], dim=1)  # type: ignore[no-untyped-call]
-        return rotate(self.q_norm(q), turn), rotate(self.k_norm(k), turn), v
+        return rotate(self.q_norm(q), rotary), rotate(self.k_norm(k), rotary), v

@@ -66,7 +66,7 @@ def fuse(model: Transformer, library: CDLL) -> Transformer:
             _replace(module, "forward", _drop, library)
         if isinstance(module, Attention):
             module.attend = functools.partial(_attend, library, module.attend)
-            if model.turns is not None and isinstance(module.q_norm, RMSNorm):
+            if model.rotary is not None and isinstance(module.q_norm, RMSNorm):
                 _replace(module, "place", _place, library)
     return model
 
@@ -89,11 +89,13 @@ def _gate(library: CDLL, module: SwiGLU, plain: Callable[..., Tensor], x: Tensor
     return out
 
 
-def _place(library: CDLL, module: Attention, plain: Callable[..., Heads], qkv: Tensor, turn: Tensor | None) -> Heads:
-    if qkv.dtype != torch.bfloat16 or turn is None:
-        return plain(qkv, turn)
+def _place(
+    library: CDLL, module: Attention, plain: Callable[..., Heads], qkv: Tensor, rotary: Tensor | None
+) -> Heads:
+    if qkv.dtype != torch.bfloat16 or rotary is None:
+        return plain(qkv, rotary)
     sizes = (*qkv.shape[:2], module.H, module.K, module.C)
-    weights = module.q_norm.weight, module.k_norm.weight, turn.float().contiguous()
+    weights = module.q_norm.weight, module.k_norm.weight, rotary.float().contiguous()
     out: Heads = Placed.apply(qkv.contiguous(), *weights, sizes, module.q_norm.eps, library)  # type: ignore[no-untyped-call]
     return out
 
@@ -136,9 +138,9 @@ class Normalized(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        pull, sums = torch.empty_like(x), weight.new_zeros(ctx.rest[-1], len(weight))
-        ctx.library.rms_norm_back(*_at(grad, x, weight, pull, sums), *ctx.rest)
-        return pull, sums.sum(0), None, None
+        grad_input, sums = torch.empty_like(x), weight.new_zeros(ctx.rest[-1], len(weight))
+        ctx.library.rms_norm_back(*_at(grad, x, weight, grad_input, sums), *ctx.rest)
+        return grad_input, sums.sum(0), None, None
 
 
 class Gated(torch.autograd.Function):
@@ -157,9 +159,9 @@ class Gated(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        grad, pull = grad.contiguous(), torch.empty_like(x)
-        ctx.library.swiglu_back(*_at(grad, x, pull), *ctx.rest)
-        return pull, None
+        grad, grad_input = grad.contiguous(), torch.empty_like(x)
+        ctx.library.swiglu_back(*_at(grad, x, grad_input), *ctx.rest)
+        return grad_input, None
 
 
 class Placed(torch.autograd.Function):
@@ -171,26 +173,26 @@ class Placed(torch.autograd.Function):
         qkv: Tensor,
         of_q: Tensor,
         of_k: Tensor,
-        turn: Tensor,
+        rotary: Tensor,
         sizes: tuple[int, ...],
         eps: float,
         library: CDLL,
     ) -> Heads:
         B, T, H, K, C = sizes
         q, k, v = (qkv.new_empty(B, heads, T, C) for heads in (H, K, K))
-        ctx.save_for_backward(qkv, of_q, of_k, turn)
+        ctx.save_for_backward(qkv, of_q, of_k, rotary)
         ctx.rest = (*sizes, eps, torch.get_num_threads())
         ctx.library = library
-        library.heads(*_at(qkv, of_q, of_k, turn, q, k, v), *ctx.rest)
+        library.heads(*_at(qkv, of_q, of_k, rotary, q, k, v), *ctx.rest)
         return q, k, v
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, of_q, of_k, turn = ctx.saved_tensors
+        qkv, of_q, of_k, rotary = ctx.saved_tensors
         grads = tuple(grad.contiguous() for grad in grads)
-        pull, sums = torch.empty_like(qkv), of_q.new_zeros(ctx.rest[-1], 2, len(of_q))
-        ctx.library.heads_back(*_at(*grads, qkv, of_q, of_k, turn, pull, sums), *ctx.rest)
-        return pull, *sums.sum(0), None, None, None, None
+        grad_input, sums = torch.empty_like(qkv), of_q.new_zeros(ctx.rest[-1], 2, len(of_q))
+        ctx.library.heads_back(*_at(*grads, qkv, of_q, of_k, rotary, grad_input, sums), *ctx.rest)
+        return grad_input, *sums.sum(0), None, None, None, None
 
 
 class Weighed(torch.autograd.Function):
@@ -212,9 +214,9 @@ class Weighed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (weights,) = ctx.saved_tensors
-        grad, pull = grad.contiguous(), torch.empty_like(weights)
-        ctx.library.softmax_back(*_at(grad, weights, pull), *ctx.rest)
-        return pull, None, None, None
+        grad, grad_input = grad.contiguous(), torch.empty_like(weights)
+        ctx.library.softmax_back(*_at(grad, weights, grad_input), *ctx.rest)
+        return grad_input, None, None, None
 
 
 class Dropped(torch.autograd.Function):
@@ -234,9 +236,9 @@ class Dropped(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad = grad.contiguous()
-        pull = torch.empty_like(grad)
-        ctx.library.drop(*_at(grad, pull), *ctx.rest)
-        return pull, None, None
+        grad_input = torch.empty_like(grad)
+        ctx.library.drop(*_at(grad, grad_input), *ctx.rest)
+        return grad_input, None, None
 
 
 def _at(*tensors: Tensor) -> list[int]:

@@ -56,11 +56,11 @@ class Rotary(nn.Module):
         return self.table[:, positions]  # (2, T, C/2): cosines, sines
 
 
-def rotate(x: Tensor, turn: Tensor | None) -> Tensor:
+def rotate(x: Tensor, rotary: Tensor | None) -> Tensor:
     """Apply the turn that `Rotary` returned to queries or keys (B, H, T, C); None leaves them as they are."""
-    if turn is None:
+    if rotary is None:
         return x
-    cos, sin = turn.to(x.dtype)
+    cos, sin = rotary.to(x.dtype)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
@@ -72,4 +72,4 @@ def _angles(length: int, channels: int, theta: float) -> Tensor:
 
 
 ADDED = {"learned": Learned, "sinusoidal": Sinusoidal}
-TURNED = {"rotary": Rotary}
+ROTATED = {"rotary": Rotary}

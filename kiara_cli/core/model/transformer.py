@@ -13,7 +13,7 @@ from kiara_cli.core.model.attention import Attention
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.feedforward import FEEDFORWARDS, make_norm
 from kiara_cli.core.model.initialize import initialize
-from kiara_cli.core.model.positions import ADDED, TURNED
+from kiara_cli.core.model.positions import ADDED, ROTATED
 
 
 class Block(nn.Module):
@@ -27,8 +27,8 @@ class Block(nn.Module):
         self.feedforward = FEEDFORWARDS[config.feedforward](config)
         self.dropout = nn.Dropout(config.drop_rate)
 
-    def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None, visible: Tensor | None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_1(x), turn, cache, visible))
+    def forward(self, x: Tensor, rotary: Tensor | None, cache: Cache | None, visible: Tensor | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), rotary, cache, visible))
         x = x + self.dropout(self.feedforward(self.norm_2(x)))
         return x
 
@@ -45,7 +45,7 @@ class Transformer(nn.Module):
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.emb_dim)
         self.positions = ADDED[config.positions](config) if config.positions in ADDED else None
-        self.turns = TURNED[config.positions](config) if config.positions in TURNED else None
+        self.rotary = ROTATED[config.positions](config) if config.positions in ROTATED else None
         self.dropout = nn.Dropout(config.drop_rate)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config, config.emb_dim)
@@ -71,11 +71,11 @@ class Transformer(nn.Module):
         if self.positions is not None:
             x = x + self.positions(positions).to(x.dtype)
         x = self.dropout(x)
-        turn = self.turns(positions).to(x.dtype) if self.turns is not None else None
+        rotary = self.rotary(positions).to(x.dtype) if self.rotary is not None else None
         if visible is not None:
             visible = torch.zeros_like(visible, dtype=x.dtype).masked_fill_(~visible, float("-inf"))
         for block in self.blocks:
-            x = block(x, turn, cache, visible)
+            x = block(x, rotary, cache, visible)
         if cache is not None:
             cache.advance(ids.shape[1])
         out: Tensor = self.norm(x)

@@ -7,20 +7,20 @@
 
 typedef uint16_t bf16;
 
-INSIDE float widen(bf16 value) {
+INSIDE float to_float(bf16 value) {
     uint32_t bits = (uint32_t)value << 16;
     float out;
     memcpy(&out, &bits, 4);
     return out;
 }
 
-INSIDE bf16 narrowed(float value) { /* to the nearest, to the even one of two */
+INSIDE bf16 to_bf16(float value) { /* to the nearest, to the even one of two */
     uint32_t bits;
     memcpy(&bits, &value, 4);
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
-INSIDE float power(float x) { /* e to the x, which is cut to what float can hold */
+INSIDE float fast_exp(float x) { /* e to the x, which is cut to what float can hold */
     x = x < -87.0f ? -87.0f : x;
     x = x > 87.0f ? 87.0f : x;
     float y = x * 1.44269504f, shifted = y + 12582912.0f; /* adding 1.5 x 2^23 rounds to whole numbers */

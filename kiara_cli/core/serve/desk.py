@@ -13,7 +13,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from kiara_cli.config.schema import ServeConfig
-from kiara_cli.core.generate.engine import Wish
+from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.serve.worker import Order, Worker
@@ -47,10 +47,12 @@ class Desk:
             )
         return served
 
-    def place(self, request: Request, served: Served, wishes: Sequence[Wish], streamed: bool) -> Order:
-        """Hand wishes in. Raises Refusal if there is no room."""
+    def place(
+        self, request: Request, served: Served, generations: Sequence[GenerationRequest], streamed: bool
+    ) -> Order:
+        """Hand generations in. Raises Refusal if there is no room."""
         visit: Visit = request.scope["kiara"]
-        order = Order(served, wishes, visit.client, self.limits.max_seconds, streamed)
+        order = Order(served, generations, visit.client, self.limits.max_seconds, streamed)
         self.worker.submit(order)
         visit.order = order
         return order

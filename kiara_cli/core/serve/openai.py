@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from kiara_cli.core.chat.fit import Forgot, fit
 from kiara_cli.core.generate.embed import embed
-from kiara_cli.core.generate.engine import Wish
+from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.serve import replies, shapes
 from kiara_cli.core.serve.desk import AtDesk, Desk, check_ids, check_prompt
 from kiara_cli.core.serve.follow import Stream, collect, follow
@@ -64,8 +64,11 @@ async def completions(body: CompletionBody, request: Request, desk: AtDesk) -> R
     length = desk.check_length(body.max_tokens, served.settings.max_new_tokens, "max_tokens")
     end = served.tokenizer.specials[END_OF_TEXT]
     config = body.config(served.settings, length)
-    wishes = repeated(
-        [Wish(ids or [end], config, served.ends | {end}, bias(body, served), body.logprobs) for ids in prompts],
+    generations = repeated(
+        [
+            GenerationRequest(ids or [end], config, served.ends | {end}, bias(body, served), body.logprobs)
+            for ids in prompts
+        ],
         body.n,
     )
     echo = [decode(served.tokenizer, ids) for ids in prompts] if body.echo else ()
@@ -76,7 +79,7 @@ async def completions(body: CompletionBody, request: Request, desk: AtDesk) -> R
         replies.COMPLETION, served.name, served.tokenizer, [len(ids or [end]) for ids in prompts], body.n or 1,
         body.logprobs is not None, echo,
     )  # fmt: skip
-    return await answer(body, request, desk, served, wishes, reply)
+    return await answer(body, request, desk, served, generations, reply)
 
 
 @router.post("/chat/completions", responses=streams(shapes.Chat))
@@ -96,13 +99,13 @@ async def chat(body: ChatBody, request: Request, desk: AtDesk) -> Response:
     template = served.template
     config = body.config(served.settings, length, template.stop)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    wishes = repeated([Wish(ids, config, template.stop_ids, bias(body, served), logprobs)], body.n)
+    generations = repeated([GenerationRequest(ids, config, template.stop_ids, bias(body, served), logprobs)], body.n)
     desk.heard(request, "\n".join(text_of(message.content) for message in body.messages))
     extra = {"kiara": {"forgotten_turns": forgot.turns}} if forgot else {}
     reply = replies.Reply(
         replies.CHAT, served.name, served.tokenizer, [len(ids)], body.n or 1, bool(body.logprobs), extra=extra
     )
-    return await answer(body, request, desk, served, wishes, reply)
+    return await answer(body, request, desk, served, generations, reply)
 
 
 @router.post("/embeddings", response_model=shapes.Embeddings)
@@ -129,11 +132,16 @@ async def embeddings(body: EmbeddingBody, desk: AtDesk) -> JSONResponse:
 
 
 async def answer(
-    body: OpenAISettings, request: Request, desk: Desk, served: Served, wishes: Sequence[Wish], reply: replies.Reply
+    body: OpenAISettings,
+    request: Request,
+    desk: Desk,
+    served: Served,
+    generations: Sequence[GenerationRequest],
+    reply: replies.Reply,
 ) -> Response:
-    """Have wishes written, and send the reply whole or as it comes."""
-    desk.check_choices(len(wishes))
-    order = desk.place(request, served, wishes, bool(body.stream))
+    """Have generations written, and send the reply whole or as it comes."""
+    desk.check_choices(len(generations))
+    order = desk.place(request, served, generations, bool(body.stream))
     if not body.stream:
         return JSONResponse(reply.whole(await collect(desk.worker, request, order)))
     include = bool(body.stream_options and body.stream_options.include_usage)
@@ -141,15 +149,17 @@ async def answer(
     return Stream(reply.stream(parts, include), desk.worker, order)
 
 
-def repeated(wishes: Sequence[Wish], n: int | None) -> list[Wish]:
-    """Ask for each wish n times, with seeds in a row."""
+def repeated(generations: Sequence[GenerationRequest], n: int | None) -> list[GenerationRequest]:
+    """Ask for each generation n times, with seeds in a row."""
 
-    def again(wish: Wish, i: int) -> Wish:
-        if wish.config.seed is None or not i:
-            return wish
-        return dataclasses.replace(wish, config=dataclasses.replace(wish.config, seed=(wish.config.seed + i) % 2**63))
+    def again(generation: GenerationRequest, i: int) -> GenerationRequest:
+        if generation.config.seed is None or not i:
+            return generation
+        return dataclasses.replace(
+            generation, config=dataclasses.replace(generation.config, seed=(generation.config.seed + i) % 2**63)
+        )
 
-    return [again(wish, i) for wish in wishes for i in range(n or 1)]
+    return [again(generation, i) for generation in generations for i in range(n or 1)]
 
 
 def read_prompts(

@@ -17,7 +17,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from kiara_cli.core.generate.engine import Wish
+from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.generate.text import Completion
 from kiara_cli.core.serve import shapes
 from kiara_cli.core.serve.desk import AtDesk, Desk, check_ids, check_prompt
@@ -52,8 +52,8 @@ async def generate(body: shapes.GenerateBody, request: Request, desk: AtDesk) ->
     check_prompt(ids, served, "prompt")
     length = desk.check_length(body.max_new_tokens, served.settings.max_new_tokens, "max_new_tokens")
     desk.heard(request, body.prompt)
-    wish = Wish(ids or [end], body.config(served.settings, length), served.ends | {end})
-    order = desk.place(request, served, [wish], body.stream)
+    generation = GenerationRequest(ids or [end], body.config(served.settings, length), served.ends | {end})
+    order = desk.place(request, served, [generation], body.stream)
     if body.stream:
         parts = follow(order, desk.limits.stream_interval_ms / 1000)
         return Stream(pieces(parts), desk.worker, order)

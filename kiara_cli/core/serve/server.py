@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 from kiara_cli.config.schema import ServeConfig
 from kiara_cli.core.serve import openai, plain, shapes
 from kiara_cli.core.serve.desk import Desk
-from kiara_cli.core.serve.guard import Guard
+from kiara_cli.core.serve.middleware import Guard
 from kiara_cli.core.serve.refusals import Refusal, broken
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.serve.worker import Worker

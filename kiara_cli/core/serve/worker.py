@@ -16,8 +16,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from kiara_cli.core.generate.engine import Engine, Token, Wish
-from kiara_cli.core.generate.request import Request
+from kiara_cli.core.generate.engine import Engine, GenerationRequest, Token
+from kiara_cli.core.generate.request import ActiveRequest
 from kiara_cli.core.generate.scheduler import size
 from kiara_cli.core.generate.text import Completion, Writing
 from kiara_cli.core.serve import refusals
@@ -43,16 +43,18 @@ class Part:
 
 
 class Order:
-    """One client's wishes, to be written side by side. Made in the event loop that will follow it."""
+    """One client's generations, to be written side by side. Made in the event loop that will follow it."""
 
-    def __init__(self, served: Served, wishes: Sequence[Wish], client: str, seconds: float, streamed: bool) -> None:
+    def __init__(
+        self, served: Served, generations: Sequence[GenerationRequest], client: str, seconds: float, streamed: bool
+    ) -> None:
         self.served, self.client, self.streamed = served, client, streamed
         self.began = time.monotonic()
         self.deadline = self.began + seconds
         self.loop = asyncio.get_running_loop()
         self.changed, self.ended = asyncio.Event(), asyncio.Event()
         self.parts: deque[Part] = deque()
-        self.texts = [Text(self, index, wish) for index, wish in enumerate(wishes)]
+        self.texts = [Text(self, index, generation) for index, generation in enumerate(generations)]
         self.open = len(self.texts)
         self.failure: Refusal | None = None
         self.cancelled = False
@@ -61,7 +63,7 @@ class Order:
 
     @property
     def tokens_in(self) -> int:
-        return sum(len(text.wish.prompt) for text in self.texts)
+        return sum(len(text.generation.prompt) for text in self.texts)
 
     @property
     def over(self) -> bool:
@@ -80,9 +82,9 @@ class Order:
 class Text:
     """One text of an order: waiting, then being written by a request of the engine."""
 
-    def __init__(self, order: Order, index: int, wish: Wish) -> None:
-        self.order, self.index, self.wish = order, index, wish
-        self.request: Request | None = None
+    def __init__(self, order: Order, index: int, generation: GenerationRequest) -> None:
+        self.order, self.index, self.generation = order, index, generation
+        self.request: ActiveRequest | None = None
         self.last = 0.0  # when the last token came
         self.writing = self._writing()
         self._held: deque[tuple[int, Token]] = deque()  # where a token's text begins, and the token
@@ -90,16 +92,16 @@ class Text:
         self._read = self._shown = 0  # characters
 
     def begin(self) -> None:
-        """Hand the wish to the engine. Raises KiaraError for ids that the model does not have."""
-        self.request = self.order.served.engine.submit(self.wish)
+        """Hand the generation to the engine. Raises KiaraError for ids that the model does not have."""
+        self.request = self.order.served.engine.submit(self.generation)
         self.writing = self._writing()  # its clock starts now
 
     def certain(self, tokens: Sequence[Token], written: str) -> tuple[Token, ...]:
         """Return the tokens whose text may be shown, if probabilities are wanted: none of a stop string's."""
-        if self.wish.logprobs is None:
+        if self.generation.logprobs is None:
             return ()
         for token in tokens:
-            if token.id not in self.wish.stop_ids:
+            if token.id not in self.generation.stop_ids:
                 self._held.append((self._read, token))
                 self._read += len(self._decoder.decode(self.order.served.tokenizer.token_bytes(token.id)))
         self._shown += len(written)
@@ -109,9 +111,11 @@ class Text:
         return tuple(out)
 
     def _writing(self) -> Writing:
-        wish = self.wish
+        generation = self.generation
         served = self.order.served
-        return Writing(served.engine, served.tokenizer, len(wish.prompt), wish.config, wish.stop_ids)
+        return Writing(
+            served.engine, served.tokenizer, len(generation.prompt), generation.config, generation.stop_ids
+        )
 
 
 class Worker:
@@ -265,7 +269,7 @@ class Worker:
                 self._fail(text.order, Refusal(400, str(error)))
                 continue
             self._running.append(text)
-            self.metrics.tokens_in.inc(len(text.wish.prompt))
+            self.metrics.tokens_in.inc(len(text.generation.prompt))
             if engine not in self._engines:
                 self._engines.append(engine)
 
@@ -290,7 +294,7 @@ class Worker:
         if not engine.busy:
             self._engines.remove(engine)
 
-    def _give_up(self, engine: Engine, why: Refusal, which: Callable[[Request], bool]) -> None:
+    def _give_up(self, engine: Engine, why: Refusal, which: Callable[[ActiveRequest], bool]) -> None:
         for text in list(self._running):
             request = text.request
             ours = text.order.served.engine is engine

@@ -22,8 +22,8 @@ from kiara_cli.core.model.count import count
 from kiara_cli.core.runtime.device import matrix_rate, peak_memory
 from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
 from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Skipped, Spiked, Status, Stepped
-from kiara_cli.core.train.guard import culprit, grow_scale, leap, shrink_scale
 from kiara_cli.core.train.meter import Meter
+from kiara_cli.core.train.numerics import culprit, grow_scale, leap, shrink_scale
 from kiara_cli.core.train.schedule import learning_rate
 from kiara_cli.core.train.start import Training
 from kiara_cli.core.train.writers import Write, recording
@@ -120,11 +120,11 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     for inputs, targets in batches.pairs:
         meter.begin("forward")
         with training.runtime.precision():
-            pulled, plain = batch_loss(
+            objective, plain = batch_loss(
                 model, inputs, targets, training.objective, training.separator, training.states
             )
         meter.begin("backward")
-        (pulled * (progress.loss_scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
+        (objective * (progress.loss_scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
         nats.append(plain)
 
     meter.begin("optimizer")

@@ -34,7 +34,7 @@ from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, pick_dev
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.core.train.average import Average
 from kiara_cli.core.train.feed import Feed, rows_at_once
-from kiara_cli.core.train.guard import FIRST_SCALE
+from kiara_cli.core.train.numerics import FIRST_SCALE
 from kiara_cli.core.train.optimizer import make_optimizer
 from kiara_cli.core.train.progress import Progress, random_state
 from kiara_cli.core.train.recompute import recompute_blocks

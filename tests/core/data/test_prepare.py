@@ -13,7 +13,7 @@ import pytest
 from kiara_cli.config.schema import DataConfig, ModelConfig, TokenizerConfig
 from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.folders import dataset_name, open_folder
-from kiara_cli.core.data.prepare import Progress, prepare, reopen
+from kiara_cli.core.data.prepare import Preparing, prepare, reopen
 from kiara_cli.core.data.tales.corpus import conversations
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.char import CharTokenizer
@@ -63,7 +63,7 @@ def test_preparing_again_touches_nothing() -> None:
     first = prepare(DataConfig(source="tale.txt"), BPE, ROOT)
     before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
 
-    def report(progress: Progress) -> None:
+    def report(progress: Preparing) -> None:
         assert progress.stage == "checking the source", "made again"
 
     second = prepare(DataConfig(source="tale.txt"), BPE, ROOT, report=report)
@@ -118,7 +118,7 @@ def test_fit_bytes_limits_what_the_tokenizer_sees() -> None:
 
 
 def test_an_interrupted_preparation_leaves_nothing_where_nothing_was_done() -> None:
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: Preparing) -> None:
         if progress.stage == "tokenizing":
             raise KeyboardInterrupt
 
@@ -129,7 +129,7 @@ def test_an_interrupted_preparation_leaves_nothing_where_nothing_was_done() -> N
 
 
 def test_progress_ends_at_the_whole() -> None:
-    seen: list[Progress] = []
+    seen: list[Preparing] = []
     prepare(DataConfig(source="tale.txt"), BPE, ROOT, report=seen.append)
     assert list(dict.fromkeys(progress.stage for progress in seen)) == [
         "checking the source", "fitting the tokenizer", "tokenizing",

@@ -86,7 +86,7 @@ def test_an_interrupted_preparation_goes_on_where_it_was(data: DataConfig, monke
     whole = tree(prepare(data, BPE, Path("one"), TOKENIZER).folder)
     done: list[int] = []
 
-    def report(progress: stage.Progress) -> None:
+    def report(progress: stage.Preparing) -> None:
         if progress.stage == "tokenizing":
             done.append(progress.done_bytes)
             if 0.5 * progress.total_bytes < progress.done_bytes < progress.total_bytes:
@@ -243,7 +243,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing() -> None:
 
 
 def test_a_source_that_changes_while_it_is_read_is_noticed(data: DataConfig) -> None:
-    def report(progress: stage.Progress) -> None:
+    def report(progress: stage.Preparing) -> None:
         if progress.stage == "fitting the tokenizer":
             Path("texts/a.txt").write_text("something else\n" * 99)
 

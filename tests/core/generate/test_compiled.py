@@ -9,7 +9,7 @@ from torch import Tensor
 from kiara_cli.config.schema import GenerateConfig, ModelConfig
 from kiara_cli.core.generate import compiled
 from kiara_cli.core.generate.compiled import Compiled
-from kiara_cli.core.generate.engine import Engine, Options, Wish
+from kiara_cli.core.generate.engine import Engine, GenerationRequest, Options
 from kiara_cli.core.generate.step import weights_of
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
@@ -133,7 +133,9 @@ def test_an_engine_writes_the_same_tokens_with_it(tiny: ModelConfig, cache_dtype
     engine = Engine(net, RUNTIME, options=dataclasses.replace(plain, compile=True))
     assert engine.compiled is not None
     assert list(engine.generate([1, 2], GREEDY)) == expected
-    several = [engine.submit(Wish([1, 2], GREEDY)) for _ in range(3)]  # the cache grows, and the code is bound anew
+    several = [
+        engine.submit(GenerationRequest([1, 2], GREEDY)) for _ in range(3)
+    ]  # the cache grows, and the code is bound anew
     while engine.busy:
         engine.step()
     assert all(list(one.events) == expected for one in several)
@@ -144,10 +146,10 @@ def test_in_bf16_a_text_is_the_same_alone_and_among_others(tiny: ModelConfig) ->
     net = random(dataclasses.replace(tiny, context_length=64, tied_head=False), 4)
     runtime = Runtime(torch.device("cpu"), "bf16", 2)
     options = Options(streams=8, compile=True)
-    wishes = [Wish([1 + row, 2, 3 * row][: 1 + row % 3], GREEDY) for row in range(12)]
-    alone = [list(Engine(net, runtime, options=options).generate(w.prompt, GREEDY)) for w in wishes]
+    asked = [GenerationRequest([1 + row, 2, 3 * row][: 1 + row % 3], GREEDY) for row in range(12)]
+    alone = [list(Engine(net, runtime, options=options).generate(w.prompt, GREEDY)) for w in asked]
     engine = Engine(net, runtime, options=options)
-    together = [engine.submit(wish) for wish in wishes]
+    together = [engine.submit(asked) for asked in asked]
     while engine.busy:
         engine.step()
     assert [list(request.events) for request in together] == alone

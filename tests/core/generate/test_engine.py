@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiara_cli.config.schema import GenerateConfig, ModelConfig
-from kiara_cli.core.generate.engine import Engine, Options, Token, Wish, window_start
+from kiara_cli.core.generate.engine import Engine, GenerationRequest, Options, Token, window_start
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.errors import KiaraError
@@ -174,11 +174,11 @@ def test_a_prompt_without_valid_ids_is_a_mistake(prompt: list[int]) -> None:
         ids(Engine(model(), RUNTIME), prompt, GREEDY)
 
 
-def run_all(engine: Engine, wishes: list[Wish], stagger: int = 0) -> list[list[int]]:
-    """Return what came of each wish; one more is made every `stagger` steps, so that they join and leave."""
+def run_all(engine: Engine, generations: list[GenerationRequest], stagger: int = 0) -> list[list[int]]:
+    """Return what came of each request; one more is made every `stagger` steps, so that they join and leave."""
     requests = []
-    for wish in wishes:
-        requests.append(engine.submit(wish))
+    for request in generations:
+        requests.append(engine.submit(request))
         for _ in range(stagger):
             engine.step()
     while engine.busy:
@@ -193,12 +193,12 @@ def test_a_ragged_batch_writes_what_each_text_gets_alone_from_any_model(
     options = {"positions": positions, "norm": norm, "feedforward": feedforward, "qk_norm": qk_norm, "n_kv_heads": kv}
     net = model(**options, bias=kv == 2, head_width=6 if kv == 1 else None)
     config = replace(VARIED, max_new_tokens=12)
-    wishes = [Wish([5 * n % V for n in range(1, length)], config) for length in (4, 18, 2, 9)]
-    alone = [ids(Engine(net, RUNTIME, options=PLAIN), list(w.prompt), config) for w in wishes]
+    asked = [GenerationRequest([5 * n % V for n in range(1, length)], config) for length in (4, 18, 2, 9)]
+    alone = [ids(Engine(net, RUNTIME, options=PLAIN), list(w.prompt), config) for w in asked]
     engine = Engine(net, RUNTIME, options=Options(streams=3, prefix_bytes=10**6))
     assert engine.fast
-    assert run_all(engine, wishes, stagger=2) == alone
-    guessing = [replace(wish, config=replace(config, speculate=3)) for wish in wishes]
+    assert run_all(engine, asked, stagger=2) == alone
+    guessing = [replace(asked, config=replace(config, speculate=3)) for asked in asked]
     assert run_all(engine, guessing) == alone  # now with all of it known, and guessed ahead
 
 
@@ -206,17 +206,17 @@ def test_a_ragged_batch_writes_what_each_text_gets_alone_from_any_model(
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(0, 9)), min_size=1, max_size=6))
 def test_company_joining_and_leaving_changes_no_sampled_token(shapes: list[tuple[int, int, int]]) -> None:
     net = model()
-    wishes = [
-        Wish(
+    asked = [
+        GenerationRequest(
             [(seed + 3 * n) % V for n in range(length)],
             GenerateConfig(max_new_tokens=new, temperature=1.0, seed=seed),
         )
         for length, new, seed in shapes
     ]
-    alone = [ids(Engine(net, RUNTIME, options=PLAIN), list(w.prompt), w.config) for w in wishes]
+    alone = [ids(Engine(net, RUNTIME, options=PLAIN), list(w.prompt), w.config) for w in asked]
     engine = Engine(net, RUNTIME, options=Options(streams=3, prefix_bytes=100_000))
-    assert run_all(engine, wishes, stagger=1) == alone
-    assert run_all(engine, wishes) == alone  # now with all of it known
+    assert run_all(engine, asked, stagger=1) == alone
+    assert run_all(engine, asked) == alone  # now with all of it known
 
 
 def test_different_settings_in_one_batch_keep_to_themselves() -> None:
@@ -227,9 +227,9 @@ def test_different_settings_in_one_batch_keep_to_themselves() -> None:
         GenerateConfig(seed=2, temperature=2.0, top_p=0.9),
         GenerateConfig(seed=3, frequency_penalty=1.0, presence_penalty=1.0, no_repeat_ngram=2),
     ]
-    wishes = [Wish([1, 2], replace(config, max_new_tokens=20)) for config in various]
-    alone = [ids(Engine(net, RUNTIME), [1, 2], w.config) for w in wishes]
-    assert run_all(Engine(net, RUNTIME), wishes) == alone
+    asked = [GenerationRequest([1, 2], replace(config, max_new_tokens=20)) for config in various]
+    alone = [ids(Engine(net, RUNTIME), [1, 2], w.config) for w in asked]
+    assert run_all(Engine(net, RUNTIME), asked) == alone
     grams = list(zip(alone[3], alone[3][1:], strict=False))
     assert len(grams) == len(set(grams))
 
@@ -243,7 +243,7 @@ def test_what_was_read_before_is_not_read_again() -> None:
     assert read == [20]
     ids(engine, [*range(20), *first, 1, 2], replace(GREEDY, max_new_tokens=5))  # a second turn
     assert read == [20, 3]  # the last of the first answer was never read
-    many = [Wish([7, 7, *range(30)], GenerateConfig(max_new_tokens=3, seed=seed)) for seed in range(4)]
+    many = [GenerationRequest([7, 7, *range(30)], GenerateConfig(max_new_tokens=3, seed=seed)) for seed in range(4)]
     run_all(engine, many)
     assert read[2:] == [32, 1, 1, 1]  # four samples, one prompt
 
@@ -260,7 +260,7 @@ def test_prefixes_stay_within_their_bytes_and_the_oldest_go_first() -> None:
 
 def test_a_cancelled_request_ends_at_the_next_step_and_frees_its_row() -> None:
     engine = Engine(model(), RUNTIME, options=Options(streams=1))
-    one, two = engine.submit(Wish([1], GREEDY)), engine.submit(Wish([2], GREEDY))
+    one, two = engine.submit(GenerationRequest([1], GREEDY)), engine.submit(GenerationRequest([2], GREEDY))
     engine.step()
     assert (len(one.events), len(two.events)) == (1, 0)
     one.cancel()
@@ -297,7 +297,7 @@ def test_guesses_that_hold_are_taken_at_once() -> None:
     net = model(context_length=64)
     net.head.weight.data.zero_()  # every score is equal: the best id is 0, again and again
     engine = Engine(net, RUNTIME)
-    request = engine.submit(Wish([0] * 8, replace(GREEDY, max_new_tokens=20, speculate=4)))
+    request = engine.submit(GenerationRequest([0] * 8, replace(GREEDY, max_new_tokens=20, speculate=4)))
     steps = 0
     while engine.busy:
         engine.step()
@@ -309,7 +309,9 @@ def test_guesses_that_hold_are_taken_at_once() -> None:
 def test_log_probabilities_are_the_models_own() -> None:
     net = model().eval()
     engine = Engine(net, RUNTIME)
-    request = engine.submit(Wish([1, 2], GenerateConfig(max_new_tokens=1, seed=1, temperature=3.0), logprobs=3))
+    request = engine.submit(
+        GenerationRequest([1, 2], GenerateConfig(max_new_tokens=1, seed=1, temperature=3.0), logprobs=3)
+    )
     engine.step()
     (token,) = request.events
     with torch.no_grad():
@@ -322,7 +324,10 @@ def test_log_probabilities_are_the_models_own() -> None:
 
 def test_a_bias_raises_or_forbids_an_id() -> None:
     engine = Engine(model(), RUNTIME)
-    loud, never = Wish([1], GREEDY, logit_bias={7: 1000.0}), Wish([1], GREEDY, logit_bias={7: -1000.0})
+    loud, never = (
+        GenerationRequest([1], GREEDY, logit_bias={7: 1000.0}),
+        GenerationRequest([1], GREEDY, logit_bias={7: -1000.0}),
+    )
     assert set(run_all(engine, [loud])[0]) == {7}
     assert 7 not in run_all(engine, [never])[0]
 
@@ -340,7 +345,8 @@ def test_faster_paths_agree_wherever_the_best_two_scores_differ_by_more_than_the
     runtime = Runtime(torch.device("cpu"), dtype, 1)  # type: ignore[arg-type]
     engine = Engine(net, runtime, options=Options(cache_dtype=kept))  # type: ignore[arg-type]
     requests = [
-        engine.submit(Wish(prompt, replace(GREEDY, max_new_tokens=40), logprobs=V)) for prompt in ([1, 2], [9])
+        engine.submit(GenerationRequest(prompt, replace(GREEDY, max_new_tokens=40), logprobs=V))
+        for prompt in ([1, 2], [9])
     ]
     while engine.busy:
         engine.step()
@@ -348,7 +354,7 @@ def test_faster_paths_agree_wherever_the_best_two_scores_differ_by_more_than_the
     decided = 0
     for one in requests:
         with torch.no_grad():
-            scores = net(torch.tensor([one.ids[:-1]]))[0, len(one.wish.prompt) - 1 :].log_softmax(dim=-1)
+            scores = net(torch.tensor([one.ids[:-1]]))[0, len(one.asked.prompt) - 1 :].log_softmax(dim=-1)
         for row, token in zip(scores, one.events, strict=True):
             assert token.logprob == pytest.approx(float(row[token.id]), abs=tolerance)
             assert all(abs(float(row[i]) - logprob) <= tolerance for i, logprob in token.top)

@@ -20,7 +20,7 @@ def test_floors_are_counted_from_the_machines_peaks(tiny: ModelConfig) -> None:
     work = Bench(model, Config(), RUNTIME, rounds=1)
     engine = Engine(model, RUNTIME)
     one, many = (work._writing(PEAKS, engine, "fp32", streams) for streams in (1, 16))
-    read = 4 * (sum(p.numel() for p in model.parameters()) + model.turns.table.numel())  # the head is the embedding
+    read = 4 * (sum(p.numel() for p in model.parameters()) + model.rotary.table.numel())  # the head is the embedding
     assert one.floor == pytest.approx(1e8 / read)
     assert many.floor == pytest.approx(16 / max(read / 1e8, 16 * work.count.forward_flops / 1e9))
     assert work._training(PEAKS).floor == pytest.approx(1e9 / work.count.training_flops)

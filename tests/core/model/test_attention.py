@@ -28,16 +28,16 @@ def test_all_heads_at_once_agree_with_one_head_at_a_time(attend: Attend, new: in
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_the_module_agrees_with_one_head_at_a_time(tiny: ModelConfig, kv_heads: int, qk_norm: bool) -> None:
     config = replace(tiny, n_kv_heads=kv_heads, qk_norm=qk_norm)
-    attention, turn = Attention(config, layer=0).eval(), Rotary(config)(torch.arange(9))
+    attention, rotary = Attention(config, layer=0).eval(), Rotary(config)(torch.arange(9))
     x = torch.randn(1, 9, 32)
     q, k, v = attention.qkv(x)[0].split([32, 8 * kv_heads, 8 * kv_heads], dim=-1)
     heads = []
     for head in range(4):
         shared = head // (4 // kv_heads)  # the key and value head that this query head reads
-        q_head = rotate(attention.q_norm(q[:, 8 * head : 8 * head + 8]), turn)
-        k_head = rotate(attention.k_norm(k[:, 8 * shared : 8 * shared + 8]), turn)
+        q_head = rotate(attention.q_norm(q[:, 8 * head : 8 * head + 8]), rotary)
+        k_head = rotate(attention.k_norm(k[:, 8 * shared : 8 * shared + 8]), rotary)
         heads.append(attend_one_head(q_head, k_head, v[:, 8 * shared : 8 * shared + 8]))
-    torch.testing.assert_close(attention(x, turn, None)[0], attention.out(torch.cat(heads, dim=-1)))
+    torch.testing.assert_close(attention(x, rotary, None)[0], attention.out(torch.cat(heads, dim=-1)))
 
 
 def test_both_ways_to_attend_obey_the_same_mask() -> None:
@@ -55,8 +55,8 @@ def test_anything_of_its_shape_may_take_the_place_of_attend(tiny: ModelConfig) -
 
 def test_rotary_scores_depend_on_the_distance_alone(tiny: ModelConfig) -> None:
     q, k = torch.randn(8), torch.randn(8)
-    turn = Rotary(tiny)(torch.arange(16))
-    scores = rotate(q.expand(1, 1, 16, 8), turn)[0, 0] @ rotate(k.expand(1, 1, 16, 8), turn)[0, 0].T
+    rotary = Rotary(tiny)(torch.arange(16))
+    scores = rotate(q.expand(1, 1, 16, 8), rotary)[0, 0] @ rotate(k.expand(1, 1, 16, 8), rotary)[0, 0].T
     for distance in range(-15, 16):
         same = scores.diagonal(distance)
         torch.testing.assert_close(same, same[:1].expand_as(same))

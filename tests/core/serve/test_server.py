@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import GenerateConfig
-from kiara_cli.core.generate.engine import Wish
+from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.serve.server import listen
 from kiara_cli.core.serve.worker import Order
@@ -239,7 +239,9 @@ def test_a_request_that_never_has_its_turn_is_told_so(start: Any, model: Callabl
     never = frozenset[int]()
 
     async def with_the_engine_taken(up: Any) -> httpx2.Response:
-        order = Order(served, [Wish([1], GenerateConfig(max_new_tokens=10**6), never)], "someone", 1000, True)
+        order = Order(
+            served, [GenerationRequest([1], GenerateConfig(max_new_tokens=10**6), never)], "someone", 1000, True
+        )
         up.worker.submit(order)
         answer = await asyncio.to_thread(up.post, "/v1/completions", {"prompt": "The"})
         up.worker.cancel(order)

@@ -15,8 +15,8 @@ from kiara_cli.core.checkpoint import files
 from kiara_cli.core.data.prepare import Prepared
 from kiara_cli.core.train import start
 from kiara_cli.core.train.events import Finished, Skipped, Stepped
-from kiara_cli.core.train.guard import FIRST_SCALE, grow_scale, leap, shrink_scale
 from kiara_cli.core.train.loop import record_of, train
+from kiara_cli.core.train.numerics import FIRST_SCALE, grow_scale, leap, shrink_scale
 from kiara_cli.core.train.progress import Progress
 from kiara_cli.core.train.start import Training
 
