@@ -430,7 +430,7 @@ static void store(int64_t kind, const float *x, void *memory, float *scales, int
     }
 }
 
-static void softmax(float *x, int64_t count) { /* softmax */
+static void softmax(float *x, int64_t count) {
     float most = x[0], total = 0;
 #pragma omp simd reduction(max : most)
     for (int64_t i = 0; i < count; i++) most = x[i] > most ? x[i] : most;
@@ -531,13 +531,13 @@ static void activate(int64_t activation, const float *x, int64_t hidden, float *
 
 static void barrier(Barrier *state, int threads) {
     if (threads == 1) return;
-    int round = atomic_load(&barrier_state->round), spins = 0;
-    if (atomic_fetch_add(&barrier_state->come, 1) == threads - 1) {
-        atomic_store(&barrier_state->come, 0);
-        atomic_store(&barrier_state->round, round + 1);
+    int round = atomic_load(&state->round), spins = 0;
+    if (atomic_fetch_add(&state->come, 1) == threads - 1) {
+        atomic_store(&state->come, 0);
+        atomic_store(&state->round, round + 1);
         return;
     }
-    while (atomic_load_explicit(&barrier_state->round, memory_order_acquire) == round) {
+    while (atomic_load_explicit(&state->round, memory_order_acquire) == round) {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
 #endif
