@@ -11,7 +11,6 @@
  */
 #include <math.h>
 #include <omp.h>
-#include <sched.h>
 #include <stdatomic.h>
 
 #include "numbers.h"
@@ -79,7 +78,7 @@ typedef struct { /* what each thread has for itself */
     float *scores; /* (H / K, S) */
 } Own;
 typedef struct {
-    atomic_int come, round;
+    atomic_int come, round, asleep;
 } Barrier;
 typedef struct {
     lanes a, b;
@@ -529,20 +528,47 @@ static void activate(int64_t activation, const float *x, int64_t hidden, float *
 
 /* ---- one tick ---- */
 
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void sleep_while(atomic_int *word, int value) { syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, 0, 0, 0); }
+static void wake(atomic_int *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0, 0); }
+#else
+#include <time.h>
+static void sleep_while(atomic_int *word, int value) { /* 50 microseconds at a time */
+    struct timespec short_while = {0, 50000};
+    if (atomic_load(word) == value) nanosleep(&short_while, 0);
+}
+static void wake(atomic_int *word) { (void)word; }
+#endif
+
+static void pause_briefly(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
+}
+
+/* Wait until all threads are here: spin, as the others are a few microseconds away, and after SPINS rounds sleep. One
+   that is so late has lost its core to another program, and whoever spins takes from the time it needs. */
 static void barrier(Barrier *state, int threads) {
     if (threads == 1) return;
-    int round = atomic_load(&state->round), spins = 0;
+    int round = atomic_load(&state->round);
     if (atomic_fetch_add(&state->come, 1) == threads - 1) {
         atomic_store(&state->come, 0);
         atomic_store(&state->round, round + 1);
+        if (atomic_load(&state->asleep)) wake(&state->round);
         return;
     }
-    while (atomic_load_explicit(&state->round, memory_order_acquire) == round) {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
-        if (++spins > SPINS) sched_yield(); /* the other may wait for this processor */
+    for (int spins = 0; spins < SPINS; spins++) {
+        if (atomic_load_explicit(&state->round, memory_order_acquire) != round) return;
+        pause_briefly();
     }
+    atomic_fetch_add(&state->asleep, 1);
+    while (atomic_load(&state->round) == round) sleep_while(&state->round, round);
+    atomic_fetch_sub(&state->asleep, 1);
 }
 
 static int64_t cut(int64_t rows, int64_t part, int64_t parts) { /* where a thread's share begins, at whole tiles */
@@ -592,7 +618,7 @@ int64_t workspace_bytes(const Plan *plan, int64_t texts) {
 void tick(
     const Plan *plan, const int64_t *tokens, const int64_t *rows, const int64_t *positions, int64_t texts,
     int64_t most, float *scores, char *room, float eps) {
-    Barrier barrier_state = {0, 0};
+    Barrier barrier_state = {0, 0, 0};
 #pragma omp parallel num_threads(plan->threads)
     {
         int me = omp_get_thread_num(), threads = omp_get_num_threads();
