@@ -27,8 +27,8 @@ from typing import Any
 from kiara_cli.commands.model import SPIN
 
 SHAPES = {
-    "m10": {"n_layers": 6, "emb_dim": 384, "n_heads": 6, "ffn_dim": 1024, "vocab_size": 4096},
-    "m110": {"n_layers": 12, "emb_dim": 768, "n_heads": 12, "ffn_dim": 2048, "vocab_size": 16384},
+    "m10": {"n_layers": 6, "emb_dim": 384, "n_heads": 6, "hidden_dim": 1024, "vocab_size": 4096},
+    "m110": {"n_layers": 12, "emb_dim": 768, "n_heads": 12, "hidden_dim": 2048, "vocab_size": 16384},
 }
 CONTEXT, PROMPT, NEW, LONG, STREAMS = 1024, 32, 128, 512, 16
 ONE, READ, MANY, FLOOR = "one stream", "prompt", f"{STREAMS} streams", "floor"

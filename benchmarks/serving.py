@@ -32,7 +32,7 @@ from typing import Any
 SHAPES: dict[str, dict[str, Any]] = {
     "default": {},
     "m110": {
-        "n_layers": 12, "emb_dim": 768, "n_heads": 12, "ffn_dim": 2048, "vocab_size": 16384,
+        "n_layers": 12, "emb_dim": 768, "n_heads": 12, "hidden_dim": 2048, "vocab_size": 16384,
         "tied_head": False, "qk_norm": False,
     },
 }  # fmt: skip

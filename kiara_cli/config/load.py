@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kiara_cli.config.schema import VERSION, Config, Section
+from kiara_cli.config.schema import DERIVED, VERSION, Config, ModelConfig, Section
 from kiara_cli.config.text import first_line, parse_yaml, read_mapping, write_value
 from kiara_cli.errors import KiaraError
 
@@ -30,7 +30,10 @@ OVERRIDE = re.compile(r"^[a-z_]+(\.[a-z_0-9]+)+=")
 ENV_PREFIX = "KIARA__"
 DEFAULT = "default"  # the origin of a value that no layer set
 IMPLICIT = Path("configs/default.yaml")
-RENAMED: dict[str, str] = {}  # old key → new key; an entry here keeps old files and checkpoints loading
+RENAMED = {  # old key → new key; an entry here keeps old files and checkpoints loading
+    "model.head_width": "model.head_dim",
+    "model.ffn_dim": "model.hidden_dim",
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ def merge(layers: Iterable[Layer]) -> Loaded:
     layers = tuple(layers)
     tree = OmegaConf.structured(Config)
     OmegaConf.set_readonly(tree, False)
+    for key in _derived():  # what follows from the defaults must not stay when they change
+        _update(tree, key, DERIVED)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     notices: list[str] = []
@@ -137,6 +142,8 @@ def adopt(loaded: Loaded, stored: Mapping[str, Any], sections: Iterable[str], ch
         if key.split(".")[0] not in sections or origin == str(IMPLICIT):
             continue
         wanted, fixed = loaded.values[key], value_at(kept, key)
+        if key in _derived() and not wanted:
+            wanted = kept.model.derived_values()[key.partition(".")[2]]
         if wanted != fixed:
             raise mistake_at(
                 origin,
@@ -295,7 +302,11 @@ def _is_text(key: str) -> bool:
 
 
 def _coerce(key: str, value: Any) -> Any:
-    """Accept 1e4 and "4" where a whole number is asked for, and one word where a list is."""
+    """Accept 1e4 and "4" where a whole number is asked for, one word where a list is, null for what is derived."""
+    if value is None and key in _derived():
+        return DERIVED
+    if key == "version" and isinstance(value, int):
+        return VERSION  # older keys are migrated as they are read
     if isinstance(value, str) and int in _types(key) and re.fullmatch(r"\s*\d+\s*", value):
         return int(value)
     if isinstance(value, float) and value.is_integer() and int in _types(key) and float not in _types(key):
@@ -336,15 +347,27 @@ def _assign(tree: Any, key: str, value: Any, origin: str) -> Any:
     if syntax and _is_text(key) and isinstance(value, str | list):
         return tuple(value) if isinstance(value, list) else value
     try:
-        if "." in key:
-            OmegaConf.set_readonly(tree[key.split(".")[0]], False)
-        OmegaConf.update(tree, key, value)
+        _update(tree, key, value)
         assigned = value if syntax else OmegaConf.select(tree, key)
         return tuple(assigned) if isinstance(value, list) else assigned
     except (OmegaConfBaseException, ValueError, TypeError):
-        wanted = " or ".join(_plain_name(kind) for kind in _types(key))
+        kinds = (*_types(key), type(None)) if key in _derived() else _types(key)
+        wanted = " or ".join(_plain_name(kind) for kind in kinds)
         remedy = f"choose one of: {_choices(key)}" if _choices(key) else f"expected {wanted}"
         raise mistake_at(origin, f"{key}={value} is not a valid value", remedy) from None
+
+
+def _update(tree: Any, key: str, value: Any) -> None:
+    """Put a value into the tree, of which the sections are read-only as the dataclasses are."""
+    if "." in key:
+        OmegaConf.set_readonly(tree[key.split(".")[0]], False)
+    OmegaConf.update(tree, key, value)
+
+
+@functools.cache
+def _derived() -> frozenset[str]:
+    """Return the keys whose value follows from others unless it is given."""
+    return frozenset(f"model.{item.name}" for item in dataclasses.fields(ModelConfig) if item.metadata.get("derived"))
 
 
 def _choices(key: str) -> str:

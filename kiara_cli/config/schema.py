@@ -7,12 +7,13 @@ What each setting is for stands beside it in configs/default.yaml, which spells 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from kiara_cli.errors import KiaraError
 
-VERSION = 1  # of the config's keys; load.py migrates older ones
+VERSION = 2  # of the config's keys; load.py migrates older ones
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Dtype: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
@@ -22,9 +23,17 @@ Kind: TypeAlias = Literal[
 WRITERS = ("tensorboard", "wandb")
 
 
+DERIVED = 0  # of a setting declared with `derived`: not given, so the section works it out from the others
+
+
 def knob(default: Any, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
     """Declare a setting with its range: low <= value <= high, or above < value."""
     return field(default=default, metadata={"low": low, "high": high, "above": above})
+
+
+def derived(low: float | None = None, above: float | None = None) -> Any:
+    """Declare a setting that follows from others unless it is given (null in YAML: not given)."""
+    return field(default=DERIVED, metadata={"low": low, "high": None, "above": above, "derived": True})
 
 
 class Section:
@@ -35,11 +44,13 @@ class Section:
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
-            if isinstance(value, int | float) and item.metadata:
-                self._check(item.name, value, **item.metadata)
+            given = value if "derived" not in item.metadata else value or None
+            if isinstance(given, int | float) and item.metadata:
+                self._check(item.name, given, item.metadata)
 
-    def _check(self, key: str, value: float, low: float | None, high: float | None, above: float | None) -> None:
+    def _check(self, key: str, value: float, allowed: Mapping[str, Any]) -> None:
         path = f"{self.section}.{key}"
+        low, high, above = allowed["low"], allowed["high"], allowed["above"]
         if not math.isfinite(value):
             raise KiaraError(f"{path}={value} is not a finite number", "give a finite value", key=path)
         if above is not None and value <= above:
@@ -88,15 +99,15 @@ class ModelConfig(Section):
     context_length: int = knob(384, low=2)
     emb_dim: int = knob(128, low=1)
     n_heads: int = knob(4, low=1)
-    n_kv_heads: int | None = knob(None, low=1)
-    head_width: int | None = knob(None, low=1)
+    n_kv_heads: int = derived(low=1)
+    head_dim: int = derived(low=1)
     n_layers: int = knob(4, low=1)
-    ffn_dim: int | None = knob(None, low=1)
+    hidden_dim: int = derived(low=1)
     drop_rate: float = knob(0.0, low=0, high=1)
     positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
     rope_theta: float = knob(10_000.0, above=0)
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
-    norm_eps: float | None = knob(None, above=0)
+    norm_eps: float = derived(above=0)
     feedforward: Literal["swiglu", "gelu", "relu2"] = "swiglu"
     qk_norm: bool = True
     tied_head: bool = False
@@ -104,67 +115,60 @@ class ModelConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.head_width is None and self.emb_dim % self.n_heads:
-            nearest = nearest_multiple(self.emb_dim, self._width_step)
-            raise KiaraError(
-                f"model.emb_dim={self.emb_dim} is not divisible by model.n_heads={self.n_heads}",
-                f"the nearest valid value is model.emb_dim={nearest}",
-                key="model.emb_dim",
-            )
-        if self.n_heads % self.kv_heads:
+        own_head_dim = bool(self.head_dim)
+        if not own_head_dim and self.emb_dim % self.n_heads:
+            raise self._wrong_width(f"model.emb_dim={self.emb_dim} is not divisible by model.n_heads={self.n_heads}")
+        for name, value in self.derived_values().items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+        if self.n_heads % self.n_kv_heads:
             divisors = [d for d in range(1, self.n_heads + 1) if self.n_heads % d == 0]
-            nearest = min(divisors, key=lambda d: abs(d - self.kv_heads))
+            nearest = min(divisors, key=lambda d: abs(d - self.n_kv_heads))
             raise KiaraError(
-                f"model.n_heads={self.n_heads} is not divisible by model.n_kv_heads={self.kv_heads}",
+                f"model.n_heads={self.n_heads} is not divisible by model.n_kv_heads={self.n_kv_heads}",
                 f"the nearest valid value is model.n_kv_heads={nearest}",
                 key="model.n_kv_heads",
             )
-        if self.positions == "rotary" and self.head_width is not None and self.head_width % 2:
+        if self.positions == "rotary" and own_head_dim and self.head_dim % 2:
             raise KiaraError(
-                f"model.positions=rotary turns pairs of channels, and model.head_width={self.head_width} is odd",
-                f"the nearest valid value is model.head_width={self.head_width + 1}",
-                key="model.head_width",
+                f"model.positions=rotary rotates pairs of channels, and model.head_dim={self.head_dim} is odd",
+                f"the nearest valid value is model.head_dim={self.head_dim + 1}",
+                key="model.head_dim",
             )
         needs_even = self.head_dim if self.positions == "rotary" else self.emb_dim
         if self.positions != "learned" and needs_even % 2:
-            raise KiaraError(
-                f"model.positions={self.positions} turns pairs of channels, and "
-                f"model.emb_dim={self.emb_dim} with model.n_heads={self.n_heads} leaves {needs_even} of them",
-                f"the nearest valid value is model.emb_dim={nearest_multiple(self.emb_dim, self._width_step)}",
-                key="model.emb_dim",
+            raise self._wrong_width(
+                f"model.positions={self.positions} needs pairs of channels, and "
+                f"model.emb_dim={self.emb_dim} with model.n_heads={self.n_heads} leaves {needs_even} of them"
             )
 
-    @property
-    def _width_step(self) -> int:
-        """What emb_dim must be a multiple of: whole heads, and pairs of channels where positions turn them."""
+    def derived_values(self) -> dict[str, Any]:
+        """Return what the derived settings are where they are not given.
+
+        As many key and value heads K as heads (fewer: grouped-query attention); C = D / H channels a head; a hidden
+        width of 4 D, or 8/3 D where a gate adds a third matrix; the epsilon of Llama's norms or of GPT-2's.
+        """
+        gated = self.feedforward == "swiglu"
+        return {
+            "n_kv_heads": self.n_heads,
+            "head_dim": self.emb_dim // self.n_heads,
+            "hidden_dim": max(32, round(self.emb_dim * 8 / 3 / 32) * 32) if gated else 4 * self.emb_dim,
+            "norm_eps": 1e-6 if self.norm == "rmsnorm" else 1e-5,
+        }
+
+    def replace(self, **changes: Any) -> ModelConfig:
+        """Return a copy with changes; derived settings that have the value derived here are derived anew.
+
+        `dataclasses.replace` would keep them as they are.
+        """
+        follow = {name: DERIVED for name, value in self.derived_values().items() if getattr(self, name) == value}
+        return replace(self, **follow | changes)
+
+    def _wrong_width(self, cause: str) -> KiaraError:
+        """Propose the nearest emb_dim of whole heads, and of pairs of channels where positions need them."""
         pairs = {"rotary": 2 * self.n_heads, "sinusoidal": math.lcm(2, self.n_heads)}
-        return pairs.get(self.positions, self.n_heads)
-
-    @property
-    def head_dim(self) -> int:
-        """Channels per head, C."""
-        return self.head_width if self.head_width is not None else self.emb_dim // self.n_heads
-
-    @property
-    def kv_heads(self) -> int:
-        """Key and value heads, K; fewer than n_heads means grouped-query attention."""
-        return self.n_kv_heads if self.n_kv_heads is not None else self.n_heads
-
-    @property
-    def epsilon(self) -> float:
-        """What the norms add before they divide; by default that of Llama or of GPT-2."""
-        if self.norm_eps is not None:
-            return self.norm_eps
-        return 1e-6 if self.norm == "rmsnorm" else 1e-5
-
-    @property
-    def hidden_dim(self) -> int:
-        """Width inside the feed-forward; by default 4 D, or 8/3 D where a gate adds a third matrix."""
-        if self.ffn_dim is not None:
-            return self.ffn_dim
-        if self.feedforward == "swiglu":
-            return max(32, round(self.emb_dim * 8 / 3 / 32) * 32)
-        return 4 * self.emb_dim
+        nearest = nearest_multiple(self.emb_dim, pairs.get(self.positions, self.n_heads))
+        return KiaraError(cause, f"the nearest valid value is model.emb_dim={nearest}", key="model.emb_dim")
 
 
 @dataclass(frozen=True)

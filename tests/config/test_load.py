@@ -21,7 +21,7 @@ from kiara_cli.config.load import (
     to_yaml,
     value_at,
 )
-from kiara_cli.config.schema import VERSION, Config, DataConfig, EvalConfig, GenerateConfig
+from kiara_cli.config.schema import VERSION, Config, DataConfig, EvalConfig, GenerateConfig, ModelConfig
 from kiara_cli.config.text import read_mapping
 from kiara_cli.errors import KiaraError
 
@@ -255,6 +255,27 @@ def test_a_renamed_key_is_migrated_with_a_notice(monkeypatch: pytest.MonkeyPatch
     loaded = load_config([write("old.yaml", "model: {layers: 2}")])
     assert loaded.config.model.n_layers == 2
     assert loaded.notices == ("old.yaml: model.layers is now called model.n_layers",)
+
+
+def test_configs_of_version_1_give_the_same_model_under_todays_names() -> None:
+    old = "version: 1\nmodel: {n_heads: 8, head_width: null, ffn_dim: 96, norm_eps: null, n_kv_heads: null}\n"
+    loaded = load_config([write("old.yaml", old)], ["model.head_width=16"])
+    model = loaded.config.model
+    assert (model.head_dim, model.hidden_dim, model.norm_eps, model.n_kv_heads) == (16, 96, 1e-6, 8)
+    assert loaded.config.version == VERSION
+    assert "command line: model.head_width is now called model.head_dim" in loaded.notices
+
+
+def test_settings_that_follow_from_others_follow_them_through_every_layer() -> None:
+    loaded = load_config([write("a.yaml", "model: {emb_dim: 64}")], ["model.n_heads=8"])
+    assert loaded.config.model == ModelConfig(emb_dim=64, n_heads=8)
+    assert "head_dim: 8" in to_yaml(loaded.config)
+    grouped = to_mapping(replace(Config(), model=ModelConfig(n_kv_heads=2)))
+    assert adopt(load_config(["a.yaml"], ["model.norm_eps=null", "model.emb_dim=128"]), grouped, ["model"], "c.pt")
+    with pytest.raises(KiaraError, match=r"n_kv_heads=4: but c.pt was made with model.n_kv_heads=2"):
+        adopt(load_config(overrides=["model.n_kv_heads=null"]), grouped, ["model"], "c.pt")
+    with pytest.raises(KiaraError, match="expected a whole number or null"):
+        load_config(overrides=["model.head_dim=wide"])
 
 
 def test_a_config_from_the_future_is_refused() -> None:

@@ -79,13 +79,13 @@ def test_key_heads_must_divide_the_heads() -> None:
 
 
 def test_rotary_positions_refuse_an_odd_head_width() -> None:
-    with pytest.raises(KiaraError, match="turns pairs of channels"):
+    with pytest.raises(KiaraError, match="needs pairs of channels"):
         ModelConfig(emb_dim=18, n_heads=6)
     assert ModelConfig(emb_dim=18, n_heads=6, positions="learned").head_dim == 3
 
 
 def test_sinusoidal_positions_refuse_an_odd_width() -> None:
-    with pytest.raises(KiaraError, match="turns pairs of channels"):
+    with pytest.raises(KiaraError, match="needs pairs of channels"):
         ModelConfig(emb_dim=15, n_heads=5, positions="sinusoidal")
     assert ModelConfig(emb_dim=10, n_heads=2, positions="sinusoidal").head_dim == 5
 
@@ -106,7 +106,15 @@ def test_the_width_that_an_error_proposes_is_valid(emb_dim: int, n_heads: int, p
 def test_the_hidden_width_follows_the_feedforward() -> None:
     assert ModelConfig(emb_dim=192).hidden_dim == 512
     assert ModelConfig(emb_dim=192, feedforward="gelu").hidden_dim == 768
-    assert ModelConfig(emb_dim=192, ffn_dim=100).hidden_dim == 100
+    assert ModelConfig(emb_dim=192, hidden_dim=100).hidden_dim == 100
+
+
+def test_what_is_derived_follows_a_change_and_what_was_given_stays() -> None:
+    config = ModelConfig(emb_dim=64, n_heads=4, hidden_dim=100)
+    wider = config.replace(emb_dim=96, n_heads=8, norm="layernorm")
+    assert (wider.n_kv_heads, wider.head_dim, wider.hidden_dim, wider.norm_eps) == (8, 12, 100, 1e-5)
+    assert config.replace(n_kv_heads=2).replace(emb_dim=128).n_kv_heads == 2
+    assert wider.replace(hidden_dim=0).hidden_dim == 256
 
 
 def test_threads_are_a_number_or_auto() -> None:
@@ -124,15 +132,15 @@ def test_the_nearest_multiple_is_positive_and_at_most_half_a_step_away(value: in
 
 
 def test_heads_may_have_a_width_of_their_own() -> None:
-    config = ModelConfig(emb_dim=50, n_heads=4, head_width=32)
+    config = ModelConfig(emb_dim=50, n_heads=4, head_dim=32)
     assert config.head_dim == 32
     assert ModelConfig().head_dim == 32
-    with pytest.raises(KiaraError, match=r"model.head_width=33 is odd; .*model.head_width=34"):
-        ModelConfig(head_width=33)
-    assert ModelConfig(head_width=33, positions="learned").head_dim == 33
+    with pytest.raises(KiaraError, match=r"model.head_dim=33 is odd; .*model.head_dim=34"):
+        ModelConfig(head_dim=33)
+    assert ModelConfig(head_dim=33, positions="learned").head_dim == 33
 
 
 def test_norms_add_what_the_config_says_or_what_is_usual_for_them() -> None:
-    assert ModelConfig().epsilon == 1e-6
-    assert ModelConfig(norm="layernorm").epsilon == 1e-5
-    assert ModelConfig(norm_eps=1e-3).epsilon == 1e-3
+    assert ModelConfig().norm_eps == 1e-6
+    assert ModelConfig(norm="layernorm").norm_eps == 1e-5
+    assert ModelConfig(norm_eps=1e-3).norm_eps == 1e-3

@@ -68,10 +68,10 @@ def _obstacles(config: ModelConfig, name: str, lacking: Mapping[str, Any]) -> di
     found = {key: values[0] for key, values in needs.items() if getattr(config, key) not in values}
     found |= {key: needs[key][0] for key, value in lacking.items() if getattr(config, key) == value}
     if name == "gpt2":
-        if config.kv_heads != config.n_heads:
+        if config.n_kv_heads != config.n_heads:
             found["n_kv_heads"] = config.n_heads
         if config.head_dim * config.n_heads != config.emb_dim:
-            found["head_width"] = None
+            found["head_dim"] = config.emb_dim // config.n_heads
     return found
 
 

@@ -112,7 +112,7 @@ def _kind(name: str, tensor: Tensor, quant: str) -> str:
     if quant in ("q8_0", "q4_0") and tensor.shape[1] % BLOCK:
         raise KiaraError(
             f"--quant {quant} stores blocks of {BLOCK} numbers, and {name} has rows of {tensor.shape[1]}",
-            f"use --quant f16, or train with model.emb_dim and model.ffn_dim that are multiples of {BLOCK}",
+            f"use --quant f16, or train with model.emb_dim and model.hidden_dim that are multiples of {BLOCK}",
         )
     return "q8_0" if quant == "q4_0" and name in SHARP else quant
 
@@ -120,7 +120,7 @@ def _kind(name: str, tensor: Tensor, quant: str) -> str:
 def _interleaved(config: ModelConfig, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
     """Reorder the rows of queries and keys: llama.cpp's llama turns channels 2i and 2i + 1 together, Kiara's i and
     i + C/2."""
-    heads, C = config.n_heads + config.kv_heads, config.head_dim
+    heads, C = config.n_heads + config.n_kv_heads, config.head_dim
     pairs = (C // 2, 2) if back else (2, C // 2)
 
     def turn(tensor: Tensor) -> Tensor:
@@ -146,11 +146,11 @@ def _add_model(writer: gguf.GGUFWriter, config: ModelConfig, architecture: str, 
     writer.add_block_count(config.n_layers)
     writer.add_feed_forward_length(config.hidden_dim)
     writer.add_head_count(config.n_heads)
-    writer.add_head_count_kv(config.kv_heads)
+    writer.add_head_count_kv(config.n_kv_heads)
     if architecture == "gpt2":
-        writer.add_layer_norm_eps(config.epsilon)
+        writer.add_layer_norm_eps(config.norm_eps)
         return
-    writer.add_layer_norm_rms_eps(config.epsilon)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_key_length(config.head_dim)

@@ -52,7 +52,7 @@ class Link:
 def links(config: ModelConfig, shapes: Mapping[str, torch.Size], names: Names) -> list[Link]:
     """Link every weight of a model to its names in another format."""
     C, hidden = config.head_dim, config.hidden_dim
-    parts = {QKV: (config.n_heads * C, config.kv_heads * C, config.kv_heads * C), GATE_UP: (hidden, hidden)}
+    parts = {QKV: (config.n_heads * C, config.n_kv_heads * C, config.n_kv_heads * C), GATE_UP: (hidden, hidden)}
     found = []
     for ours, shape in shapes.items():
         module, _, kind = ours.rpartition(".")

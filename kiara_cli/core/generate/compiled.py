@@ -50,7 +50,7 @@ class Compiled:
     """A compiled tick, bound to weights and a cache, both read where they lie."""
 
     def __init__(self, library: CDLL, config: ModelConfig, weights: Weights, cache: Cache, threads: int) -> None:
-        self._library, self._epsilon, self._cache = library, config.epsilon, cache
+        self._library, self._epsilon, self._cache = library, config.norm_eps, cache
         self._made_of = config, weights, threads
         self._held: list[Tensor] = [*weights.values(), *cache.parts]  # what the plan points to
         self._plan = self._make_plan(config, weights, cache, threads)
@@ -79,7 +79,7 @@ class Compiled:
         """Write down the fields of compiled.c's Plan in their order."""
         added = {"learned": "positions.table.weight", "sinusoidal": "positions.table"}.get(config.positions)
         fields = [
-            config.n_layers, config.n_heads, config.kv_heads, config.head_dim, config.context_length,
+            config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim, config.context_length,
             int(config.norm == "layernorm"), ACTIVATIONS[config.feedforward],
             cache.keys.shape[1], KINDS[cache.keys.dtype], threads,
             self._float(weights.get(added or "")), self._float(weights.get("rotary.table")),

@@ -114,8 +114,8 @@ def _look_up(weights: Weights, name: str, ids: Tensor, dtype: torch.dtype) -> Te
 def _norm(config: ModelConfig, weights: Weights, name: str, x: Tensor) -> Tensor:
     weight, bias = weights[f"{name}.weight"].to(x.dtype), weights.get(f"{name}.bias")
     if config.norm == "rmsnorm":
-        return F.rms_norm(x, weight.shape, weight, config.epsilon)
-    return F.layer_norm(x, weight.shape, weight, None if bias is None else bias.to(x.dtype), config.epsilon)
+        return F.rms_norm(x, weight.shape, weight, config.norm_eps)
+    return F.layer_norm(x, weight.shape, weight, None if bias is None else bias.to(x.dtype), config.norm_eps)
 
 
 def _rotary_at(table: Tensor, position: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -129,7 +129,7 @@ def _heads(
     config: ModelConfig, weights: Weights, name: str, x: Tensor, rotary: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cut rows into queries (B, H, C), keys and values (B, K, C); normalise and turn the first two."""
-    H, K, C = config.n_heads, config.kv_heads, config.head_dim
+    H, K, C = config.n_heads, config.n_kv_heads, config.head_dim
     heads = x.view(len(x), H + 2 * K, C)
     q, k, v = torch.split(heads, [H, K, K], dim=1)
     if config.qk_norm:

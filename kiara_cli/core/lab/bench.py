@@ -32,10 +32,10 @@ from kiara_cli.errors import KiaraError
 
 SHAPES = {  # Llama-shaped models of 14 and 110 million parameters
     "m10": ModelConfig(
-        n_layers=6, emb_dim=384, n_heads=6, ffn_dim=1024, vocab_size=4096, context_length=1024, qk_norm=False
+        n_layers=6, emb_dim=384, n_heads=6, hidden_dim=1024, vocab_size=4096, context_length=1024, qk_norm=False
     ),
     "m110": ModelConfig(
-        n_layers=12, emb_dim=768, n_heads=12, ffn_dim=2048, vocab_size=16384, context_length=1024, qk_norm=False
+        n_layers=12, emb_dim=768, n_heads=12, hidden_dim=2048, vocab_size=16384, context_length=1024, qk_norm=False
     ),
 }
 STREAMS = (1, 2, 4, 8, 16)

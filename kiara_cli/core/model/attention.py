@@ -85,7 +85,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.H, self.K, self.C = config.n_heads, config.kv_heads, config.head_dim
+        self.H, self.K, self.C = config.n_heads, config.n_kv_heads, config.head_dim
         self.qkv = nn.Linear(config.emb_dim, (self.H + 2 * self.K) * self.C, bias=config.bias)
         self.q_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()

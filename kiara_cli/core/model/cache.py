@@ -22,7 +22,7 @@ class Cache:
     """
 
     def __init__(self, config: ModelConfig, batch: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layers, batch, config.kv_heads, config.context_length, config.head_dim)
+        shape = (config.n_layers, batch, config.n_kv_heads, config.context_length, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.scales: Tensor | None = None  # (2, L, B, K, S, 1): of keys, of values

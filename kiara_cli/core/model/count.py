@@ -37,7 +37,7 @@ def count(config: ModelConfig) -> Count:
     """
     assert config.vocab_size is not None
     D, L, V, T = config.emb_dim, config.n_layers, config.vocab_size, config.context_length
-    qkv = (config.n_heads + 2 * config.kv_heads) * config.head_dim
+    qkv = (config.n_heads + 2 * config.n_kv_heads) * config.head_dim
     gates = 2 if config.feedforward == "swiglu" else 1
     heads = config.n_heads * config.head_dim
     matrices = D * qkv + heads * D + (gates + 1) * D * config.hidden_dim

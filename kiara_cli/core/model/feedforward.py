@@ -64,8 +64,8 @@ class RMSNorm(nn.RMSNorm):
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
     """Make the norm the config names."""
     if config.norm == "rmsnorm":
-        return RMSNorm(width, eps=config.epsilon)
-    return nn.LayerNorm(width, eps=config.epsilon, bias=config.bias)
+        return RMSNorm(width, eps=config.norm_eps)
+    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.bias)
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

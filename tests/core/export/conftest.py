@@ -18,7 +18,7 @@ TEXT = "The cat sat on the mat. It's a dog's life, we'll see 1234 things!\n\n  Ã
 GPT2: dict[str, Any] = {"positions": "learned", "norm": "layernorm", "feedforward": "gelu", "qk_norm": False}
 OPTIONS: dict[str, dict[str, Any]] = {
     "qwen3": {},
-    "qwen3-untied-grouped-wide": {"tied_head": False, "n_kv_heads": 2, "head_width": 32, "rope_theta": 500.0},
+    "qwen3-untied-grouped-wide": {"tied_head": False, "n_kv_heads": 2, "head_dim": 32, "rope_theta": 500.0},
     "llama": {"qk_norm": False, "n_kv_heads": 2, "norm_eps": 1e-5},
     "llama-biases": {"qk_norm": False, "bias": True, "tied_head": False},
     "gpt2": {**GPT2, "bias": True},

@@ -145,7 +145,7 @@ def test_what_gguf_cannot_express_is_an_error_that_says_so(
     config, _, weights = make()
     assert "tokenizer.kind=char" in refused(config, weights, CharTokenizer.ascii(), "x.gguf")
     assert ".gguf" in refused(config, weights, tokenizer, "x.bin")
-    odd, _, uneven = make(ffn_dim=100)
+    odd, _, uneven = make(hidden_dim=100)
     assert "blocks of 32" in refused(odd, uneven, tokenizer, "x.gguf", "q8_0")
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert "kiara-slm[export]" in refused(config, weights, tokenizer, "x.gguf")

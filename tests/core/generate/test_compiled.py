@@ -98,7 +98,7 @@ def test_memories_of_other_numbers_odd_widths_and_many_queries_for_one_key(
 
 @needs_compiler
 def test_what_many_texts_left_behind_does_not_reach_the_next_few(library: CDLL) -> None:
-    config = ModelConfig(vocab_size=64, context_length=16, emb_dim=40, n_heads=4, n_layers=2, ffn_dim=50)
+    config = ModelConfig(vocab_size=64, context_length=16, emb_dim=40, n_heads=4, n_layers=2, hidden_dim=50)
     net = in_dtype(random(config), torch.bfloat16)
     cache = read(net, TEXTS, torch.bfloat16)
     step, last = Compiled(library, config, weights_of(net), cache, 1), [len(text) - 1 for text in TEXTS]
@@ -113,7 +113,7 @@ def test_what_many_texts_left_behind_does_not_reach_the_next_few(library: CDLL) 
 @needs_compiler
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "8", "4"])
 def test_scores_are_the_same_bits_alone_in_company_and_with_more_threads(library: CDLL, kind: str) -> None:
-    config = ModelConfig(vocab_size=64, context_length=16, emb_dim=64, n_heads=4, n_layers=2, ffn_dim=96)
+    config = ModelConfig(vocab_size=64, context_length=16, emb_dim=64, n_heads=4, n_layers=2, hidden_dim=96)
     net = random(config)
     if kind in "84":
         list(quantize(net, Scheme(int(kind), "rtn", 32, int(kind), int(kind))))

@@ -191,7 +191,7 @@ def test_a_ragged_batch_writes_what_each_text_gets_alone_from_any_model(
     positions: str, norm: str, feedforward: str, kv: int, qk_norm: bool
 ) -> None:
     options = {"positions": positions, "norm": norm, "feedforward": feedforward, "qk_norm": qk_norm, "n_kv_heads": kv}
-    net = model(**options, bias=kv == 2, head_width=6 if kv == 1 else None)
+    net = model(**options, bias=kv == 2, head_dim=6 if kv == 1 else None)
     config = replace(VARIED, max_new_tokens=12)
     asked = [GenerationRequest([5 * n % V for n in range(1, length)], config) for length in (4, 18, 2, 9)]
     alone = [ids(Engine(net, RUNTIME, options=PLAIN), list(w.prompt), config) for w in asked]

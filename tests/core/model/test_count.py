@@ -35,7 +35,7 @@ def two_products(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_r
 @pytest.mark.parametrize("feedforward", ["swiglu", "gelu"])
 @pytest.mark.parametrize("kv_heads", [None, 2])
 def test_forward_flops_are_what_torch_counts(tiny: ModelConfig, feedforward: str, kv_heads: int | None) -> None:
-    config = replace(tiny, feedforward=feedforward, n_kv_heads=kv_heads)  # type: ignore[arg-type]
+    config = tiny.replace(feedforward=feedforward, n_kv_heads=kv_heads)
     model = Transformer(config)
     for module in model.modules():
         if isinstance(module, Attention):
@@ -43,7 +43,7 @@ def test_forward_flops_are_what_torch_counts(tiny: ModelConfig, feedforward: str
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 16, dtype=torch.long))
     D, L, T, V, F = 32, 2, 16, 64, config.hidden_dim
-    products = D * (4 + 2 * config.kv_heads) * 8 + D * D + (3 if feedforward == "swiglu" else 2) * D * F
+    products = D * (4 + 2 * config.n_kv_heads) * 8 + D * D + (3 if feedforward == "swiglu" else 2) * D * F
     dense = T * (L * (2 * products + 4 * D * T) + 2 * V * D)  # derived by hand, the square counted whole
     assert counter.get_total_flops() == dense
     causal = dense - T * L * 4 * D * T + T * L * 4 * D * (T + 1) / 2  # a position sees (T + 1) / 2 others on average

@@ -69,7 +69,7 @@ def distance(found: Tensor, exact: Tensor) -> float:
 def test_loops_are_as_near_to_the_exact_gradients_as_torch_in_bf16(
     change: dict[str, object], documents: bool
 ) -> None:
-    config = dataclasses.replace(CONFIG, **change)
+    config = CONFIG.replace(**change)
     far: dict[str, list[tuple[float, float]]] = {}
     for seed in range(6):  # a single gradient may be near to nothing, and mere rounding then
         exact = learned(make(config, seed), bf16=False, documents=documents)

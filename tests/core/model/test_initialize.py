@@ -32,7 +32,7 @@ def looks(model: Transformer, length: int = 200) -> Tensor:
     return scores.masked_fill(ahead, float("-inf")).softmax(dim=-1)
 
 
-@pytest.mark.parametrize("options", [{}, {"norm": "layernorm"}, {"rope_theta": 1e6}, {"head_width": 64}])
+@pytest.mark.parametrize("options", [{}, {"norm": "layernorm"}, {"rope_theta": 1e6}, {"head_dim": 64}])
 def test_three_heads_of_the_first_block_look_one_two_and_three_tokens_back(options: dict[str, Any]) -> None:
     seen = looks(Transformer(config(**options)))
     for head, back in enumerate((1, 2, 3)):
@@ -56,7 +56,7 @@ def test_where_no_head_can_be_spared_or_turned_none_looks_back(options: dict[str
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"n_kv_heads": 2}, {"head_width": 16}])
+@pytest.mark.parametrize("options", [{}, {"n_kv_heads": 2}, {"head_dim": 16}])
 def test_a_head_that_sees_a_word_makes_that_word_likelier(options: dict[str, Any]) -> None:
     model = Transformer(config(**options))
     attention = model.blocks[1].attention

@@ -70,7 +70,7 @@ def test_every_option_changes_what_the_model_computes(tiny: ModelConfig) -> None
     seen = []
     for changes in options:
         torch.manual_seed(0)
-        seen.append(wide_awake(replace(tiny, **changes))(ids).sum().item())  # type: ignore[arg-type]
+        seen.append(wide_awake(tiny.replace(**changes))(ids).sum().item())
     assert len(set(seen)) == len(options)
 
 
@@ -198,7 +198,7 @@ def test_bf16_trains_and_decodes_without_a_warning(norm: str) -> None:
 
 @torch.inference_mode()
 def test_heads_of_their_own_width_count_and_cache_like_any_other(tiny: ModelConfig) -> None:
-    config = replace(tiny, head_width=12, n_kv_heads=2)
+    config = replace(tiny, head_dim=12, n_kv_heads=2)
     model = Transformer(config).eval()
     assert sum(weight.numel() for weight in model.parameters()) == count(config).parameters
     ids = torch.randint(0, 64, (1, 10))

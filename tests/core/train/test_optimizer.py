@@ -129,7 +129,7 @@ def test_sgds_updates_are_the_gradient_and_nesterovs_momentum(tiny: ModelConfig)
 
 
 def test_muons_update_of_a_matrix_has_the_size_of_adamws(tiny: ModelConfig) -> None:
-    model = Transformer(dataclasses.replace(tiny, emb_dim=64))
+    model = Transformer(tiny.replace(emb_dim=64))
     optimizer = make_optimizer(model, config_for("muon", lr=0.1, weight_decay=0.0))
     before = {name: value.clone() for name, value in model.named_parameters()}
     model(torch.randint(64, (8, 16))).square().mean().backward()
