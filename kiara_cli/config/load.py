@@ -11,7 +11,7 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -42,6 +42,16 @@ class Layer:
 
     origin: str
     values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that a layer wants to be other than what a checkpoint stored."""
+
+    key: str
+    origin: str
+    wanted: Any
+    stored: Any
 
 
 @dataclass(frozen=True)
@@ -130,24 +140,28 @@ def merge(layers: Iterable[Layer]) -> Loaded:
     return Loaded(layers, values, origins, tuple(notices), tree)
 
 
+def changes(loaded: Loaded, stored: Config) -> Iterator[Change]:
+    """Yield what the layers set on purpose and differently; the implicit configs/default.yaml sets nothing so."""
+    for key, origin in loaded.origins.items():
+        wanted, kept = loaded.values[key], value_at(stored, key)
+        if key in _derived() and wanted == DERIVED:
+            wanted = stored.model.derived_values()[key.partition(".")[2]]
+        if wanted != kept and origin != str(IMPLICIT):
+            yield Change(key, origin, wanted, kept)
+
+
 def adopt(loaded: Loaded, stored: Mapping[str, Any], sections: Iterable[str], checkpoint: str) -> Config:
     """Return the config with `sections` replaced by what a checkpoint stored.
 
-    A value that a layer set on purpose and that differs from the stored one is a KiaraError; the implicit
-    configs/default.yaml sets nothing on purpose.
+    Raises KiaraError for a value that differs from the stored one.
     """
     sections = set(sections)
     kept = from_mapping(stored, checkpoint).config
-    for key, origin in loaded.origins.items():
-        if key.split(".")[0] not in sections or origin == str(IMPLICIT):
-            continue
-        wanted, fixed = loaded.values[key], value_at(kept, key)
-        if key in _derived() and not wanted:
-            wanted = kept.model.derived_values()[key.partition(".")[2]]
-        if wanted != fixed:
+    for change in changes(loaded, kept):
+        if _section(change.key) in sections:
             raise mistake_at(
-                origin,
-                f"{key}={wanted}: but {checkpoint} was made with {key}={fixed}",
+                change.origin,
+                f"{change.key}={change.wanted}: but {checkpoint} was made with {change.key}={change.stored}",
                 "leave it out, or train a new model with it",
             )
     rest = [

@@ -110,23 +110,21 @@ def resumed_config(loaded: Loaded, checkpoint: Checkpoint) -> Config:
     """
     origin = str(checkpoint.path)
     stored = config_load.from_mapping(checkpoint.config, origin).config
-    changes = []
-    for key, source in loaded.origins.items():
-        wanted, kept = loaded.values[key], config_load.value_at(stored, key)
-        if source == str(config_load.IMPLICIT) or wanted == kept:
-            continue
+    allowed = []
+    for change in config_load.changes(loaded, stored):
+        key, wanted = change.key, change.wanted
         if key.split(".")[0] not in RESUMABLE and key not in RESUMABLE_KEYS:
             raise config_load.mistake_at(
-                source,
-                f"{key}={wanted}: the run to resume has {key}={kept}",
+                change.origin,
+                f"{key}={wanted}: the run to resume has {key}={change.stored}",
                 "leave it out, or start a new run without --resume",
             )
-        if key == "train.max_steps" and wanted < kept:
+        if key == "train.max_steps" and wanted < change.stored:
             done = (checkpoint.progress or {}).get("step", 0)
             raise config_load.mistake_at(
-                source,
-                f"train.max_steps={wanted}: the run was planned for {kept} steps and has made {done}",
+                change.origin,
+                f"train.max_steps={wanted}: the run was planned for {change.stored} steps and has made {done}",
                 "give a larger number, or leave it out",
             )
-        changes.append(Layer(source, {key: wanted}))
-    return config_load.from_mapping(checkpoint.config, origin, over=changes).config
+        allowed.append(Layer(change.origin, {key: wanted}))
+    return config_load.from_mapping(checkpoint.config, origin, over=allowed).config
