@@ -22,17 +22,17 @@ class Metrics:
             "kiara:http_requests", "Answers by path and status.", ["method", "path", "status"], registry=self.registry
         )
         self.ended = Counter(
-            "kiara:request_success", "Texts that ended, by reason.", ["finished_reason"], registry=self.registry
+            "kiara:request_success", "Generations that ended, by reason.", ["finished_reason"], registry=self.registry
         )
-        self.cancelled = Counter("kiara:request_cancelled", "Texts whose client left.", registry=self.registry)
+        self.cancelled = Counter("kiara:request_cancelled", "Generations whose client left.", registry=self.registry)
         self.refused = Counter("kiara:request_refused", "Requests that found the queue full.", registry=self.registry)
         self.tokens_in = Counter("kiara:prompt_tokens", "Tokens of prompts.", registry=self.registry)
-        self.tokens_out = Counter("kiara:generation_tokens", "Tokens written.", registry=self.registry)
+        self.tokens_out = Counter("kiara:generation_tokens", "Tokens sampled.", registry=self.registry)
         self.first_token = self._histogram("time_to_first_token_seconds", "From request to first token.", SECONDS)
-        self.between = self._histogram("inter_token_latency_seconds", "Between two tokens of a text.", BETWEEN)
+        self.between = self._histogram("inter_token_latency_seconds", "Between two tokens of a generation.", BETWEEN)
         self.whole = self._histogram("e2e_request_latency_seconds", "From request to last token.", SECONDS)
-        self._gauge("num_requests_running", "Texts being written.", running)
-        self._gauge("num_requests_waiting", "Texts waiting for their turn.", waiting)
+        self._gauge("num_requests_running", "Generations in progress.", running)
+        self._gauge("num_requests_waiting", "Generations waiting in the queue.", waiting)
         self._gauge("cache_bytes", "Memory of keys and values, those kept for reuse included.", memory)
 
     def text(self) -> bytes:

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kiara_cli.config.schema import ServeConfig
 from kiara_cli.core.serve import refusals
-from kiara_cli.core.serve.desk import Visit
+from kiara_cli.core.serve.admission import Caller
 from kiara_cli.core.serve.metrics import Metrics
 from kiara_cli.core.serve.refusals import Refusal
 
@@ -66,7 +66,7 @@ class Guard:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         address = scope["client"][0] if scope.get("client") else "unknown"
-        visit = scope["kiara"] = Visit(uuid.uuid4().hex, address, address)
+        caller = scope["kiara"] = Caller(uuid.uuid4().hex, address, address)
         began, answer = time.perf_counter(), Answer()
 
         async def careful(message: Message) -> None:
@@ -75,11 +75,11 @@ class Guard:
                 added = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     added.setdefault(name, value)
-                added["X-Request-Id"] = visit.id
+                added["X-Request-Id"] = caller.id
             await send(message)
 
         try:
-            self._check(scope, headers, visit)
+            self._check(scope, headers, caller)
             async with asyncio.timeout(self.limits.max_seconds + GRACE):
                 await self.app(scope, receive, careful)
         except TimeoutError:
@@ -92,9 +92,9 @@ class Guard:
             if not answer.status:
                 await refusals.broken().response()(scope, receive, careful)
         finally:
-            self._note(scope, visit, answer.status, time.perf_counter() - began)
+            self._note(scope, caller, answer.status, time.perf_counter() - began)
 
-    def _check(self, scope: Scope, headers: Headers, visit: Visit) -> None:
+    def _check(self, scope: Scope, headers: Headers, caller: Caller) -> None:
         """Refuse who may not ask. A preflight carries no key: CORS answers it."""
         host = headers.get("host", "")
         if not self._knows(host):
@@ -114,7 +114,7 @@ class Guard:
             number = self._key(given.strip()) if kind.lower() == "bearer" else None
             if number is None:
                 raise Refusal(401, "a valid API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
-            visit.client = f"key {number}"
+            caller.client = f"key {number}"
 
     def _knows(self, host: str) -> bool:
         """Say whether a Host is ours: an address, localhost, or a name from the config."""
@@ -133,22 +133,22 @@ class Guard:
         matches = [hmac.compare_digest(given.encode(), key) for key in self.keys]
         return matches.index(True) if any(matches) else None
 
-    def _note(self, scope: Scope, visit: Visit, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, caller: Caller, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if scope["method"] in METHODS else "other"
         self.metrics.http.labels(method, route, str(status or 499)).inc()
         fields: dict[str, Any] = {
-            "client": visit.address,
+            "client": caller.address,
             "method": method,
             "path": scope["path"],
             "status": status or 499,
             "milliseconds": round(1000 * seconds, 1),
-            "prompt_tokens": visit.order.tokens_in if visit.order else 0,
-            "completion_tokens": visit.order.tokens_out if visit.order else 0,
-            "request": visit.id,
+            "prompt_tokens": caller.job.tokens_in if caller.job else 0,
+            "completion_tokens": caller.job.tokens_out if caller.job else 0,
+            "request": caller.id,
         }
-        if visit.asked is not None:
-            fields["prompt"] = visit.asked
+        if caller.asked is not None:
+            fields["prompt"] = caller.asked
         access.info(
             "%(client)s %(method)s %(path)r %(status)d %(milliseconds)g ms, "
             "%(prompt_tokens)d + %(completion_tokens)d tokens, %(request)s"

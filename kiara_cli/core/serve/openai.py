@@ -20,11 +20,11 @@ from kiara_cli.core.chat.fit import Forgot, fit
 from kiara_cli.core.generate.embed import embed
 from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.serve import replies, shapes
-from kiara_cli.core.serve.desk import AtDesk, Desk, check_ids, check_prompt
-from kiara_cli.core.serve.follow import Stream, collect, follow
+from kiara_cli.core.serve.admission import Admission, Admitting, check_ids, check_prompt
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.serve.shapes import ChatBody, CompletionBody, EmbeddingBody, OpenAISettings
+from kiara_cli.core.serve.streaming import Stream, chunks_of, collect
 from kiara_cli.core.tokenizer.chat_format import Message
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode
 
@@ -39,21 +39,21 @@ def streams(model: type[Any]) -> dict[int | str, dict[str, Any]]:
 
 
 @router.get("/models", response_model=shapes.Models)
-async def models(desk: AtDesk) -> JSONResponse:
+async def models(admission: Admitting) -> JSONResponse:
     """List the model that is being served."""
-    return JSONResponse({"object": "list", "data": [card(desk.worker.served)]})
+    return JSONResponse({"object": "list", "data": [card(admission.worker.served)]})
 
 
 @router.get("/models/{model:path}", response_model=shapes.ModelCard)
-async def model(model: str, desk: AtDesk) -> JSONResponse:
+async def model(model: str, admission: Admitting) -> JSONResponse:
     """Describe the model that is being served."""
-    return JSONResponse(card(desk.find(model)))
+    return JSONResponse(card(admission.find(model)))
 
 
 @router.post("/completions", responses=streams(shapes.Completions))
-async def completions(body: CompletionBody, request: Request, desk: AtDesk) -> Response:
+async def completions(body: CompletionBody, request: Request, admission: Admitting) -> Response:
     """Continue texts, or ids. An empty prompt starts a document."""
-    served = desk.find(body.model)
+    served = admission.find(body.model)
     if body.suffix:
         raise Refusal(400, "this server does not write before a suffix", "suffix")
     if body.best_of is not None and body.best_of != (body.n or 1):
@@ -61,7 +61,7 @@ async def completions(body: CompletionBody, request: Request, desk: AtDesk) -> R
     if body.echo and body.logprobs is not None:
         raise Refusal(400, "this server does not score prompts; leave echo or logprobs out", "echo")
     prompts = await asyncio.to_thread(read_prompts, body.prompt, served)
-    length = desk.check_length(body.max_tokens, served.settings.max_new_tokens, "max_tokens")
+    length = admission.check_length(body.max_tokens, served.settings.max_new_tokens, "max_tokens")
     end = served.tokenizer.specials[END_OF_TEXT]
     config = body.config(served.settings, length)
     generations = repeated(
@@ -72,21 +72,21 @@ async def completions(body: CompletionBody, request: Request, desk: AtDesk) -> R
         body.n,
     )
     echo = [decode(served.tokenizer, ids) for ids in prompts] if body.echo else ()
-    desk.heard(
-        request, "\n".join(decode(served.tokenizer, ids) for ids in prompts) if desk.limits.log_prompts else ""
+    admission.log_prompt(
+        request, "\n".join(decode(served.tokenizer, ids) for ids in prompts) if admission.limits.log_prompts else ""
     )
     reply = replies.Reply(
         replies.COMPLETION, served.name, served.tokenizer, [len(ids or [end]) for ids in prompts], body.n or 1,
         body.logprobs is not None, echo,
     )  # fmt: skip
-    return await answer(body, request, desk, served, generations, reply)
+    return await answer(body, request, admission, served, generations, reply)
 
 
 @router.post("/chat/completions", responses=streams(shapes.Chat))
-async def chat(body: ChatBody, request: Request, desk: AtDesk) -> Response:
+async def chat(body: ChatBody, request: Request, admission: Admitting) -> Response:
     """Reply in a conversation. What no longer fits into the context is forgotten, oldest turns first; the field
     `kiara` then says how many."""
-    served = desk.find(body.model)
+    served = admission.find(body.model)
     if body.tools:
         raise Refusal(400, "this server's models call no tools; leave tools out", "tools")
     if (body.response_format or {}).get("type", "text") != "text":
@@ -94,33 +94,33 @@ async def chat(body: ChatBody, request: Request, desk: AtDesk) -> Response:
     if body.top_logprobs is not None and not body.logprobs:
         raise Refusal(400, "top_logprobs needs logprobs to be true", "top_logprobs")
     asked = body.max_completion_tokens or body.max_tokens
-    length = desk.check_length(asked, served.chat.max_new_tokens, "max_completion_tokens")
-    ids, forgot = await asyncio.to_thread(read_messages, body, served, desk, length)
+    length = admission.check_length(asked, served.chat.max_new_tokens, "max_completion_tokens")
+    ids, forgot = await asyncio.to_thread(read_messages, body, served, admission, length)
     template = served.template
     config = body.config(served.settings, length, template.stop)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     generations = repeated([GenerationRequest(ids, config, template.stop_ids, bias(body, served), logprobs)], body.n)
-    desk.heard(request, "\n".join(text_of(message.content) for message in body.messages))
+    admission.log_prompt(request, "\n".join(text_of(message.content) for message in body.messages))
     extra = {"kiara": {"forgotten_turns": forgot.turns}} if forgot else {}
     reply = replies.Reply(
         replies.CHAT, served.name, served.tokenizer, [len(ids)], body.n or 1, bool(body.logprobs), extra=extra
     )
-    return await answer(body, request, desk, served, generations, reply)
+    return await answer(body, request, admission, served, generations, reply)
 
 
 @router.post("/embeddings", response_model=shapes.Embeddings)
-async def embeddings(body: EmbeddingBody, desk: AtDesk) -> JSONResponse:
+async def embeddings(body: EmbeddingBody, admission: Admitting) -> JSONResponse:
     """Turn texts into vectors of length 1: the mean of the model's last states."""
-    served = desk.find(body.model)
+    served = admission.find(body.model)
     width = served.engine.config.emb_dim
     if body.dimensions not in (None, width):
         raise Refusal(400, f"this model's vectors have {width} dimensions; leave dimensions out", "dimensions")
     texts = await asyncio.to_thread(read_prompts, body.input, served, "input")
-    if len(texts) > desk.limits.max_inputs:
-        raise Refusal(400, f"{len(texts)} texts; this server embeds at most {desk.limits.max_inputs}", "input")
+    if len(texts) > admission.limits.max_inputs:
+        raise Refusal(400, f"{len(texts)} texts; this server embeds at most {admission.limits.max_inputs}", "input")
     if not all(texts):
         raise Refusal(400, "an empty text has no vector", "input")
-    vectors = [await desk.worker.call(partial(embed, served.engine, ids)) for ids in texts]
+    vectors = [await admission.worker.call(partial(embed, served.engine, ids)) for ids in texts]
     floats = body.encoding_format != "base64"
     data = [
         {"object": "embedding", "index": index, "embedding": vector if floats else in_base64(vector)}
@@ -134,19 +134,19 @@ async def embeddings(body: EmbeddingBody, desk: AtDesk) -> JSONResponse:
 async def answer(
     body: OpenAISettings,
     request: Request,
-    desk: Desk,
+    admission: Admission,
     served: Served,
     generations: Sequence[GenerationRequest],
     reply: replies.Reply,
 ) -> Response:
     """Have generations written, and send the reply whole or as it comes."""
-    desk.check_choices(len(generations))
-    order = desk.place(request, served, generations, bool(body.stream))
+    admission.check_choices(len(generations))
+    job = admission.submit(request, served, generations, bool(body.stream))
     if not body.stream:
-        return JSONResponse(reply.whole(await collect(desk.worker, request, order)))
+        return JSONResponse(reply.whole(await collect(admission.worker, request, job)))
     include = bool(body.stream_options and body.stream_options.include_usage)
-    parts = follow(order, desk.limits.stream_interval_ms / 1000)
-    return Stream(reply.stream(parts, include), desk.worker, order)
+    chunks = chunks_of(job, admission.limits.stream_interval_ms / 1000)
+    return Stream(reply.stream(chunks, include), admission.worker, job)
 
 
 def repeated(generations: Sequence[GenerationRequest], n: int | None) -> list[GenerationRequest]:
@@ -175,10 +175,12 @@ def read_prompts(
     return out
 
 
-def read_messages(body: ChatBody, served: Served, desk: Desk, length: int) -> tuple[list[int], Forgot | None]:
+def read_messages(
+    body: ChatBody, served: Served, admission: Admission, length: int
+) -> tuple[list[int], Forgot | None]:
     """Return the ids of a conversation, and what of it was left out. Raises Refusal."""
-    if len(body.messages) > desk.limits.max_messages:
-        most = desk.limits.max_messages
+    if len(body.messages) > admission.limits.max_messages:
+        most = admission.limits.max_messages
         raise Refusal(400, f"{len(body.messages)} messages; this server reads at most {most}", "messages")
     messages: list[Message] = [
         {"role": "system" if m.role == "developer" else m.role, "content": text_of(m.content)} for m in body.messages

@@ -1,6 +1,6 @@
-"""An order's parts as OpenAI's JSON: whole replies, chunks of streams, log-probabilities.
+"""A job's chunks as OpenAI's JSON: whole replies, events of streams, log-probabilities.
 
-In: parts. Out: plain dicts and the texts of events.
+In: chunks. Out: plain dicts and the texts of events.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 from kiara_cli.core.generate.engine import Token
 from kiara_cli.core.generate.text import Completion
-from kiara_cli.core.serve.follow import DONE, event
-from kiara_cli.core.serve.worker import Part
+from kiara_cli.core.serve.jobs import Chunk
+from kiara_cli.core.serve.streaming import DONE, event
 from kiara_cli.core.tokenizer.protocol import Tokenizer, incremental_decoder
 
 Json: TypeAlias = dict[str, Any]
@@ -22,8 +22,8 @@ LEAST = -9999.0  # OpenAI's word for "never": JSON has no infinity
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """How one of OpenAI's two endpoints writes a choice."""
+class Endpoint:
+    """How one of OpenAI's two endpoints shapes a choice."""
 
     prefix: str
     whole: str
@@ -56,7 +56,7 @@ class Choice:
 class Reply:
     """The answer to one request. `n` texts belong to each prompt; `echo` holds the prompts to be sent back."""
 
-    dialect: Dialect
+    endpoint: Endpoint
     model: str
     tokenizer: Tokenizer
     prompts: Sequence[int]  # their lengths in tokens
@@ -67,49 +67,49 @@ class Reply:
 
     def __post_init__(self) -> None:
         self.head: Json = {
-            "id": f"{self.dialect.prefix}-{uuid.uuid4().hex}",
+            "id": f"{self.endpoint.prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": self.model,
         }
         self.choices = [Choice(self.tokenizer) for _ in range(self.n * len(self.prompts))]
 
-    def whole(self, parts: Iterable[Part]) -> Json:
+    def whole(self, chunks: Iterable[Chunk]) -> Json:
         """Return the reply of a request that does not stream."""
-        for part in parts:
-            choice = self.choices[part.text_index]
-            choice.text += part.text
-            choice.tokens += part.tokens
-            choice.done = part.done or choice.done
+        for chunk in chunks:
+            choice = self.choices[chunk.index]
+            choice.text += chunk.text
+            choice.tokens += chunk.tokens
+            choice.done = chunk.done or choice.done
         choices = []
         for index, choice in enumerate(self.choices):
             assert choice.done is not None
-            logprobs = self.dialect.logprobs(choice, choice.tokens) if self.logprobs else None
+            logprobs = self.endpoint.logprobs(choice, choice.tokens) if self.logprobs else None
             text = self._echo(index) + choice.text
-            choices.append(self.dialect.choice(index, text, logprobs, choice.done.finish_reason))
-        head = {**self.head, "object": self.dialect.whole}
+            choices.append(self.endpoint.choice(index, text, logprobs, choice.done.finish_reason))
+        head = {**self.head, "object": self.endpoint.whole}
         return {**head, "choices": choices, "usage": self.usage(), **self.extra}
 
-    async def stream(self, parts: AsyncIterator[list[Part]], include_usage: bool) -> AsyncIterator[str]:
+    async def stream(self, chunks: AsyncIterator[list[Chunk]], include_usage: bool) -> AsyncIterator[str]:
         """Yield the events of a request that streams."""
-        head = {**self.head, "object": self.dialect.chunk}
+        head = {**self.head, "object": self.endpoint.chunk}
         rest: Json = {"usage": None} if include_usage else {}
         extra = self.extra
         for index in range(len(self.choices)):
-            if self.dialect.opening is not None:
-                yield event({**head, "choices": [self.dialect.opening(index)], **rest, **extra})
+            if self.endpoint.opening is not None:
+                yield event({**head, "choices": [self.endpoint.opening(index)], **rest, **extra})
                 extra = {}
             elif self.echo:
-                yield event({**head, "choices": [self.dialect.delta(index, self._echo(index), None, None)], **rest})
-        async for some in parts:
+                yield event({**head, "choices": [self.endpoint.delta(index, self._echo(index), None, None)], **rest})
+        async for some in chunks:
             lines = []
             for index, text, tokens, done in joined(some):
                 choice = self.choices[index]
-                logprobs = self.dialect.logprobs(choice, tokens) if self.logprobs and tokens else None
+                logprobs = self.endpoint.logprobs(choice, tokens) if self.logprobs and tokens else None
                 choice.done = done or choice.done
                 reason = done.finish_reason if done is not None else None
                 if text or logprobs or reason:
                     lines.append(
-                        event({**head, "choices": [self.dialect.delta(index, text, logprobs, reason)], **rest})
+                        event({**head, "choices": [self.endpoint.delta(index, text, logprobs, reason)], **rest})
                     )
             if lines:
                 yield "".join(lines)
@@ -127,12 +127,12 @@ class Reply:
         return self.echo[index // self.n] if self.echo else ""
 
 
-def joined(parts: Iterable[Part]) -> Iterable[tuple[int, str, list[Token], Completion | None]]:
-    """Put the parts of each text together."""
+def joined(chunks: Iterable[Chunk]) -> Iterable[tuple[int, str, list[Token], Completion | None]]:
+    """Put the chunks of each text together."""
     texts: dict[int, tuple[int, str, list[Token], Completion | None]] = {}
-    for part in parts:
-        index, text, tokens, done = texts.get(part.text_index, (part.text_index, "", [], None))
-        texts[index] = (index, text + part.text, [*tokens, *part.tokens], part.done or done)
+    for chunk in chunks:
+        index, text, tokens, done = texts.get(chunk.index, (chunk.index, "", [], None))
+        texts[index] = (index, text + chunk.text, [*tokens, *chunk.tokens], chunk.done or done)
     return texts.values()
 
 
@@ -199,9 +199,9 @@ def _completion_choice(index: int, text: str, logprobs: Json | None, reason: str
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
-CHAT = Dialect(
+CHAT = Endpoint(
     "chatcmpl", "chat.completion", "chat.completion.chunk", _chat_choice, _chat_delta, _chat_logprobs, _chat_opening
 )
-COMPLETION = Dialect(
+COMPLETION = Endpoint(
     "cmpl", "text_completion", "text_completion", _completion_choice, _completion_choice, _completion_logprobs
 )

@@ -1,7 +1,7 @@
-"""What is being served: a model ready to write, and how it is spoken to.
+"""What is being served: a model, its tokenizer, and the settings of its replies.
 
 In: an engine, its tokenizer, a template of conversations, settings. Out: one frozen object, replaced as a whole when
-the checkpoint is loaded anew.
+the checkpoint is loaded again.
 """
 
 from __future__ import annotations

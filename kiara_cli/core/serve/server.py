@@ -1,7 +1,7 @@
 """READ FIRST of this folder. The app, and the life of its process: start, reload, stop.
 
 In: a model to serve and a socket. Out: answers, until a signal comes; then what is being written may end, within a
-set time. Who may ask is in guard.py; the routes are in openai.py and plain.py; the engine's thread is worker.py.
+set time. Who may ask is in middleware.py; the routes are in openai.py and kiara.py; the engine's thread is worker.py.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from kiara_cli.config.schema import ServeConfig
-from kiara_cli.core.serve import openai, plain, shapes
-from kiara_cli.core.serve.desk import Desk
+from kiara_cli.core.serve import kiara, openai, shapes
+from kiara_cli.core.serve.admission import Admission
 from kiara_cli.core.serve.middleware import Guard
 from kiara_cli.core.serve.refusals import Refusal, broken
 from kiara_cli.core.serve.served import Served
@@ -69,8 +69,8 @@ def make_app(worker: Worker, limits: ServeConfig, keys: Sequence[str], load: Loa
         title="Kiara", summary="A small language model of your own, as OpenAI's clients know it.",
         docs_url=None, redoc_url=None, lifespan=life, responses=REFUSALS,
     )  # fmt: skip
-    app.state.desk = Desk(worker, limits)
-    app.include_router(plain.router)
+    app.state.admission = Admission(worker, limits)
+    app.include_router(kiara.router)
     app.include_router(openai.router)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _refused_by_starlette)
@@ -115,7 +115,7 @@ def make_server(worker: Worker, limits: ServeConfig, keys: Sequence[str] = (), l
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, but a signal to stop is an end like any other, and orders end before connections do."""
+    """uvicorn's, but a signal to stop is an end like any other, and jobs end before connections do."""
 
     def __init__(self, config: uvicorn.Config, worker: Worker, patience: float) -> None:
         super().__init__(config)

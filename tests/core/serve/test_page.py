@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from kiara_cli.core.serve import plain
+from kiara_cli.core.serve import kiara
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -177,8 +177,8 @@ def test_the_page_asks_for_a_key_where_one_is_needed(browser: Browser, start: An
 
 
 def test_the_page_is_one_file_that_needs_nothing_from_elsewhere() -> None:
-    assert re.findall(r"(?:https?:)?//[a-z0-9]", plain.PAGE.replace("// ----", "")) == []
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", plain.PAGE)
-    assert not re.search(r"<[a-z]+[^>]*\s(?:style|on[a-z]+)=", plain.PAGE)
-    assert "unsafe" not in plain.POLICY
-    assert "script-src 'sha256-" in plain.POLICY
+    assert re.findall(r"(?:https?:)?//[a-z0-9]", kiara.PAGE.replace("// ----", "")) == []
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", kiara.PAGE)
+    assert not re.search(r"<[a-z]+[^>]*\s(?:style|on[a-z]+)=", kiara.PAGE)
+    assert "unsafe" not in kiara.POLICY
+    assert "script-src 'sha256-" in kiara.POLICY

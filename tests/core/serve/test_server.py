@@ -22,9 +22,9 @@ import torch
 
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate.engine import GenerationRequest
+from kiara_cli.core.serve.jobs import Job
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.serve.server import listen
-from kiara_cli.core.serve.worker import Order
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT
 from kiara_cli.errors import KiaraError
 
@@ -239,12 +239,12 @@ def test_a_request_that_never_has_its_turn_is_told_so(start: Any, model: Callabl
     never = frozenset[int]()
 
     async def with_the_engine_taken(up: Any) -> httpx2.Response:
-        order = Order(
+        job = Job(
             served, [GenerationRequest([1], GenerateConfig(max_new_tokens=10**6), never)], "someone", 1000, True
         )
-        up.worker.submit(order)
+        up.worker.submit(job)
         answer = await asyncio.to_thread(up.post, "/v1/completions", {"prompt": "The"})
-        up.worker.cancel(order)
+        up.worker.cancel(job)
         return answer
 
     with start(served=served, max_seconds=0.3) as up:

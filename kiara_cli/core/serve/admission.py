@@ -1,6 +1,6 @@
-"""What every route needs: the worker, the limits, and who is asking.
+"""What every route needs: the model, the limits, and the way into the worker's queue.
 
-In: a request. Out: the model it names, and an `Order` that has been handed to the worker.
+In: an HTTP request. Out: the model it names, and a `Job` that the worker has accepted.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from fastapi import Depends, Request
 
 from kiara_cli.config.schema import ServeConfig
 from kiara_cli.core.generate.engine import GenerationRequest
+from kiara_cli.core.serve.jobs import Following, Job
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.served import Served
-from kiara_cli.core.serve.worker import Order, Worker
+from kiara_cli.core.serve.worker import Worker
 
 
 @dataclass
-class Visit:
-    """What is known of one request; the access log reads it in the end."""
+class Caller:
+    """Who sent a request, and what came of it; the access log reads it in the end."""
 
     id: str
-    client: str  # whose turn it is: a key's number, or an address
+    client: str  # which queue its jobs go to: a key's number, or an address
     address: str
-    order: Order | None = None
+    job: Job | None = None
     asked: str | None = None  # the prompt, if logs may hold it
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where requests come in."""
+class Admission:
+    """Checks requests against the limits and hands them to the worker."""
 
     worker: Worker
     limits: ServeConfig
@@ -47,17 +48,22 @@ class Desk:
             )
         return served
 
-    def place(
-        self, request: Request, served: Served, generations: Sequence[GenerationRequest], streamed: bool
-    ) -> Order:
-        """Hand generations in. Raises Refusal if there is no room."""
-        visit: Visit = request.scope["kiara"]
-        order = Order(served, generations, visit.client, self.limits.max_seconds, streamed)
-        self.worker.submit(order)
-        visit.order = order
-        return order
+    def submit(
+        self,
+        request: Request,
+        served: Served,
+        generations: Sequence[GenerationRequest],
+        streamed: bool,
+        following: Following | None = None,
+    ) -> Job:
+        """Queue generations. Raises Refusal if there is no room."""
+        caller: Caller = request.scope["kiara"]
+        job = Job(served, generations, caller.client, self.limits.max_seconds, streamed, following)
+        self.worker.submit(job)
+        caller.job = job
+        return job
 
-    def heard(self, request: Request, text: str) -> None:
+    def log_prompt(self, request: Request, text: str) -> None:
         """Keep a prompt for the log, if logs may hold it."""
         if self.limits.log_prompts:
             request.scope["kiara"].asked = text
@@ -75,12 +81,12 @@ class Desk:
             raise Refusal(400, f"{number} texts in one request; this server writes at most {most}", "n")
 
 
-async def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
+async def _admission(request: Request) -> Admission:
+    admission: Admission = request.app.state.admission
+    return admission
 
 
-AtDesk = Annotated[Desk, Depends(_desk)]
+Admitting = Annotated[Admission, Depends(_admission)]
 
 
 def check_prompt(ids: Sequence[int], served: Served, param: str) -> None:

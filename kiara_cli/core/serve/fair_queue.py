@@ -1,6 +1,6 @@
-"""Who is next: a queue in which no client waits for another's pile of requests.
+"""A fair queue: no client waits for another's pile of requests.
 
-In: items, each of a client. Out: the same items, one client after the other; a client's own stay in order.
+In: items, each of a client. Out: the same items, round-robin over the clients; a client's own stay in order.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """A line for each client. Not safe for threads by itself."""
+    """A first-in, first-out line for each client. Not safe for threads by itself."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, deque[Item]] = {}  # in the order of whose turn it is
+        self._lines: dict[str, deque[Item]] = {}  # the client that waited longest first
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))

@@ -20,10 +20,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.generate.text import Completion
 from kiara_cli.core.serve import shapes
-from kiara_cli.core.serve.desk import AtDesk, Desk, check_ids, check_prompt
-from kiara_cli.core.serve.follow import Stream, collect, event, follow
+from kiara_cli.core.serve.admission import Admission, Admitting, check_ids, check_prompt
+from kiara_cli.core.serve.jobs import Chunk
 from kiara_cli.core.serve.openai import streams
-from kiara_cli.core.serve.worker import Part
+from kiara_cli.core.serve.streaming import Stream, chunks_of, collect, event
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode
 
 router = APIRouter()
@@ -44,28 +44,28 @@ POLICY = (
 
 
 @router.post("/generate", tags=["Kiara"], responses=streams(shapes.Generated))
-async def generate(body: shapes.GenerateBody, request: Request, desk: AtDesk) -> Response:
+async def generate(body: shapes.GenerateBody, request: Request, admission: Admitting) -> Response:
     """Continue a text; an empty prompt starts a document. Streams `{"text"}` by flag; the last event is the rest."""
-    served = desk.find(None)
+    served = admission.find(None)
     end = served.tokenizer.specials[END_OF_TEXT]
     ids = await asyncio.to_thread(served.tokenizer.encode, body.prompt)
     check_prompt(ids, served, "prompt")
-    length = desk.check_length(body.max_new_tokens, served.settings.max_new_tokens, "max_new_tokens")
-    desk.heard(request, body.prompt)
+    length = admission.check_length(body.max_new_tokens, served.settings.max_new_tokens, "max_new_tokens")
+    admission.log_prompt(request, body.prompt)
     generation = GenerationRequest(ids or [end], body.config(served.settings, length), served.ends | {end})
-    order = desk.place(request, served, [generation], body.stream)
+    job = admission.submit(request, served, [generation], body.stream)
     if body.stream:
-        parts = follow(order, desk.limits.stream_interval_ms / 1000)
-        return Stream(pieces(parts), desk.worker, order)
-    done = (await collect(desk.worker, request, order))[-1].done
+        chunks = chunks_of(job, admission.limits.stream_interval_ms / 1000)
+        return Stream(pieces(chunks), admission.worker, job)
+    done = (await collect(admission.worker, request, job))[-1].done
     assert done is not None
     return JSONResponse({"text": done.text, **facts(done)})
 
 
-async def pieces(parts: AsyncIterator[list[Part]]) -> AsyncIterator[str]:
+async def pieces(chunks: AsyncIterator[list[Chunk]]) -> AsyncIterator[str]:
     """Yield the events of a text."""
-    async for some in parts:
-        text = "".join(part.text for part in some)
+    async for some in chunks:
+        text = "".join(chunk.text for chunk in some)
         if text:
             yield event({"text": text})
         if some[-1].done is not None:
@@ -83,29 +83,29 @@ def facts(done: Completion) -> dict[str, Any]:
 
 
 @router.post("/tokenize", tags=["Kiara"], response_model=shapes.Tokenized)
-async def tokenize(body: shapes.TokenizeBody, desk: AtDesk) -> JSONResponse:
+async def tokenize(body: shapes.TokenizeBody, admission: Admitting) -> JSONResponse:
     """Turn text into ids."""
-    ids = await asyncio.to_thread(desk.worker.served.tokenizer.encode, body.text)
+    ids = await asyncio.to_thread(admission.worker.served.tokenizer.encode, body.text)
     return JSONResponse({"ids": ids, "count": len(ids)})
 
 
 @router.post("/detokenize", tags=["Kiara"], response_model=shapes.Plain)
-async def detokenize(body: shapes.DetokenizeBody, desk: AtDesk) -> JSONResponse:
+async def detokenize(body: shapes.DetokenizeBody, admission: Admitting) -> JSONResponse:
     """Turn ids into text."""
-    served = desk.worker.served
+    served = admission.worker.served
     check_ids(body.ids, served, "ids")
     return JSONResponse({"text": await asyncio.to_thread(decode, served.tokenizer, body.ids)})
 
 
 @router.get("/health", tags=["Kiara"], response_model=shapes.Health, responses={503: {"model": shapes.Health}})
-async def health(desk: AtDesk) -> JSONResponse:
+async def health(admission: Admitting) -> JSONResponse:
     """Say whether the server lives and takes requests: 200 if it does, else 503."""
-    return JSONResponse(state_of(desk), 200 if desk.worker.ready else 503)
+    return JSONResponse(state_of(admission), 200 if admission.worker.ready else 503)
 
 
-def state_of(desk: Desk) -> dict[str, Any]:
+def state_of(admission: Admission) -> dict[str, Any]:
     """Describe the server's health."""
-    worker, served = desk.worker, desk.worker.served
+    worker, served = admission.worker, admission.worker.served
     try:
         ours = version("kiara-slm")
     except PackageNotFoundError:
@@ -117,15 +117,15 @@ def state_of(desk: Desk) -> dict[str, Any]:
         "model": served.name,
         "context_length": served.context,
         "template": served.template.kind,
-        "uptime_seconds": round(time.monotonic() - desk.began, 3),
+        "uptime_seconds": round(time.monotonic() - admission.began, 3),
         "version": ours,
     }
 
 
 @router.get("/metrics", tags=["Kiara"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(desk: AtDesk) -> Response:
+async def metrics(admission: Admitting) -> Response:
     """Say what Prometheus wants to know."""
-    return Response(desk.worker.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(admission.worker.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", include_in_schema=False)

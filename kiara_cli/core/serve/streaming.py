@@ -1,6 +1,7 @@
-"""From an order to what its client hears: all at once, or as it comes.
+"""From a job to its client: all at once, or as it comes.
 
-In: an order in the worker's hands. Out: its parts; leaving, from either side, cancels it at the next token.
+In: a job that the worker has accepted. Out: its chunks; a client that leaves, or a response that ends, cancels it at
+the next token.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from fastapi import Request
 from fastapi.sse import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
+from kiara_cli.core.serve.jobs import Chunk, Job
 from kiara_cli.core.serve.refusals import Refusal
-from kiara_cli.core.serve.worker import Order, Part, Worker
+from kiara_cli.core.serve.worker import Worker
 
 DONE = "data: [DONE]\n\n"
 
 
-async def collect(worker: Worker, request: Request, order: Order) -> list[Part]:
-    """Wait until an order is done and return all of it. Raises Refusal if it cannot be, or if the client left."""
+async def collect(worker: Worker, request: Request, job: Job) -> list[Chunk]:
+    """Wait until a job is done and return all of it. Raises Refusal if it cannot be, or if the client left."""
     left = False
 
     async def watch() -> None:
@@ -30,40 +32,40 @@ async def collect(worker: Worker, request: Request, order: Order) -> list[Part]:
         while (await request.receive())["type"] != "http.disconnect":
             pass
         left = True
-        order.changed.set()
+        job.changed.set()
 
     watcher = asyncio.create_task(watch())
-    parts: list[Part] = []
+    chunks: list[Chunk] = []
     try:
         over = False
         while not over:
-            await order.changed.wait()
-            new, over = order.take()
-            parts += new
+            await job.changed.wait()
+            new, over = job.take()
+            chunks += new
             if left:
                 raise Refusal(499, "the client left")
     finally:
         watcher.cancel()
-        worker.cancel(order)
-    if order.failure is not None:
-        raise order.failure
-    return parts
+        worker.cancel(job)
+    if job.failure is not None:
+        raise job.failure
+    return chunks
 
 
-async def follow(order: Order, interval: float) -> AsyncIterator[list[Part]]:
-    """Yield an order's parts as they come, those of `interval` seconds together. Raises Refusal if it fails."""
+async def chunks_of(job: Job, interval: float) -> AsyncIterator[list[Chunk]]:
+    """Yield a job's chunks as they come, those of `interval` seconds together. Raises Refusal if it fails."""
     over = False
     while not over:
-        await order.changed.wait()
-        parts, over = order.take()
-        if parts:
-            yield parts
-        if order.failure is not None:
-            raise order.failure
+        await job.changed.wait()
+        chunks, over = job.take()
+        if chunks:
+            yield chunks
+        if job.failure is not None:
+            raise job.failure
         if not over and interval:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval):
-                    await order.ended.wait()
+                    await job.ended.wait()
 
 
 def event(data: dict[str, Any]) -> str:
@@ -82,15 +84,15 @@ async def _guarded(events: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 class Stream(EventSourceResponse):
-    """Events of an order; the order is cancelled when the response ends, however it ends."""
+    """Events of a job; the job is cancelled when the response ends, however it ends."""
 
-    def __init__(self, events: AsyncIterator[str], worker: Worker, order: Order) -> None:
+    def __init__(self, events: AsyncIterator[str], worker: Worker, job: Job) -> None:
         super().__init__(_guarded(events), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._worker, self._order = worker, order
+        self._worker, self._job = worker, job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with contextlib.suppress(ConnectionError):
                 await super().__call__(scope, receive, send)
         finally:
-            self._worker.cancel(self._order)
+            self._worker.cancel(self._job)

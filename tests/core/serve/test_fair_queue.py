@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kiara_cli.core.serve.fair import FairQueue
+from kiara_cli.core.serve.fair_queue import FairQueue
 
 
 def drain(queue: FairQueue[str]) -> list[str]:
