@@ -132,7 +132,7 @@ def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
                 pass
         precision = "bf16" if dtype.startswith("int") else dtype
         runtime = Runtime(model.device, precision, physical_cores())  # type: ignore[arg-type]
-        options = Options(streams=STREAMS, compile=compiled)
+        options = Options(streams=STREAMS, native=compiled)
         engine = Engine(model, runtime, options=options)
 
         def together(number: int, length: int, new: int) -> tuple[float, float]:

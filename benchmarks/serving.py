@@ -223,7 +223,7 @@ def engine_alone(path: Path, options: argparse.Namespace) -> None:
     tokenizer = checkpoint.make_tokenizer()
     model = checkpoint.make_model(from_mapping(checkpoint.config, str(path)).config.model)
     runtime = Runtime(torch.device("cpu"), options.dtype, options.threads)
-    made = Options(streams=STREAMS, prefix_bytes=64_000_000, compile="auto")
+    made = Options(streams=STREAMS, prefix_bytes=64_000_000, native="auto")
     engine = make_engine(model, tokenizer, runtime, made)
     end = tokenizer.specials[END]
     left = [

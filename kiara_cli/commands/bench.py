@@ -92,7 +92,7 @@ def bench_of(given: Given, shape: str | None, rounds: int) -> tuple[str, Bench]:
         from kiara_cli.core.checkpoint.files import load_weights
 
         load_weights(model, weights, name)
-    options = Options(STREAMS[-1], compile=config.runtime.compile)
+    options = Options(STREAMS[-1], native=config.runtime.native)
     return name, Bench(model.to(runtime.device).eval(), config, runtime, options, rounds)
 
 

@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kiara_cli.config.schema import DERIVED, VERSION, Config, ModelConfig, Section
+from kiara_cli.config.schema import DERIVED, RENAMED, VERSION, Config, ModelConfig, Section
 from kiara_cli.config.text import first_line, parse_yaml, read_mapping, write_value
 from kiara_cli.errors import KiaraError
 
@@ -30,10 +30,6 @@ OVERRIDE = re.compile(r"^[a-z_]+(\.[a-z_0-9]+)+=")
 ENV_PREFIX = "KIARA__"
 DEFAULT = "default"  # the origin of a value that no layer set
 IMPLICIT = Path("configs/default.yaml")
-RENAMED = {  # old key → new key; an entry here keeps old files and checkpoints loading
-    "model.head_width": "model.head_dim",
-    "model.ffn_dim": "model.hidden_dim",
-}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from kiara_cli.errors import KiaraError
 
 VERSION = 2  # of the config's keys; load.py migrates older ones
+RENAMED = {  # old key → new key; an entry here keeps old files and checkpoints loading
+    "model.head_width": "model.head_dim",
+    "model.ffn_dim": "model.hidden_dim",
+    "runtime.fused": "runtime.native",
+}
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Dtype: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
@@ -301,24 +306,24 @@ class RuntimeConfig(Section):
     dtype: Dtype = "auto"
     threads: int | str = knob("auto", low=1)
     compile: bool | str = "auto"
-    fused: bool | str = "auto"
+    native: bool | str = "auto"
     seed: int = knob(1337, low=0, high=2**63 - 1)
     deterministic: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("compile", self.compile), ("fused", self.fused)):
+        for name, value in (("compile", self.compile), ("native", self.native)):
             if isinstance(value, str) and value != "auto":
                 raise KiaraError(
                     f"runtime.{name}={value} is no choice",
                     "choose one of: auto, true, false",
                     key=f"runtime.{name}",
                 )
-        if self.compile is True and self.fused is True:
+        if self.compile is True and self.native is True:
             raise KiaraError(
-                "runtime.compile=true and runtime.fused=true exclude each other",
+                "runtime.compile=true and runtime.native=true exclude each other",
                 "leave one of the two out",
-                key="runtime.fused",
+                key="runtime.native",
             )
         if isinstance(self.threads, str) and self.threads != "auto":
             raise KiaraError(

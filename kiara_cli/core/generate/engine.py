@@ -50,7 +50,7 @@ class Options:
     cache_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"  # auto: what products run in
     prefix_bytes: int = 0  # for what ended texts have read, so that it is not read again
     fast: bool = True  # False: the model's own forward pass for every token
-    compile: bool | str = False  # the tick; "auto": where there is a C compiler
+    native: bool | str = False  # the decode step in C; "auto": where a C compiler is found
 
 
 class Engine:
@@ -184,7 +184,7 @@ class Engine:
 
     def _compiled(self) -> Compiled | None:
         """Return the compiled tick if it may be used and can be made. Raises KiaraError if it must be and cannot."""
-        wanted, cache = self.options.compile, self.rows.cache
+        wanted, cache = self.options.native, self.rows.cache
         if wanted is False or not self.fast or not fits(self.weights, cache):
             return None
         try:
@@ -194,7 +194,7 @@ class Engine:
                 raise CompilerError("the compiled tick computes other scores than torch")
         except CompilerError as error:
             if wanted is True:
-                raise KiaraError(f"compiling failed ({error})", "install gcc, or set runtime.compile=auto") from None
+                raise KiaraError(f"compiling failed ({error})", "install gcc, or set runtime.native=auto") from None
             return None
         return made
 

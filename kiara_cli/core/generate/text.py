@@ -75,7 +75,7 @@ def options_of(config: Config) -> Options:
         streams=settings.streams,
         cache_dtype=settings.cache_dtype,
         prefix_bytes=settings.prefix_bytes,
-        compile=config.runtime.compile,
+        native=config.runtime.native,
     )
 
 

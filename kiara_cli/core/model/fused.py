@@ -38,11 +38,11 @@ SIGNATURES = {
 
 
 def decide_fused(config: RuntimeConfig, runtime: Runtime) -> tuple[bool, str]:
-    """Decide runtime.fused for a training; return it, and the reason in one line."""
-    if config.fused is False or config.compile is True:
-        return False, "runtime.fused=false" if config.fused is False else "runtime.compile=true"
+    """Decide runtime.native for a training; return it, and the reason in one line."""
+    if config.native is False or config.compile is True:
+        return False, "runtime.native=false" if config.native is False else "runtime.compile=true"
     if runtime.device.type != "cpu" or runtime.dtype != "bf16":
-        return False, "that is for bf16 on a CPU"
+        return False, "the C loops are for bf16 on a CPU"
     try:
         load()
     except CompilerError as error:

@@ -79,11 +79,11 @@ def same_machine(config: Config, checkpoint: Checkpoint) -> Runtime:
         raise KiaraError(error.cause, elsewhere) from None
     if config.runtime.compile is True and (failure := broken_toolchain(runtime.device)) is not None:
         raise KiaraError(f"the run was compiled, and there is no working compiler here ({failure})", elsewhere)
-    if config.runtime.fused is True:
+    if config.runtime.native is True:
         try:
             load()
         except CompilerError as error:
-            raise KiaraError(f"the run was fused, and the C compiler fails here ({error})", elsewhere) from None
+            raise KiaraError(f"the run used C loops, and the C compiler fails here ({error})", elsewhere) from None
     return runtime
 
 

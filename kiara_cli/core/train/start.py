@@ -189,7 +189,7 @@ def assemble(
 ) -> Training:
     """Put a training together from decided parts."""
     model.to(runtime.device)
-    if config.runtime.fused is True:
+    if config.runtime.native is True:
         fuse(model, load())
     if config.train.recompute:
         recompute_blocks(model)
@@ -226,11 +226,11 @@ def decide_auto(planned: Plan) -> tuple[Config, Runtime]:
     usual = USUAL_SHARE * matrix_rate(runtime.device, runtime.dtype)
     wanted = False if fuses else config.runtime.compile
     compiles, why = decide_compile(wanted, runtime.device, planned.training_flops / usual)
-    for key, kept, reason in (("compile", compiles, why), ("fused", fuses, why_fused)):
+    for key, kept, reason in (("compile", compiles, why), ("native", fuses, why_fused)):
         if getattr(config.runtime, key) is True and not kept:
             log.warning("runtime.%s=true cannot be honoured: %s", key, reason)
     threads = f"{runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
-    how = "fused" if fuses else f"{'compiled' if compiles else 'not compiled'}: {why}; not fused: {why_fused}"
+    how = "C loops" if fuses else f"{'compiled' if compiles else 'not compiled'}: {why}; no C loops: {why_fused}"
     log.info("On %s, %s, %s, %s.", runtime.device_name, runtime.dtype, threads, how)
     decided = dataclasses.replace(
         config.runtime,
@@ -238,7 +238,7 @@ def decide_auto(planned: Plan) -> tuple[Config, Runtime]:
         dtype=runtime.dtype,
         threads=runtime.threads,
         compile=compiles,
-        fused=fuses,
+        native=fuses,
     )
     return dataclasses.replace(config, runtime=decided), runtime
 

@@ -134,7 +134,7 @@ def test_an_engine_writes_the_same_tokens_with_it(tiny: ModelConfig, cache_dtype
     net = random(dataclasses.replace(tiny, tied_head=False), 3)
     plain = Options(cache_dtype=cache_dtype)  # type: ignore[arg-type]
     expected = list(Engine(net, RUNTIME, options=plain).generate([1, 2], GREEDY))
-    engine = Engine(net, RUNTIME, options=dataclasses.replace(plain, compile=True))
+    engine = Engine(net, RUNTIME, options=dataclasses.replace(plain, native=True))
     assert engine.compiled is not None
     assert list(engine.generate([1, 2], GREEDY)) == expected
     several = [
@@ -149,7 +149,7 @@ def test_an_engine_writes_the_same_tokens_with_it(tiny: ModelConfig, cache_dtype
 def test_in_bf16_a_text_is_the_same_alone_and_among_others(tiny: ModelConfig) -> None:
     net = random(dataclasses.replace(tiny, context_length=64, tied_head=False), 4)
     runtime = Runtime(torch.device("cpu"), "bf16", 2)
-    options = Options(streams=8, compile=True)
+    options = Options(streams=8, native=True)
     asked = [GenerationRequest([1 + row, 2, 3 * row][: 1 + row % 3], GREEDY) for row in range(12)]
     alone = [list(Engine(net, runtime, options=options).generate(w.prompt, GREEDY)) for w in asked]
     engine = Engine(net, runtime, options=options)
@@ -164,7 +164,7 @@ def test_in_bf16_a_text_is_the_same_alone_and_among_others(tiny: ModelConfig) ->
 def test_groups_of_columns_that_it_does_not_know_are_left_to_torch(tiny: ModelConfig) -> None:
     net = random(tiny)
     list(quantize(net, Scheme(4, "rtn", 16, 4, 4)))
-    engine = Engine(net, RUNTIME, options=Options(compile=True))
+    engine = Engine(net, RUNTIME, options=Options(native=True))
     assert engine.compiled is None
     assert len(list(engine.generate([1], GREEDY))) == 40
 
@@ -173,10 +173,10 @@ def test_groups_of_columns_that_it_does_not_know_are_left_to_torch(tiny: ModelCo
 def test_compiled_code_that_computes_wrongly_is_not_used(tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Compiled.__call__
     monkeypatch.setattr(Compiled, "__call__", lambda self, *places: right(self, *places) * 1.01)
-    engine = Engine(Transformer(tiny), RUNTIME, options=Options(compile="auto"))
+    engine = Engine(Transformer(tiny), RUNTIME, options=Options(native="auto"))
     assert engine.compiled is None
     with pytest.raises(KiaraError, match="computes other scores than torch"):
-        Engine(Transformer(tiny), RUNTIME, options=Options(compile=True))
+        Engine(Transformer(tiny), RUNTIME, options=Options(native=True))
 
 
 def test_without_a_compiler_torch_writes_or_the_error_says_so(
@@ -184,8 +184,8 @@ def test_without_a_compiler_torch_writes_or_the_error_says_so(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(native, "_loaded", {})
-    engine = Engine(Transformer(tiny), RUNTIME, options=Options(compile="auto"))
+    engine = Engine(Transformer(tiny), RUNTIME, options=Options(native="auto"))
     assert engine.compiled is None
     assert len(list(engine.generate([1], GREEDY))) == 40
     with pytest.raises(KiaraError, match="compiling failed \\(no C compiler\\)"):
-        Engine(Transformer(tiny), RUNTIME, options=Options(compile=True))
+        Engine(Transformer(tiny), RUNTIME, options=Options(native=True))

@@ -141,9 +141,9 @@ def test_what_is_not_finite_stays_so() -> None:
 def test_loops_are_for_bf16_on_a_cpu_and_for_who_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(CPU, "bf16", 1)
     assert decide_fused(RuntimeConfig(), runtime)[0]
-    assert not decide_fused(RuntimeConfig(fused=False), runtime)[0]
+    assert not decide_fused(RuntimeConfig(native=False), runtime)[0]
     assert not decide_fused(RuntimeConfig(compile=True), runtime)[0]
-    assert not decide_fused(RuntimeConfig(fused=True), Runtime(CPU, "fp32", 1))[0]
+    assert not decide_fused(RuntimeConfig(native=True), Runtime(CPU, "fp32", 1))[0]
     monkeypatch.setattr(native.shutil, "which", lambda name: None)
     monkeypatch.setattr(native, "_loaded", {})
     monkeypatch.setenv("KIARA_CACHE", "empty")

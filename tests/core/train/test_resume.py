@@ -286,7 +286,7 @@ def test_a_machine_that_cannot_honour_what_was_decided_is_said_so(
         raise CompilerError("no C compiler")
 
     monkeypatch.setattr(resume, "load", missing)
-    fused = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, fused=True))
+    fused = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, native=True))
     with pytest.raises(KiaraError, match=r"the C compiler fails here \(no C compiler\)") as caught:
         resume.resume(fused, stopped, data, run)
     assert caught.value.remedy == remedy
