@@ -74,16 +74,18 @@ class ActiveRequest:
         self.start = 0  # of the window that the cache holds
         self.filled = 0  # positions of the window that the cache holds
         self.sampled: Counter[int] = Counter()
-        self.generator = torch.Generator(forbidden.device)
+        self.generator = torch.Generator()  # on the CPU: a seed means the same on every device
         if asked.config.seed is None:
             self.generator.seed()
         else:
             self.generator.manual_seed(asked.config.seed)
-        self.bias = torch.zeros(forbidden.shape, device=forbidden.device)  # (V,), added to the scores
-        for token, bias in asked.logit_bias.items():
-            self.bias[token] = bias
-        self.bias.masked_fill_(forbidden, -math.inf)
-        self.bias[list(asked.stop_ids)] = torch.tensor([asked.logit_bias.get(i, 0.0) for i in asked.stop_ids])
+        bias = torch.zeros(forbidden.shape)  # made on the CPU, where single numbers cost nothing
+        for token, value in asked.logit_bias.items():
+            bias[token] = value
+        bias.masked_fill_(forbidden.cpu(), -math.inf)
+        for token in asked.stop_ids:
+            bias[token] = asked.logit_bias.get(token, 0.0)
+        self.bias = bias.to(forbidden.device)  # (V,), added to the scores
 
         self.sampling_params = dataclasses.replace(
             DEFAULT_SAMPLING, **{name: getattr(self.config, name) for name in SAMPLING}
@@ -164,6 +166,6 @@ class ActiveRequest:
     def _marks(self, ids: Mapping[int, int] | set[int], scores: Tensor) -> Tensor:
         """Return how often each id counts, (1, V)."""
         counts = ids if isinstance(ids, Mapping) else dict.fromkeys(ids, 1)
-        out = torch.zeros_like(scores)
-        out[0, list(counts.keys())] = torch.tensor(list(counts.values()), dtype=out.dtype, device=out.device)
-        return out
+        out = torch.zeros(scores.shape, dtype=scores.dtype)
+        out[0, list(counts.keys())] = torch.tensor(list(counts.values()), dtype=out.dtype)
+        return out.to(scores.device)

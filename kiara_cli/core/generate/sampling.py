@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import GenerateConfig
+from kiara_cli.core.runtime.device import exact
 
 NEVER = float("-inf")
 TINY = torch.finfo(torch.float32).tiny
@@ -38,8 +39,8 @@ def sample(logits: Tensor, config: GenerateConfig, chances: Tensor) -> Tensor:
 
 
 def chance(generator: torch.Generator) -> Tensor:
-    """Return one random number in [0, 1), (1,) in float64."""
-    return torch.rand(1, generator=generator, dtype=torch.float64, device=generator.device)
+    """Return one random number in [0, 1), (1,) in float64 on the CPU."""
+    return torch.rand(1, generator=generator, dtype=torch.float64)
 
 
 def penalize_counts(logits: Tensor, counts: Tensor, frequency: float, presence: float) -> Tensor:
@@ -91,6 +92,7 @@ def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
 
 def draw(logits: Tensor, chances: Tensor) -> Tensor:
     """Draw one id per row, (B,), from softmax(logits): the id in whose share of [0, 1) the row's chance falls."""
-    edges = logits.double().softmax(dim=-1).cumsum(dim=-1)  # (B, V): where each id's share ends
+    edges = exact(logits).softmax(dim=-1).cumsum(dim=-1)  # (B, V): where each id's share ends
     last = edges[:, -1:].nextafter(edges.new_zeros(()))  # just below it: rounding must not leave the line
-    return torch.searchsorted(edges, chances.to(edges)[:, None] * last, right=True)[:, 0]
+    ids = torch.searchsorted(edges, chances.to(edges)[:, None] * last, right=True)[:, 0]
+    return ids.to(logits.device)

@@ -124,7 +124,7 @@ def _round(model: Transformer, scheme: Scheme, name: str, hessian: Tensor | None
         small = plain = to_nearest(weight, scales, bits)
         if hessian is not None:
             small = best_of(weight, bits, group, hessian, plain)
-        new = _small_layer(layer, scheme, name)
+        new = _small_layer(layer, scheme, name).to(weight.device)
         new.fill(small)
         _exchange(model, name, new)
         rounded, nearest = small.full(), plain.full()
@@ -141,7 +141,7 @@ def best_of(weight: Tensor, bits: int, group: int, hessian: Tensor, plain: Small
 
 def _relative(weight: Tensor, rounded: Tensor, hessian: Tensor | None) -> float:
     if hessian is None:
-        hessian = torch.eye(weight.shape[1])
+        hessian = torch.eye(weight.shape[1], device=weight.device)
     whole = objective(weight, torch.zeros_like(weight), hessian).sum()
     return float((objective(weight, rounded, hessian).sum() / whole.clamp(min=1e-30)).sqrt())
 
@@ -162,6 +162,6 @@ def _exchange(model: Transformer, name: str, new: SmallLinear | SmallEmbedding) 
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, new)
     if name == "tokens" and model.config.tied_head:
-        head = SmallLinear(new.bits, model.head, model.config.emb_dim // new.scales.shape[1])
+        head = SmallLinear(new.bits, model.head, model.config.emb_dim // new.scales.shape[1]).to(new.codes.device)
         head.codes, head.scales = new.codes, new.scales
         model.head = head  # type: ignore[assignment]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kiara_cli.core.quantize.rounding import HIGHEST, LOWEST, Small, to_nearest
+from kiara_cli.core.runtime.device import exact
 
 DAMPING = 0.01  # of the mean of H's diagonal, added to it (Frantar et al.)
 CHUNK = 256  # rows whose scales are fitted together
@@ -21,30 +22,34 @@ SWEEPS = 4  # over all columns after the first pass (measured: more change littl
 
 
 def objective(weight: Tensor, rounded: Tensor, hessian: Tensor) -> Tensor:
-    """Return the squared change of each row's products, (N,)."""
-    error = (weight - rounded).double()
-    return ((error @ hessian.double()) * error).sum(dim=1)
+    """Return the squared change of each row's products, (N,) in float64."""
+    error = exact(weight - rounded)
+    return ((error @ exact(hessian)) * error).sum(dim=1)
 
 
 def gptq(weight: Tensor, scales: Tensor, bits: int, hessian: Tensor) -> Small:
     """Choose codes for the scales by what they do to the products. float32 in; H (K, K) may be singular."""
     plain = to_nearest(weight, scales, bits)
     steps = scales.float().repeat_interleave(plain.group, dim=1)  # (N, K)
-    damped = hessian.double() + DAMPING * hessian.diagonal().mean().clamp(min=1e-12) * torch.eye(len(hessian))
+    damping = DAMPING * hessian.diagonal().mean().clamp(min=1e-12)
+    damped = exact(hessian)
+    damped += damping.to(damped.device) * torch.eye(len(damped), device=damped.device)
     codes = _forward(weight, steps, bits, damped)
-    codes = _sweep(weight, steps, bits, codes, damped.float())
+    damped = damped.float().to(weight.device)
+    codes = _sweep(weight, steps, bits, codes, damped)
     better = Small(bits, codes.to(torch.int8), scales)
     if scales.shape[1] > 1:
-        scales = refit(weight, better, damped.float())
+        scales = refit(weight, better, damped)
         steps = scales.float().repeat_interleave(plain.group, dim=1)
-        again = Small(bits, _sweep(weight, steps, bits, codes, damped.float()).to(torch.int8), scales)
+        again = Small(bits, _sweep(weight, steps, bits, codes, damped).to(torch.int8), scales)
         better = choose(weight, hessian, again, better)
     return choose(weight, hessian, better, plain)
 
 
 def choose(weight: Tensor, hessian: Tensor, new: Small, old: Small) -> Small:
     """Take each row from `new`, unless `old` has less error there."""
-    worse = (objective(weight, new.full(), hessian) > objective(weight, old.full(), hessian))[:, None]
+    worse = objective(weight, new.full(), hessian) > objective(weight, old.full(), hessian)
+    worse = worse.to(weight.device)[:, None]
     return Small(new.bits, torch.where(worse, old.codes, new.codes), torch.where(worse, old.scales, new.scales))
 
 
@@ -59,7 +64,7 @@ def refit(weight: Tensor, small: Small, hessian: Tensor) -> Tensor:
         wanted = torch.einsum("ngk,nk->ng", pulled, weight[first : first + CHUNK])
         steady = 1e-4 * both.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
         old = small.scales[first : first + CHUNK].float()
-        both = both + steady[:, None, None] * torch.eye(groups)
+        both = both + steady[:, None, None] * torch.eye(groups, device=both.device)
         out.append(torch.linalg.solve(both, wanted + steady[:, None] * old))
     scales = torch.cat(out).bfloat16()
     return torch.where(scales == 0, small.scales, scales)
@@ -68,7 +73,8 @@ def refit(weight: Tensor, small: Small, hessian: Tensor) -> Tensor:
 def _forward(weight: Tensor, steps: Tensor, bits: int, hessian: Tensor) -> Tensor:
     """Round column after column, passing each one's error on to those that follow; return codes (N, K)."""
     order = hessian.diagonal().argsort(descending=True)
-    upper = torch.linalg.cholesky(torch.linalg.inv(hessian[order][:, order]), upper=True).float()
+    upper = torch.linalg.cholesky(torch.linalg.inv(hessian[order][:, order]), upper=True).float().to(weight.device)
+    order = order.to(weight.device)
     left, steps = weight[:, order].clone(), steps[:, order]
     codes = torch.empty_like(left)
     for j in range(left.shape[1]):

@@ -48,7 +48,7 @@ def fit_scales(weight: Tensor, bits: int, group: int, importance: Tensor | None 
     """Return the scales (N, G) that leave the smallest squared error, each column weighed by its importance (K,)."""
     rows, columns = weight.shape
     parts = weight.view(rows, -1, group)  # (N, G, Q)
-    worth = torch.ones(columns) if importance is None else importance
+    worth = torch.ones(columns, device=weight.device) if importance is None else importance
     worth = worth.view(1, -1, group).to(weight)
     extreme = parts.gather(2, parts.abs().argmax(dim=2, keepdim=True))  # (N, G, 1), with its sign
     best, smallest = torch.ones_like(extreme), torch.full_like(extreme, torch.inf)

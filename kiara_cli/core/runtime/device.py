@@ -99,6 +99,11 @@ def wait(device: torch.device, result: torch.Tensor) -> None:
         result.flatten()[0].item()
 
 
+def exact(x: torch.Tensor) -> torch.Tensor:
+    """Return numbers in float64: on their device, or on the CPU where the device (MPS) has no such numbers."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
 def peak_memory(device: torch.device) -> int:
     """Return the most bytes held so far: of this process on a CPU, of the device's memory otherwise."""
     if device.type == "cuda":
