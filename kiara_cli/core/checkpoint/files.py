@@ -3,16 +3,19 @@
 In: weights, config, tokenizer, metrics, and for resuming the optimizer and progress. Out: one file, whole or not
 there at all. Reading executes nothing: only plain tensors and containers are accepted.
 
-Each file carries its checksum. A .pt is a zip file whose every entry has a CRC-32; torch writes them and does not
-look at them again, so `load` does. A .safetensors has the SHA-256 of its weights among its metadata.
+Each file carries the version of its format and its checksum. A .pt is a zip file whose every entry has a CRC-32;
+torch writes them and does not look at them again, so `load` does. A .safetensors has the SHA-256 of its weights among
+its metadata.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import pickle
+import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +27,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.transformer import Transformer
@@ -34,10 +37,16 @@ from kiara_cli.core.tokenizer import files as tokenizer_files
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
+FORMAT = 2  # of these files; 1, before it was written down, lacked FORMAT_KEY and BASE and is read like 2
+FORMAT_KEY = "format_version"
 SUFFIXES = (".pt", ".safetensors")
 PARTS = ("model", "config", "tokenizer", "metrics", "data")  # in every file
 RESUME_PARTS = ("optimizer", "progress")  # in last.pt and step_*.pt as well
-SCHEME = "quantize"  # in files of small weights: how they are stored
+SCHEME = "quantize"  # in files of quantized weights: how they are stored
+BASE = "base"  # in files of an adapter: the content hash of the weights that it belongs to
+OPTIONAL = (SCHEME, BASE)
+NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
+NO_LINKS |= {errno.EINVAL} if os.name == "nt" else set()  # FAT
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,8 @@ class Checkpoint:
     data: Mapping[str, Any]
     optimizer: Mapping[str, Any] | None = None
     progress: Mapping[str, Any] | None = None
-    quantize: Mapping[str, Any] | None = None  # the scheme, where weights are stored as small numbers
+    quantize: Mapping[str, Any] | None = None  # the scheme, where weights are quantized
+    base: str | None = None  # of an adapter: what `content_hash` gives for the weights that it belongs to
     path: Path = Path()
 
     def make_tokenizer(self) -> Tokenizer:
@@ -59,18 +69,14 @@ class Checkpoint:
 
     def make_model(self, config: ModelConfig) -> Transformer:
         """Build the model and fill in the weights. Raises KiaraError if they do not fit."""
-        model = Transformer(config)
-        if self.quantize is not None:
-            prepare(model, recorded(self.quantize, str(self.path)))
-        load_weights(model, self.model, str(self.path))
-        return model
+        return model_from(config, self.model, str(self.path), self.quantize)
 
     def full_weights(self) -> Mapping[str, Tensor]:
-        """Return the weights by name, small ones as the full matrices that they stand for."""
+        """Return the weights by name, quantized ones as the full matrices that they stand for."""
         return full_weights(self.model)
 
     def check_trainable(self) -> None:
-        """Raise KiaraError for small weights: the steps of training are smaller than the gaps between them."""
+        """Raise KiaraError for quantized weights: a training step is smaller than the gap between two of them."""
         if self.quantize is not None:
             raise KiaraError(
                 f"{self.path} holds weights of {self.quantize.get('bits')} bits, too coarse to be trained",
@@ -99,9 +105,9 @@ def load(path: Path, weights_only: bool = False) -> Checkpoint:
         for part, value in parts.items():
             if not isinstance(value, dict) or (part == "model" and not all(map(torch.is_tensor, value.values()))):
                 raise TypeError(part)
-        parts[SCHEME] = content.get(SCHEME)
-        if not isinstance(parts[SCHEME], dict | None):
-            raise TypeError(SCHEME)
+        parts |= {part: content.get(part) for part in OPTIONAL}
+        if not isinstance(parts[SCHEME], dict | None) or not isinstance(parts[BASE], str | None):
+            raise TypeError(f"{SCHEME} or {BASE}")
         if not weights_only:
             parts |= {part: content.get(part) for part in RESUME_PARTS}
         return Checkpoint(**parts, path=path)
@@ -115,6 +121,39 @@ def weights_of(model: Transformer) -> dict[str, Tensor]:
     if model.config.tied_head:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
     return weights
+
+
+def model_from(
+    config: ModelConfig, weights: Mapping[str, Tensor], origin: str, scheme: Mapping[str, Any] | None = None
+) -> Transformer:
+    """Build a model on the CPU and fill in its weights, quantized ones where there is a scheme for them.
+
+    No random weights are drawn first: that takes longer than reading them, and would change the state of torch's
+    generator. Raises KiaraError for weights that do not fit.
+    """
+    with torch.device("meta"):  # shapes alone
+        model = Transformer(config)
+        if scheme is not None:
+            prepare(model, recorded(scheme, origin))
+    allocate(model)
+    load_weights(model, weights, origin)
+    return model
+
+
+def allocate(model: nn.Module) -> None:
+    """Give every weight that has only a shape memory on the CPU; what was one tensor stays one."""
+    made: dict[Tensor, Tensor] = {}
+    for name, module in model.named_modules():
+        for tensors in (module._parameters, module._buffers):
+            for key, tensor in tensors.items():
+                if tensor is None or not tensor.is_meta:
+                    continue
+                assert key not in module._non_persistent_buffers_set, f"{name}.{key} is in no file: compute it"
+                if tensor not in made:
+                    empty = torch.empty_like(tensor, device="cpu")
+                    trained = isinstance(tensor, nn.Parameter)
+                    made[tensor] = nn.Parameter(empty, tensor.requires_grad) if trained else empty
+                tensors[key] = made[tensor]
 
 
 def load_weights(model: Transformer, weights: Mapping[str, Tensor], origin: str) -> None:
@@ -135,9 +174,14 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], origin: str)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write to a temporary file beside `path`, then put it in its place: fsync, rename, fsync the folder."""
+    """Write to a temporary file beside `path`, then put it in its place: fsync, rename, fsync the folder.
+
+    What a killed process left under the temporary name is unlinked first, never written into: it may be the second
+    name of another run's checkpoint.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    partial.unlink(missing_ok=True)
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -153,8 +197,10 @@ def link(existing: Path, path: Path) -> None:
     with replacing(path) as partial:
         try:
             os.link(existing, partial)
-        except OSError:
-            partial.write_bytes(existing.read_bytes())
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            shutil.copyfile(existing, partial)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -184,21 +230,35 @@ def _read(path: Path, read: Callable[[], Any]) -> Any:
         raise KiaraError(f"{path} is damaged or not a checkpoint", remedy) from None
 
 
+def _check_format(version: object, path: Path) -> None:
+    """Raise KiaraError for a file of a later format. One without a version is older and has nothing else in it."""
+    if version is not None and (not isinstance(version, int) or version > FORMAT):
+        raise KiaraError(
+            f"{path} has format {version}, and this Kiara reads formats up to {FORMAT}",
+            "update kiara-slm, or use another checkpoint",
+        )
+
+
 def _save_pt(checkpoint: Checkpoint, path: Path) -> None:
-    content = {part: getattr(checkpoint, part) for part in PARTS}
-    content |= {part: value for part in (*RESUME_PARTS, SCHEME) if (value := getattr(checkpoint, part)) is not None}
+    content = {FORMAT_KEY: FORMAT} | {part: getattr(checkpoint, part) for part in PARTS}
+    optional = (*RESUME_PARTS, *OPTIONAL)
+    content |= {part: value for part in optional if (value := getattr(checkpoint, part)) is not None}
     torch.save(content, path)
 
 
 def _save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
-    parts = [part for part in PARTS if part != "model"] + [SCHEME] * (checkpoint.quantize is not None)
-    about = {part: json.dumps(getattr(checkpoint, part)) for part in parts}
+    parts = [part for part in PARTS if part != "model"]
+    parts += [part for part in OPTIONAL if getattr(checkpoint, part) is not None]
+    about = {FORMAT_KEY: str(FORMAT)} | {part: json.dumps(getattr(checkpoint, part)) for part in parts}
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
-    save_file(weights, path, metadata={"format": "pt", "sha256": _digest(weights), **about})
+    save_file(weights, path, metadata={"format": "pt", "sha256": content_hash(weights), **about})
 
 
-def _digest(weights: Mapping[str, Tensor]) -> str:
-    """Hash names, types, shapes and bytes of all weights, in the order of their names."""
+def content_hash(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of all weights, in the order of their names.
+
+    About 1 GB a second. A .safetensors file has it in its metadata.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -218,6 +278,7 @@ def _load_pt(path: Path) -> dict[str, Any]:
     content = _read(path, read)
     if not isinstance(content, dict):
         raise TypeError("dict")
+    _check_format(content.get(FORMAT_KEY), path)
     return content
 
 
@@ -225,10 +286,11 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     def read() -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
+            _check_format(json.loads(about.get(FORMAT_KEY, "null")), path)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if "sha256" in about and about["sha256"] != _digest(weights):
+        if "sha256" in about and about["sha256"] != content_hash(weights):
             raise ValueError("sha256")
-        return {"model": weights} | {part: json.loads(about[part]) for part in (*PARTS, SCHEME) if part in about}
+        return {"model": weights} | {part: json.loads(about[part]) for part in (*PARTS, *OPTIONAL) if part in about}
 
     content: dict[str, Any] = _read(path, read)
     return content

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
-from kiara_cli.core.checkpoint.files import load_weights
+from kiara_cli.core.checkpoint.files import model_from
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.export import gguf, huggingface
 from kiara_cli.core.export.oracles import Judge, Kiara, LlamaCpp, Step, Transformers
-from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.protocol import Tokenizer, decode
 
@@ -79,7 +78,7 @@ def check_export(
     kept = gguf.read_weights(path, model) if to == "gguf" else {
         name: tensor.to(huggingface.DTYPES[quant]).float() for name, tensor in weights.items()
     }  # fmt: skip
-    reference = _made(model, weights if quant == "f32" else kept, path)
+    reference = model_from(model, weights if quant == "f32" else kept, str(path))
     ours = Kiara(reference, tokenizer)
     theirs = Transformers(path) if to == "hf" else LlamaCpp(path, model.context_length, torch.get_num_threads())
     tolerance = TOLERANCES["f32" if to == "hf" else quant]  # transformers computes in float32 here
@@ -91,7 +90,7 @@ def check_export(
     runtime = Runtime(torch.device("cpu"), "fp32", torch.get_num_threads())
     before, after = (
         evaluate(measured, ids, tokenizer, runtime, 8, MEASURED, conversations).bits_per_byte
-        for measured in (_made(model, weights, path), reference)
+        for measured in (model_from(model, weights, str(path)), reference)
     )
     bound = before * (1 + WORSE[quant])
     return replace(report, bits_per_byte=after, bits_per_byte_before=before, bits_per_byte_bound=bound)
@@ -142,9 +141,3 @@ def margin(step: Step) -> float:
     """Return how far the second best id is behind the best one."""
     first, second = sorted(step.scores.values(), reverse=True)[:2]
     return first - second
-
-
-def _made(config: ModelConfig, weights: Mapping[str, Tensor], path: Path) -> Transformer:
-    model = Transformer(config)
-    load_weights(model, weights, str(path))
-    return model

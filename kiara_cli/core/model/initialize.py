@@ -36,6 +36,8 @@ def initialize(model: nn.Module, config: ModelConfig) -> None:
     A model with a head of its own then gets what it needs to repeat a word that it has read: `copy_what_is_read`
     doubles `out` from the second block on, `look_back` changes embeddings and heads of the first.
     """
+    if model.get_parameter("tokens.weight").is_meta:
+        return  # a checkpoint will fill them in
     apart = not config.tied_head
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):

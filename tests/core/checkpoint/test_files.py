@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import pickle
 import resource
@@ -10,10 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from kiara_cli.config.load import from_mapping
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.errors import KiaraError
 
@@ -84,7 +89,8 @@ def test_a_pt_file_is_one_dict_of_plain_values_that_torch_opens_without_running_
 ) -> None:
     files.save(make(resumable=True), tmp_path / "a.pt")
     content = torch.load(tmp_path / "a.pt", weights_only=True)
-    assert set(content) == {"model", "config", "tokenizer", "metrics", "data", "optimizer", "progress"}
+    parts = {"model", "config", "tokenizer", "metrics", "data", "optimizer", "progress"}
+    assert set(content) == {"format_version", *parts}
     assert_plain(content)
 
 
@@ -96,6 +102,61 @@ def test_a_tied_head_is_stored_once_and_tied_again(make: Any, tmp_path: Path, ti
     model = files.load(tmp_path / f"a{suffix}").make_model(tiny)
     assert model.head.weight is model.tokens.weight
     assert torch.equal(model.tokens.weight, saved.model["tokens.weight"])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_says_its_format_and_a_later_one_is_refused_while_an_older_one_loads(
+    make: Any, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    with monkeypatch.context() as later:
+        later.setattr(files, "FORMAT", files.FORMAT + 1)
+        files.save(make(), path)
+        files.load(path)
+    with pytest.raises(KiaraError, match=rf"a{suffix} has format 3, .*up to 2; update kiara-slm"):
+        files.load(path)
+    files.save(make(), path)
+    if suffix == ".pt":
+        content = torch.load(path)
+        assert content.pop("format_version") == 2
+        torch.save(content, path)
+    else:
+        with safe_open(path, "pt") as file:
+            about = dict(file.metadata())
+        assert about.pop("format_version") == "2"
+        save_file(dict(make().model), path, about)
+    assert files.load(path).model.keys() == make().model.keys()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_adapter_says_which_weights_it_belongs_to(make: Any, tmp_path: Path, suffix: str) -> None:
+    base, other = (make(seed=seed).model for seed in (1, 2))
+    assert files.content_hash(base) != files.content_hash(other)
+    assert files.content_hash(dict(reversed(base.items()))) == files.content_hash(base)
+    files.save(dataclasses.replace(make(), base=files.content_hash(base)), tmp_path / f"a{suffix}")
+    assert files.load(tmp_path / f"a{suffix}").base == files.content_hash(base)
+
+
+def test_loading_draws_no_random_weights_and_computes_the_tables_that_no_file_holds(
+    make: Any, every_model: list[ModelConfig]
+) -> None:
+    for config in every_model[::5]:
+        checkpoint = make(model=config)
+        expected = Transformer(config)
+        files.load_weights(expected, checkpoint.model, "here")
+        state = torch.get_rng_state()
+        model = checkpoint.make_model(config)
+        assert torch.equal(torch.get_rng_state(), state)
+        buffers = dict(model.named_buffers())
+        assert buffers.keys() == dict(expected.named_buffers()).keys()
+        assert all(torch.equal(buffers[name], table) for name, table in expected.named_buffers())
+        for (name, made), (_, drawn) in zip(model.named_parameters(), expected.named_parameters(), strict=True):
+            assert torch.equal(made, drawn), name
+            assert made.requires_grad
+        assert all(
+            ours.data_ptr() != made.data_ptr()
+            for ours, made in zip(checkpoint.model.values(), files.weights_of(model).values(), strict=True)
+        )
 
 
 def test_an_untied_head_is_stored_too(make: Any, tmp_path: Path, tiny: ModelConfig) -> None:
@@ -264,13 +325,57 @@ def test_a_link_replaces_what_was_there_and_leaves_nothing_else(tmp_path: Path) 
 
 def test_a_link_is_a_copy_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> None:
-        raise OSError("no hard links here")
+        raise OSError(errno.EPERM, "no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)
     (tmp_path / "a").write_text("text")
     files.link(tmp_path / "a", tmp_path / "b")
     assert contents(tmp_path) == {"a": b"text", "b": b"text"}
     assert not (tmp_path / "a").samefile(tmp_path / "b")
+
+
+def test_a_link_that_fails_for_another_reason_is_an_error_and_no_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise OSError(errno.EIO, "the disk is failing")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a").write_text("text")
+    with pytest.raises(OSError, match="the disk is failing"):
+        files.link(tmp_path / "a", tmp_path / "b")
+    assert contents(tmp_path) == {"a": b"text"}
+
+
+def link_to_new(path: Path, checkpoint: Checkpoint) -> None:
+    (path.parent / "new").write_bytes(b"new")
+    files.link(path.parent / "new", path)
+
+
+def write_a_text(path: Path, checkpoint: Checkpoint) -> None:
+    with files.replacing(path) as partial, partial.open("ab") as file:
+        file.write(b"new")
+
+
+def save_there(path: Path, checkpoint: Checkpoint) -> None:
+    files.save(checkpoint, path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("write", [link_to_new, save_there, write_a_text])
+def test_a_second_name_left_by_a_killed_process_never_leads_into_another_runs_checkpoint(
+    make: Any, tmp_path: Path, suffix: str, write: Any
+) -> None:
+    other, path = tmp_path / "other" / f"best{suffix}", tmp_path / f"best{suffix}"
+    files.save(make(seed=1), other)
+    before = other.read_bytes()
+    with files.replacing(tmp_path / f"best{suffix}") as partial:
+        partial.write_bytes(b"")
+    os.link(other, partial)  # as if it had been killed between link and rename, and its number came up again
+    write(path, make(seed=2))
+    assert other.read_bytes() == before
+    assert not path.samefile(other)
+    assert not partial.exists()
 
 
 def test_saving_over_a_linked_file_leaves_the_other_name_alone(make: Any, tmp_path: Path) -> None:
