@@ -27,7 +27,7 @@ ACTIVATIONS = {"swiglu": 0, "gelu": 1, "relu2": 2}
 BLOCK = 32  # columns that are multiplied at once: groups of columns with a scale of their own are multiples of it
 
 
-def load() -> CDLL:
+def load() -> native.Library:
     """Return the library. Raises native.CompilerError."""
     return native.build(SOURCE, SIGNATURES)
 

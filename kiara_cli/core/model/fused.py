@@ -20,7 +20,7 @@ from kiara_cli.core.model.attention import Attend, Attention, is_short
 from kiara_cli.core.model.feedforward import RMSNorm, SwiGLU
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
-from kiara_cli.core.runtime.native import CompilerError, build
+from kiara_cli.core.runtime.native import CompilerError, Library, build
 
 Heads: TypeAlias = tuple[Tensor, Tensor, Tensor]  # queries (B, H, T, C), keys and values (B, K, T, C)
 
@@ -50,7 +50,7 @@ def decide_fused(config: RuntimeConfig, runtime: Runtime) -> tuple[bool, str]:
     return True, "the C compiler works"
 
 
-def load() -> CDLL:
+def load() -> Library:
     """Return the library. Raises CompilerError."""
     return build(Path(__file__).with_suffix(".c"), SIGNATURES)
 

@@ -19,26 +19,41 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Self
 
 from kiara_cli.config.folders import cache_folder
 
-COMPILERS = ("cc", "gcc", "clang")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
-WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()  # twice as fast as 256
+COMPILERS = ("cc", "gcc", "clang", "/opt/homebrew/opt/llvm/bin/clang", "/usr/local/opt/llvm/bin/clang")
+LIBOMP = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")  # OpenMP beside Apple's compiler, which has none
+FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+X86 = platform.machine() in ("x86_64", "AMD64")
+NATIVE = ["-march=native", "-mprefer-vector-width=512"] if X86 else ["-mcpu=native"]  # 512: twice as fast as 256
+if platform.system() == "Darwin" and not X86:
+    NATIVE = []  # its compiler makes code for this processor anyway
 TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
 HEADER = Path(__file__).with_name("numbers.h")  # what a source may include
 PATIENCE = 60  # seconds that a compiler may take
-
-_loaded: dict[str, ctypes.CDLL] = {}  # in this process
 
 
 class CompilerError(Exception):
     """There is no compiler that makes this; the message says why in one line."""
 
 
-def build(source: Path, signatures: Mapping[str, str]) -> ctypes.CDLL:
+class Library(ctypes.CDLL):
+    """A loaded library, and the compiler that made it."""
+
+    compiler = "unknown"
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # a copied model calls the same code
+
+
+_loaded: dict[str, Library] = {}  # in this process
+
+
+def build(source: Path, signatures: Mapping[str, str]) -> Library:
     """Return a C file as a library: the one kept in the cache folder, or a new one, kept there if that can be done.
 
     `signatures`: of each function, a letter an argument (pointer, integer, float); they return an integer or nothing.
@@ -51,7 +66,7 @@ def build(source: Path, signatures: Mapping[str, str]) -> ctypes.CDLL:
     return library
 
 
-def _library(source: Path) -> ctypes.CDLL:
+def _library(source: Path) -> Library:
     """Load a library once a process: what is mapped must not be written over."""
     name = f"{source.stem}-{_key(source)}.so"
     if name not in _loaded:
@@ -60,39 +75,58 @@ def _library(source: Path) -> ctypes.CDLL:
     return _loaded[name]
 
 
-def _kept(path: Path) -> ctypes.CDLL | None:
+def _kept(path: Path) -> Library | None:
     """Load a kept library, if it is whole and only the user can have written it."""
     try:
-        mine = _is_ours(path.parent) and _is_ours(path)
-        whole = mine and path.with_suffix(".sha256").read_text() == _hash(path)
-        return ctypes.CDLL(str(path)) if whole else None
+        digest, _, compiler = path.with_suffix(".sha256").read_text().partition(" ")
+        if not (_is_ours(path.parent) and _is_ours(path) and digest == _hash(path)):
+            return None
+        library = Library(str(path))
     except OSError:  # it is not there, or was made for other libraries than this system's
         return None
-
-
-def _made(source: Path, keep: Path) -> ctypes.CDLL:
-    """Compile and load a library, and keep it if that can be done."""
-    with tempfile.TemporaryDirectory(prefix="kiara-") as place:
-        made = Path(place, source.stem + ".so")
-        try:
-            _compile(source, made)
-            library = ctypes.CDLL(str(made))
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise CompilerError(str(error)[:200]) from None
-        with contextlib.suppress(OSError):  # no room, someone else's folder: the next process compiles again
-            _keep(made, keep)
+    library.compiler = compiler
     return library
 
 
-def _compile(source: Path, made: Path) -> None:
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise CompilerError("no C compiler")
-    shared = ["-fPIC", "-shared", f"-I{HEADER.parent}", str(source), "-o", str(made), "-lm"]
-    command = [compiler, *FLAGS, *WIDE, *shared]
+def _made(source: Path, keep: Path) -> Library:
+    """Compile and load a library with the first compiler that can, and keep it if that can be done."""
+    failures: dict[str, str] = {}
+    for name, command in _compilers():
+        with tempfile.TemporaryDirectory(prefix="kiara-", ignore_cleanup_errors=True) as place:
+            made = Path(place, source.stem + ".so")
+            try:
+                _compile([*command, "-fPIC", "-shared", f"-I{HEADER.parent}", str(source), "-o", str(made), "-lm"])
+                with contextlib.suppress(OSError):  # no room, someone else's folder, in use on Windows
+                    _keep(made, keep, name)
+                library = _kept(keep) or Library(
+                    str(made)
+                )  # Windows cannot remove what is loaded: rather the kept one
+            except (OSError, CompilerError, subprocess.TimeoutExpired) as error:
+                failures[name] = str(error)[:200]
+                continue
+            library.compiler = name
+            return library
+    raise CompilerError("; ".join(f"{name}: {why}" for name, why in failures.items()) or "no C compiler")
+
+
+def _compilers() -> Iterator[tuple[str, list[str]]]:
+    """Yield names and commands of the compilers here, each once, and again with OpenMP's library from elsewhere."""
+    seen: set[str] = set()
+    for name in COMPILERS:
+        path = shutil.which(name)
+        if path is None or (real := os.path.realpath(path)) in seen:
+            continue
+        seen.add(real)
+        yield name, [path, *FLAGS, *NATIVE, "-fopenmp"]
+        for folder in filter(os.path.isdir, LIBOMP):
+            linked = [f"-I{folder}/include", f"-L{folder}/lib", f"-Wl,-rpath,{folder}/lib", "-lomp"]
+            yield f"{name} with libomp", [path, *FLAGS, *NATIVE, "-Xpreprocessor", "-fopenmp", *linked]
+
+
+def _compile(command: list[str]) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"{compiler} ended with {done.returncode}"]
+        lines = done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"]
         raise CompilerError(next((line for line in lines if "error" in line), lines[0])[:200])
 
 
@@ -104,18 +138,18 @@ def _key(source: Path) -> str:
     except (OSError, StopIteration):
         processor = platform.processor()
     texts = [file.read_text(encoding="utf-8") for file in (source, HEADER)]
-    about = [texts, FLAGS, WIDE, platform.platform(), platform.machine(), processor]
+    about = [texts, FLAGS, NATIVE, platform.platform(), platform.machine(), processor]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
-def _keep(made: Path, kept: Path) -> None:
+def _keep(made: Path, kept: Path, compiler: str) -> None:
     folder, partial = kept.parent, kept.with_name(f".{kept.name}.{os.getpid()}")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     try:
         shutil.copyfile(made, partial)
         partial.chmod(0o600)
-        kept.with_suffix(".sha256").write_text(_hash(partial))
+        kept.with_suffix(".sha256").write_text(f"{_hash(partial)} {compiler}")
         partial.replace(kept)
     finally:
         partial.unlink(missing_ok=True)

@@ -83,6 +83,69 @@ def test_a_folder_that_cannot_be_written_costs_the_keeping_alone(source: Path) -
     assert made(source) == []
 
 
+def script(folder: Path, name: str, lines: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{lines}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def only_scripts(source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH whose `cc` knows no OpenMP, as Apple's, and tells no reason but that."""
+    folder = Path("bin").resolve()
+    script(folder, "cc", "echo \"clang: error: unsupported option '-fopenmp'\" >&2; exit 1")
+    monkeypatch.setattr(native, "COMPILERS", ("cc", "gcc", "clang"))
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")  # the scripts need a system
+    monkeypatch.setattr(native.shutil, "which", lambda name: str(p) if (p := folder / name).exists() else None)
+    native._loaded.clear()
+    return folder
+
+
+@posix
+def test_each_compiler_is_tried_and_the_one_that_works_is_named(source: Path, only_scripts: Path) -> None:
+    real = Path("/usr/bin/cc").resolve()
+    script(only_scripts, "clang", f'exec {real} "$@"')
+    assert native.build(source, {"twice": "i"}).compiler == "clang"
+    native._loaded.clear()
+    assert native.build(source, {"twice": "i"}).compiler == "clang"  # the kept one
+
+
+@posix
+def test_a_compiler_without_openmp_gets_it_from_elsewhere(
+    source: Path, only_scripts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    omp = Path("libomp").resolve()
+    omp.mkdir()
+    monkeypatch.setattr(native, "LIBOMP", ("/nowhere", str(omp)))
+    said = f'case "$*" in *-Xpreprocessor\\ -fopenmp*-I{omp}/include*-L{omp}/lib*-lomp*) ;; *) exit 1;; esac'
+    script(
+        only_scripts,
+        "cc",
+        f'{said}\nshift $(($# - 7))  # what follows -lomp\nexec {Path("/usr/bin/cc").resolve()} "$@"',
+    )
+    assert native.build(source, {"twice": "i"}).compiler == "cc with libomp"
+
+
+@posix
+def test_the_error_says_what_each_compiler_said(source: Path, only_scripts: Path) -> None:
+    script(only_scripts, "gcc", "echo 'gcc: fatal error: no input' >&2; exit 1")
+    with pytest.raises(native.CompilerError, match="cc: clang: error: unsupported option.*; gcc: gcc: fatal error"):
+        native.build(source, {"twice": "i"})
+
+
+def test_a_library_in_use_that_cannot_be_replaced_or_removed_is_no_error(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where another process has loaded the kept file, and this one what it made."""
+
+    def in_use(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "the process cannot access the file")
+
+    monkeypatch.setattr(Path, "replace", in_use)
+    monkeypatch.setattr(native.os, "unlink", in_use)
+    assert made(source) == []
+
+
 def test_tiny_numbers_of_the_whole_process_stay_what_they_are() -> None:
     fused.load()
     compiled.load()
