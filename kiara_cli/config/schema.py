@@ -176,11 +176,14 @@ class ModelConfig(Section):
         return KiaraError(cause, f"the nearest valid value is model.emb_dim={nearest}", key="model.emb_dim")
 
 
+DEFAULT_STEPS = 1350  # of a training where neither max_steps nor max_epochs is set
+
+
 @dataclass(frozen=True)
 class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
-    max_steps: int = knob(1350, low=1)
+    max_steps: int | None = knob(None, low=1)
     max_epochs: float | None = knob(None, above=0)
     batch_size: int = knob(11, low=1)
     accumulation: int = knob(1, low=1)

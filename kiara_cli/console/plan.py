@@ -1,18 +1,29 @@
-"""A training plan as rows for people and as one object for programs."""
+"""A training's plan, as a table for people and as one object for programs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from kiara_cli.config.load import value_at
+from kiara_cli.console import output
 from kiara_cli.console.output import amount
 from kiara_cli.core.data.conversations import ConversationBatcher
-from kiara_cli.core.train.start import Plan
+from kiara_cli.core.train.plan import LIMITS, Plan
+
+
+def show_plan(plan: Plan, root: Path, name: str | None, dry_run: bool, json_: bool) -> None:
+    """Print the plan: of a dry run on stdout, of any other on stderr."""
+    if dry_run and json_:
+        return output.record(plan_record(plan))
+    output.facts("The plan (nothing was written)" if dry_run else "The plan", plan_rows(plan, root, name), dry_run)
 
 
 def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str, str]]:
     """Describe what will be done, what it costs and where it goes."""
     meta, model, train = plan.data.meta, plan.config.model, plan.config.train
+    limits = {key: value for key in LIMITS if (value := value_at(plan.config, key)) is not None}
+    first, *others = sorted((f"{key}={value:g}" for key, value in limits.items()), key=lambda x: plan.limit not in x)
     rows = [
         ("data", f"{meta.source}: {amount(meta.train_tokens)} tokens, {amount(meta.val_tokens)} more held out"),
         ("tokenizer", f"{plan.data.tokenizer.kind}, {meta.vocab_size:,} ids, {meta.bytes_per_token:.2f} bytes each"),
@@ -20,6 +31,8 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
                   f"{model.n_heads} heads, context {model.context_length}"),
         ("training", f"{plan.steps:,} steps of {train.batch_size * train.accumulation} × {model.context_length} "
                      f"tokens: {amount(plan.tokens)} tokens, {plan.epochs:.1f} epochs"),
+        ("ends by", ", before ".join([first, *others])),
+        ("computes", plan.how),
         ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.training_bytes, 'B')} of memory"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
@@ -43,6 +56,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "n_layers": plan.config.model.n_layers,
         "parameters": plan.count.parameters,
         "steps": plan.steps,
+        "limit": plan.limit,
         "tokens": plan.tokens,
         "epochs": plan.epochs,
         "flops": plan.training_flops,

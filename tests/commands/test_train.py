@@ -49,7 +49,7 @@ def test_what_happens_is_said_on_stderr_without_colours_or_cursor_codes(
     kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
 ) -> None:
     err = kiara("train", str(text), *tiny_settings, "eval.sample_prompt=the dog").err
-    for word in ("The plan", "step 1/4  loss", "step 4/4  validation loss", "(best so far)", "it writes:"):
+    for word in ("The plan", "step 1/4  loss", "step 4/4  validation loss", "(best so far)", "sample:"):
         assert word in err
     assert "kiara generate checkpoints/text/best.pt --prompt 'the dog'" in err
     assert "\x1b" not in err

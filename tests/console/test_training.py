@@ -13,10 +13,11 @@ from rich.console import Console
 from kiara_cli.console.output import amount, duration
 from kiara_cli.console.training import TrainingView, fold, plain_lines
 from kiara_cli.core.eval.metrics import Metrics
-from kiara_cli.core.train.events import Evaluated, Event, Sampled, Saved, Skipped, Spiked, Stepped
+from kiara_cli.core.train.events import Evaluated, Event, Sampled, Saved, Skipped, Spiked, Started, Stepped
 from kiara_cli.core.train.meter import Reading
 
 READING = Reading(9_876.0, 123e9, 0.41, {"data": 0.001, "forward": 0.03, "backward": 0.06, "optimizer": 0.009})
+STARTED = Started("tales", Path("checkpoints/tales"), 0, 800)
 STEP = Stepped(10, 2.5, 1e-3, 0.7, 40_960, 95.0, READING, 512_000_000)
 SKIPPED = Skipped(11, 10, float("nan"), float("nan"), "blocks.1.attention.qkv.weight", 1)
 
@@ -40,7 +41,7 @@ def screen(view: TrainingView, width: int, height: int) -> list[str]:
 
 @pytest.fixture
 def view() -> TrainingView:
-    view = TrainingView(800, "tales")
+    view = TrainingView(STARTED)
     view.console = Console(file=io.StringIO(), width=80, force_terminal=True)
     for event in events():
         view.show(event)
@@ -64,7 +65,7 @@ def test_the_panel_shows_what_matters(view: TrainingView) -> None:
 
 
 def test_a_panel_before_the_first_step_is_whole() -> None:
-    assert "step 0 of 800" in "\n".join(screen(TrainingView(800, "tales"), 80, 24))
+    assert "step 0 of 800" in "\n".join(screen(TrainingView(STARTED), 80, 24))
 
 
 def test_a_request_to_stop_is_acknowledged(view: TrainingView) -> None:

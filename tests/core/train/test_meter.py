@@ -14,9 +14,10 @@ from kiara_cli.core.data.prepare import Prepared
 from kiara_cli.core.loss import batch_loss
 from kiara_cli.core.model.count import count
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.train import start
+from kiara_cli.core.train.build import begin
 from kiara_cli.core.train.loop import train
 from kiara_cli.core.train.meter import WINDOW, Meter
+from kiara_cli.core.train.plan import plan
 
 
 class Clock:
@@ -140,7 +141,7 @@ def test_the_count_of_flops_is_what_torch_counts_in_a_real_step(feedforward: str
 
 
 def test_training_reports_what_it_reached(configure: Callable[..., Config], data: Prepared) -> None:
-    training = start.begin(configure("train.max_steps=2", "eval.sample_tokens=0"), data, Path("checkpoints"))
+    training = begin(plan(configure("train.max_steps=2", "eval.sample_tokens=0"), data), Path("checkpoints"))
     first = next(train(training))
     reading = first.reading  # type: ignore[union-attr]
     flops = count(training.config.model).training_flops
