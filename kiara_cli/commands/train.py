@@ -55,7 +55,7 @@ def show(job: Job, json_: bool) -> Finished | None:
     """Train, showing each event; return the last one, or None where only the plan was asked for."""
     from kiara_cli.commands import signals
     from kiara_cli.console import logs, output
-    from kiara_cli.console.plan import show_plan
+    from kiara_cli.console.plan import ends_by, show_plan
     from kiara_cli.console.preparing import describe, showing
     from kiara_cli.console.training import TrainingView, show_end
     from kiara_cli.core.train.events import Finished, Planned, Started
@@ -72,6 +72,9 @@ def show(job: Job, json_: bool) -> Finished | None:
     started = next(events, None)
     if not isinstance(started, Started):
         return None
+    if job.resume:
+        limit = ends_by(planned.plan)
+        output.note(f"Resuming {started.run} at step {started.step} of {started.steps} ({limit}).")
     view = TrainingView(started, lambda: signals.received() is not None)
     logs.start_logging(planned.plan.config.logging.level, started.folder, view.console)
     with signals.watched(), view.showing():

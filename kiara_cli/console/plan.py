@@ -22,8 +22,6 @@ def show_plan(plan: Plan, root: Path, name: str | None, dry_run: bool, json_: bo
 def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str, str]]:
     """Describe what will be done, what it costs and where it goes."""
     meta, model, train = plan.data.meta, plan.config.model, plan.config.train
-    limits = {key: value for key in LIMITS if (value := value_at(plan.config, key)) is not None}
-    first, *others = sorted((f"{key}={value:g}" for key, value in limits.items()), key=lambda x: plan.limit not in x)
     rows = [
         ("data", f"{meta.source}: {amount(meta.train_tokens)} tokens, {amount(meta.val_tokens)} more held out"),
         ("tokenizer", f"{plan.data.tokenizer.kind}, {meta.vocab_size:,} ids, {meta.bytes_per_token:.2f} bytes each"),
@@ -31,7 +29,7 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
                   f"{model.n_heads} heads, context {model.context_length}"),
         ("training", f"{plan.steps:,} steps of {train.batch_size * train.accumulation} × {model.context_length} "
                      f"tokens: {amount(plan.tokens)} tokens, {plan.epochs:.1f} epochs"),
-        ("ends by", ", before ".join([first, *others])),
+        ("ends by", ends_by(plan)),
         ("computes", plan.how),
         ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.training_bytes, 'B')} of memory"),
         ("writes to", f"{root / (name or meta.name)}/"),
@@ -41,6 +39,12 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
         lost = f"{talks.too_long:,} of {len(talks.starts):,} are longer than the context and lose their ends"
         rows.insert(1, ("conversations", f"{lost}; {talks.without_target:,} have no reply to learn from"))
     return rows
+
+
+def ends_by(plan: Plan) -> str:
+    """Name the setting that ends the run, and the other limit where one is set."""
+    limits = {key: value for key in (plan.limit, *LIMITS) if (value := value_at(plan.config, key)) is not None}
+    return ", before ".join(f"{key}={value:g}" for key, value in limits.items())
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
