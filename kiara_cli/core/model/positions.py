@@ -66,13 +66,9 @@ def rotate(x: Tensor, rotary: Tensor | None) -> Tensor:
 
 
 def _angles(length: int, channels: int, theta: float) -> Tensor:
-    """Return position × frequency, (length, channels/2), in float32.
-
-    On the CPU whatever torch's default device is: no checkpoint holds the tables, so that a model built without
-    weights (on the meta device) needs them as they are.
-    """
-    frequencies = theta ** (-torch.arange(0, channels, 2, dtype=torch.float32, device="cpu") / channels)
-    return torch.outer(torch.arange(length, dtype=torch.float32, device="cpu"), frequencies)
+    """Return position × frequency, (length, channels/2), in float32."""
+    frequencies = theta ** (-torch.arange(0, channels, 2, dtype=torch.float32) / channels)
+    return torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
 
 
 ADDED = {"learned": Learned, "sinusoidal": Sinusoidal}

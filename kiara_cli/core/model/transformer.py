@@ -36,10 +36,11 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Token embeddings, blocks, a final norm, and a head that scores every token of the vocabulary.
 
-    `config.vocab_size` must be set. The weights start as `initialize` says.
+    `config.vocab_size` must be set. The weights start as `initialize` says; with `initialized=False` as torch's
+    layers make them, for a checkpoint to fill.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, initialized: bool = True) -> None:
         super().__init__()
         assert config.vocab_size is not None, "the vocabulary's size comes from the tokenizer"
         self.config = config
@@ -52,7 +53,8 @@ class Transformer(nn.Module):
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
         if config.tied_head:
             self.head.weight = self.tokens.weight
-        initialize(self, config)
+        if initialized:
+            initialize(self, config)
 
     def forward(self, ids: Tensor, cache: Cache | None = None, visible: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T). With a cache, ids continue what the cache holds.
