@@ -8,7 +8,7 @@ from typing import Any
 from kiara_cli.config.load import value_at
 from kiara_cli.console import output
 from kiara_cli.console.output import amount
-from kiara_cli.core.data.conversations import ConversationBatcher
+from kiara_cli.core.data.packing import PackedBatcher
 from kiara_cli.core.train.plan import LIMITS, Plan
 
 
@@ -35,7 +35,7 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
     talks = plan.batcher
-    if isinstance(talks, ConversationBatcher) and (talks.too_long or talks.without_target):
+    if isinstance(talks, PackedBatcher) and (talks.too_long or talks.without_target):
         lost = f"{talks.too_long:,} of {len(talks.starts):,} are longer than the context and lose their ends"
         rows.insert(1, ("conversations", f"{lost}; {talks.without_target:,} have no reply to learn from"))
     return rows

@@ -69,7 +69,7 @@ class Report:
 
 def check_export(
     to: str, path: Path, quant: str, model: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer,
-    ids: Tokens, conversations: bool,
+    ids: Tokens,
 ) -> Report:  # fmt: skip
     """Compare the export at `path` with the model it was made of, rounded as the export is, on held-out ids."""
     assert model.vocab_size is not None
@@ -89,7 +89,7 @@ def check_export(
         return report
     runtime = Runtime(torch.device("cpu"), "fp32", torch.get_num_threads())
     before, after = (
-        evaluate(measured, ids, tokenizer, runtime, 8, MEASURED, conversations).bits_per_byte
+        evaluate(measured, ids, tokenizer, runtime, 8, MEASURED).bits_per_byte
         for measured in (model_from(model, weights, str(path)), reference)
     )
     bound = before * (1 + WORSE[quant])

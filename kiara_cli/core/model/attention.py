@@ -76,6 +76,15 @@ def is_short(q: Tensor, k: Tensor) -> bool:
     return q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= SHORT
 
 
+def segment_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what each position may look at, (B, 1, T, T): 0 for itself and what is before it in its segment, -inf
+    elsewhere. segments (B, T)."""
+    T = segments.shape[1]
+    hidden = segments[:, None, :, None] != segments[:, None, None, :]
+    hidden = hidden | torch.ones(T, T, dtype=torch.bool, device=segments.device).triu(1)
+    return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, float("-inf"))
+
+
 class Attention(nn.Module):
     """Multi-head attention, with fewer key and value heads than queries where the config says so.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
-from kiara_cli.core.model.attention import Attention
+from kiara_cli.core.model.attention import Attention, segment_mask
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.feedforward import FEEDFORWARDS, make_norm
 from kiara_cli.core.model.initialize import initialize
@@ -56,17 +56,19 @@ class Transformer(nn.Module):
         if initialized:
             initialize(self, config)
 
-    def forward(self, ids: Tensor, cache: Cache | None = None, visible: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T). With a cache, ids continue what the cache holds.
 
-        `visible` (B, 1, T, T) restricts what positions may look at; None: all that is not ahead of them.
+        A position attends to those of its own segment that are not ahead of it. `segments` (B, T) numbers them; None:
+        each row is one segment.
         """
-        x = self.states(ids, cache, visible)
+        x = self.states(ids, cache, segments)
         scores: Tensor = self.head(x)  # (B, T, V)
         return scores
 
-    def states(self, ids: Tensor, cache: Cache | None = None, visible: Tensor | None = None) -> Tensor:
+    def states(self, ids: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
         """Return what the head sees, (B, T, D)."""
+        assert cache is None or segments is None, "a cache holds one segment a row"
         start = cache.length if cache is not None else 0
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
         x = at_speed(self.tokens(ids))  # (B, T, D)
@@ -74,8 +76,7 @@ class Transformer(nn.Module):
             x = x + self.positions(positions).to(x.dtype)
         x = self.dropout(x)
         rotary = self.rotary(positions).to(x.dtype) if self.rotary is not None else None
-        if visible is not None:
-            visible = torch.zeros_like(visible, dtype=x.dtype).masked_fill_(~visible, float("-inf"))
+        visible = segment_mask(segments, x.dtype) if segments is not None else None
         for block in self.blocks:
             x = block(x, rotary, cache, visible)
         if cache is not None:

@@ -116,10 +116,10 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     batches = training.feed.take(position)
     progress.position += config.accumulation
     nats = []
-    for inputs, targets in batches.pairs:
+    for batch in batches.parts:
         meter.begin("forward")
         with training.runtime.precision():
-            objective, plain = batch_loss(model, inputs, targets, training.objective, training.separator)
+            objective, plain = batch_loss(model, batch, training.objective)
         meter.begin("backward")
         (objective * (progress.loss_scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
         nats.append(plain)
@@ -162,7 +162,7 @@ def assess(training: Training, write: Write) -> Iterator[Event]:
             started = time.perf_counter()
             measured = evaluate(
                 training.model, training.data.val, training.data.tokenizer, training.runtime,
-                config.eval.batch_size, config.eval.max_tokens, training.data.meta.conversations,
+                config.eval.batch_size, config.eval.max_tokens,
             )  # fmt: skip
             is_best = progress.best_val_loss is None or measured.loss < progress.best_val_loss
             metrics |= summary(measured) | {"step": progress.step, "tokens": progress.tokens}

@@ -14,8 +14,9 @@ from functools import cached_property
 
 from kiara_cli.config.schema import DEFAULT_STEPS, Config, RuntimeConfig, TrainConfig
 from kiara_cli.core.data.batches import Batcher
-from kiara_cli.core.data.conversations import ConversationBatcher
 from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.packing import PackedBatcher
+from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.fused import decide_fused
 from kiara_cli.core.runtime.compile import decide_compile
@@ -37,7 +38,7 @@ class Plan:
     config: Config
     runtime: Runtime
     data: Prepared
-    batcher: Batcher | ConversationBatcher
+    batcher: Batcher
     steps: int
     limit: str  # the setting that ends the run: train.max_steps or train.max_epochs
     tokens: int  # inputs of all steps together
@@ -54,7 +55,7 @@ class Plan:
 
     @property
     def epochs(self) -> float:
-        return self.tokens / (self.config.model.context_length * self.batcher.windows)
+        return self.tokens / (self.config.model.context_length * self.batcher.rows)
 
     @property
     def training_bytes(self) -> int:
@@ -107,22 +108,23 @@ def settle(config: Config, tokenizer: Tokenizer) -> Config:
     return dataclasses.replace(config, model=model, train=train)
 
 
-def make_batcher(config: Config, data: Prepared) -> Batcher | ConversationBatcher:
+def make_batcher(config: Config, data: Prepared) -> Batcher:
     """Cut the training split into batches as the config says."""
-    context = config.model.context_length
+    context, train, seed = config.model.context_length, config.train, config.runtime.seed
     if data.meta.conversations:
         specials = data.tokenizer.specials
-        train, seed = config.train, config.runtime.seed
-        return ConversationBatcher(data.train, specials, context, train.batch_size, seed, train.loss_on, train.primer)
+        return PackedBatcher(data.train, specials, context, train.batch_size, seed, train.loss_on, train.primer)
     stride = config.data.stride or context
-    return Batcher(data.train, context, config.train.batch_size, stride, config.runtime.seed, config.data.sampling)
+    return WindowBatcher(
+        data.train, context, config.train.batch_size, stride, config.runtime.seed, config.data.sampling
+    )
 
 
-def total_steps(train: TrainConfig, batcher: Batcher | ConversationBatcher) -> tuple[int, str]:
+def total_steps(train: TrainConfig, batcher: Batcher) -> tuple[int, str]:
     """Return how many updates a run makes, and which setting says so: of two that are set, the smaller."""
     limits = [(train.max_steps, LIMITS[0])] if train.max_steps is not None else []
     if train.max_epochs is not None:
-        steps = math.ceil(train.max_epochs * batcher.steps_per_epoch / train.accumulation)
+        steps = math.ceil(train.max_epochs * batcher.rows / (train.batch_size * train.accumulation))
         limits.append((max(1, steps), LIMITS[1]))
     return min(limits)
 

@@ -23,7 +23,6 @@ from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.loss import Objective
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT
 from kiara_cli.core.train.average import Average
 from kiara_cli.core.train.feed import Feed
 from kiara_cli.core.train.plan import Plan
@@ -68,11 +67,6 @@ class Training:
     def weights(self) -> list[nn.Parameter]:
         """The model's parameters, listed once: small models take a step in less time than ten listings."""
         return list(self.model.parameters())
-
-    @property
-    def separator(self) -> int | None:
-        """The id that opens a conversation, where rows hold several that must not see each other."""
-        return self.data.tokenizer.specials[END_OF_TEXT] if self.data.meta.conversations else None
 
     def checkpoint(self, metrics: Mapping[str, Any], resumable: bool) -> Checkpoint:
         """Collect what a checkpoint holds; with `resumable`, the optimizer and progress too."""

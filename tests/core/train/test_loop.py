@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
-from kiara_cli.core.data.batches import IGNORE
+from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.loss import batch_loss
@@ -80,7 +80,7 @@ def test_accumulated_halves_equal_one_whole_batch(
         training.optimizer = torch.optim.SGD(training.model.parameters())
         made: list[float] = []
         for step in range(3):
-            assert len(training.feed.take(step * training.config.train.accumulation).pairs) == parts
+            assert len(training.feed.take(step * training.config.train.accumulation).parts) == parts
             made += update(training, 0.1, Meter())[:2]
             training.progress.step += 1
         return made
@@ -110,7 +110,7 @@ def test_another_seed_gives_other_weights_and_batches(configure: Configure, data
     one = begin(plan(configure(), data), ROOT)
     other = begin(plan(configure("runtime.seed=7"), data), ROOT)
     assert not torch.equal(one.model.tokens.weight, other.model.tokens.weight)
-    assert not torch.equal(one.plan.batcher.batch(0)[0], other.plan.batcher.batch(0)[0])
+    assert not torch.equal(one.plan.batcher.batch(0).inputs, other.plan.batcher.batch(0).inputs)
 
 
 def test_a_request_to_stop_saves_and_ends_as_interrupted(configure: Configure, data: Prepared) -> None:
@@ -232,17 +232,16 @@ def test_a_target_counts_the_same_in_whichever_batch_it_is(configure: Configure,
     training = begin(plan(configure("train.accumulation=2"), data), ROOT)
     draw = type(training.plan.batcher).batch
 
-    def uneven(batcher: Any, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs, targets = draw(batcher, step)
+    def uneven(batcher: Any, step: int) -> Batch:
+        batch = draw(batcher, step)
         if step % 2:
-            targets[:, 1:] = IGNORE
-        return inputs, targets
+            batch.targets[:, 1:] = IGNORE
+        return Batch.of(batch.inputs, batch.targets)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(training.plan.batcher), "batch", uneven)
-        (one, few), (two, many) = (uneven(training.plan.batcher, step) for step in (1, 0))
         with torch.no_grad():
-            sums = [batch_loss(training.model, *pair)[0].item() for pair in ((one, few), (two, many))]
+            sums = [batch_loss(training.model, uneven(training.plan.batcher, step))[0].item() for step in (1, 0)]
         loss, _, _ = update(training, 0.0, Meter())
     assert loss == pytest.approx(sum(sums) / (4 + 4 * 16), rel=1e-5)
 
@@ -315,7 +314,7 @@ def test_recomputing_changes_no_gradient_and_holds_less(configure: Configure, da
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            batch_loss(training.model.train(), *training.plan.batcher.batch(0))
+            batch_loss(training.model.train(), training.plan.batcher.batch(0))
         held.append(sum(kept.values()))
         torch.manual_seed(5)
         run(training)
