@@ -61,14 +61,16 @@ class Objective:
 
 
 def batch_loss(model: Transformer, batch: Batch, objective: Objective = Objective()) -> tuple[Tensor, Tensor]:
-    """Return the objective and the plain cross-entropy, summed over the targets of a batch.
+    """Return the objective and the plain cross-entropy, summed over the targets of a batch."""
+    states, targets = where_targets(model.states(batch.inputs, segments=batch.segments), batch)
+    return objective(states, model.head.weight, targets)
 
-    Where some positions have no target, only those that have one are scored.
-    """
-    found = model.states(batch.inputs, segments=batch.segments).flatten(0, 1)  # (B T, D)
-    targets = batch.targets.flatten()
+
+def where_targets(states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the states (n, D) and targets (n) to be scored, of states (B, T, D): of positions with a target."""
+    states, targets = states.flatten(0, 1), batch.targets.flatten()
     if batch.target_count < len(targets):
         where = (targets != IGNORE).nonzero().squeeze(1)
         rest = -len(where) % ROWS
-        found, targets = F.pad(found[where], (0, 0, 0, rest)), F.pad(targets[where], (0, rest), value=IGNORE)
-    return objective(found, model.head.weight, targets)
+        states, targets = F.pad(states[where], (0, 0, 0, rest)), F.pad(targets[where], (0, rest), value=IGNORE)
+    return states, targets

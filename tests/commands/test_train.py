@@ -115,7 +115,9 @@ def test_a_run_limited_by_epochs_is_resumed_for_more_of_them(
 def test_lines_that_cannot_be_read_are_left_out_as_the_message_says(
     kiara: Kiara, tiny_settings: tuple[str, ...]
 ) -> None:
-    Path("lines.jsonl").write_text('{"text": "the cat sat on the mat"}\n' * 60 + "no json\n")
+    Path("lines.jsonl").write_text(
+        "".join(f'{{"text": "{number} cats sat on the mat"}}\n' for number in range(60)) + "no\n"
+    )
     line = kiara("train", "lines.jsonl", *tiny_settings).late_mistake
     assert "lines.jsonl, line 61" in line
     assert "--skip-bad" in line

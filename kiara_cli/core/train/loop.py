@@ -16,7 +16,7 @@ import torch
 
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.generate.text import complete, make_engine, stream_text
-from kiara_cli.core.loss import batch_loss
+from kiara_cli.core.loss import where_targets
 from kiara_cli.core.runtime.device import matrix_rate, peak_memory
 from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
 from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Skipped, Spiked, Status, Stepped
@@ -85,13 +85,13 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
         evaluates = progress.step % config.eval_interval == 0 or progress.step == total
         if evaluates:
             meter.begin("evaluation")
-            yield from assess(training, write)
+            yield from validate(training, write)
             meter.peak = matrix_rate(training.runtime.device, training.runtime.dtype, again=True)
             if config.patience is not None and progress.without_best >= config.patience:
                 reason = f"no new best in {progress.without_best} evaluations (train.patience)"
         if (evaluates and first) or progress.step % config.checkpoint_interval == 0 or last or reason:
             meter.begin("saving")
-            yield save(training, meter)
+            yield save(training)
         meter.begin(None)
         progress.seconds += meter.lap()
         if last and progress.step < total:
@@ -119,10 +119,12 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     for batch in batches.parts:
         meter.begin("forward")
         with training.runtime.precision():
-            objective, plain = batch_loss(model, batch, training.objective)
+            states = model.states(batch.inputs, segments=batch.segments)  # (B, T, D)
+            states, targets = where_targets(states, batch)  # (n, D), (n)
+            objective, cross_entropy = training.objective(states, model.head.weight, targets)
         meter.begin("backward")
         (objective * (progress.loss_scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
-        nats.append(plain)
+        nats.append(cross_entropy)
 
     meter.begin("optimizer")
     gradients = [parameter.grad for parameter in training.weights if parameter.grad is not None]
@@ -151,7 +153,7 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     return loss, grad_norm, None
 
 
-def assess(training: Training, write: Write) -> Iterator[Event]:
+def validate(training: Training, write: Write) -> Iterator[Event]:
     """Measure the validation split, keep the best weights, and let the model write something.
 
     Where an average of the weights is kept, all of that is done with the average.
@@ -181,7 +183,7 @@ def assess(training: Training, write: Write) -> Iterator[Event]:
             yield sample_text(training)
 
 
-def save(training: Training, meter: Meter) -> Saved:
+def save(training: Training) -> Saved:
     """Write a checkpoint that the run can be resumed from.
 
     On this thread: it takes 0.02 s for a model of 1 M weights, 0.1 s for 11 M and 2.5 s for 98 M (measured), less
