@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.model.fused import fuse, load
@@ -75,10 +74,9 @@ def begin(plan: Plan, root: Path, weights: Checkpoint | None = None, name: str |
     for key, reason in plan.unmet.items():
         log.warning("runtime.%s=true cannot be honoured: %s", key, reason)
     seed_everything(plan.config.runtime.seed)
-    model = Transformer(plan.config.model)
     if weights is not None:
         weights.check_trainable()
-        files.load_weights(model, weights.model, str(weights.path))
+    model = weights.make_model(plan.config.model) if weights is not None else Transformer(plan.config.model)
     progress = Progress(loss_scale=FIRST_SCALE if plan.runtime.dtype == "fp16" else 1.0)
     run = Run.create(root, name or plan.data.meta.name)
     training = build(plan, model, run, run.lock(), progress)

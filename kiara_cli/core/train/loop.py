@@ -38,7 +38,7 @@ def train(training: Training, should_stop: Callable[[], bool] = lambda: False) -
     peak = matrix_rate(runtime.device, runtime.dtype)
     meter = Meter(training.plan.count.training_flops, peak, runtime.device)
     try:
-        with recording(training.config, training.run, training.progress.step) as write:
+        with training.run.noting_the_end(), recording(training.config, training.run, training.progress.step) as write:
             yield from steps(training, meter, write, should_stop)
     finally:
         training.feed.close()

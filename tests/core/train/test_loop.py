@@ -113,6 +113,20 @@ def test_another_seed_gives_other_weights_and_batches(configure: Configure, data
     assert not torch.equal(one.plan.batcher.batch(0).inputs, other.plan.batcher.batch(0).inputs)
 
 
+def test_a_training_that_fails_or_is_left_alone_says_so_in_run_json(configure: Configure, data: Prepared) -> None:
+    failing, left = (begin(plan(configure("train.log_interval=1"), data), ROOT) for _ in range(2))
+    failing.objective = None  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        list(train(failing))
+    assert failing.run.facts()["status"] == "failed"
+    assert failing.run.facts()["reason"].startswith("TypeError: ")
+    events = train(left)
+    next(events)
+    assert left.run.facts()["status"] == "running"
+    events.close()  # type: ignore[attr-defined]
+    assert left.run.facts()["status"] == "interrupted"
+
+
 def test_a_request_to_stop_saves_and_ends_as_interrupted(configure: Configure, data: Prepared) -> None:
     training = begin(plan(configure("train.checkpoint_interval=100", "train.log_interval=100"), data), ROOT)
     steps = itertools.count(1)
