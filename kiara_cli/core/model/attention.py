@@ -95,10 +95,10 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.H, self.K, self.C = config.n_heads, config.n_kv_heads, config.head_dim
-        self.qkv = nn.Linear(config.emb_dim, (self.H + 2 * self.K) * self.C, bias=config.bias)
+        self.qkv = nn.Linear(config.emb_dim, (self.H + 2 * self.K) * self.C, bias=config.attention_biases != "none")
         self.q_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
-        self.out = nn.Linear(self.H * self.C, config.emb_dim, bias=config.bias)
+        self.out = nn.Linear(self.H * self.C, config.emb_dim, bias=config.attention_biases == "all")
         self.drop_rate = config.drop_rate
         self.attend: Attend = attend
         self.queries, self.keys, self.values, self.heads = (nn.Identity() for _ in range(4))  # points for hooks

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.attention import Attention
+from kiara_cli.core.model.positions import rotary_frequencies
 
 STD = 0.02  # Radford et al., 2019
 HEAD_STD = 0.015  # of a head of its own: scores start almost equal (0.005 and 0.05 learned a little slower)
@@ -66,7 +67,7 @@ def initialize(model: nn.Module, config: ModelConfig) -> None:
         blocks = [module for module in model.modules() if isinstance(module, Attention)]
         for attention in blocks[1:]:
             copy_what_is_read(attention)
-        if config.positions == "rotary":
+        if config.positions == "rotary" and config.rotary_dim == config.head_dim:
             look_back(model.get_parameter("tokens.weight"), blocks[0], config)
 
 
@@ -97,7 +98,7 @@ def look_back(embeddings: Tensor, attention: Attention, config: ModelConfig) -> 
     weights = attention.qkv.weight
     weights -= torch.outer(weights @ common, common)  # nothing else answers to it
     q, k, v = torch.split(weights, [H * C, K * C, K * C])
-    frequencies = config.rope_theta ** (-torch.arange(0, C, 2) / C)  # as in `positions`
+    frequencies, _ = rotary_frequencies(config)
     near = (torch.arange(C // 2) < FAST_PAIRS).float()  # only the pairs that turn fast tell neighbours apart
     for group in range(min(3, K - 1)):
         query, key = (slice(head * C, (head + 1) * C) for head in (group * H // K, group))

@@ -33,6 +33,18 @@ class Block(nn.Module):
         return x
 
 
+class ParallelBlock(Block):
+    """Let both read the same input (GPT-J, Wang and Komatsuzaki, 2021; GPT-NeoX)."""
+
+    def forward(self, x: Tensor, rotary: Tensor | None, cache: Cache | None, visible: Tensor | None) -> Tensor:
+        attended = self.dropout(self.attention(self.norm_1(x), rotary, cache, visible))
+        x = x + attended + self.dropout(self.feedforward(self.norm_2(x)))
+        return x
+
+
+BLOCKS = {"sequential": Block, "parallel": ParallelBlock}
+
+
 class Transformer(nn.Module):
     """Token embeddings, blocks, a final norm, and a head that scores every token of the vocabulary.
 
@@ -48,7 +60,7 @@ class Transformer(nn.Module):
         self.positions = ADDED[config.positions](config) if config.positions in ADDED else None
         self.rotary = ROTATED[config.positions](config) if config.positions in ROTATED else None
         self.dropout = nn.Dropout(config.drop_rate)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.blocks = nn.ModuleList(BLOCKS[config.residual](config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config, config.emb_dim)
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
         if config.tied_head:
@@ -72,6 +84,8 @@ class Transformer(nn.Module):
         start = cache.length if cache is not None else 0
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
         x = at_speed(self.tokens(ids))  # (B, T, D)
+        if self.config.scale_embeddings:
+            x = x * self.config.emb_dim**0.5
         if self.positions is not None:
             x = x + self.positions(positions).to(x.dtype)
         x = self.dropout(x)

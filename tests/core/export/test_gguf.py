@@ -57,12 +57,14 @@ def test_llama_cpp_computes_the_same(kind: str, make: Make, tokenizer: BPETokeni
         assert not (tmp_path / "x.gguf").exists()
         back = gguf.read_weights(path, config)
         assert back.keys() == weights.keys()
-        assert all(torch.equal(back[name], weights[name]) for name in weights)
+        exact = {name for name in weights if kind != "gemma" or "norm" not in name}  # those are kept as 1 + weight
+        assert all(torch.equal(back[name], weights[name]) for name in exact)
+        assert all((back[name] - weights[name]).abs().max() < 1e-6 for name in weights)
         report = check_export("gguf", path, "f32", config, weights, tokenizer, held_out(tokenizer))
     assert report.passed, report
     assert report.texts == 3
     assert report.steps >= 8
-    assert report.tolerance == (GELU_TOLERANCE if "gpt2" in kind else TOLERANCES["f32"])
+    assert report.tolerance == (GELU_TOLERANCE if kind.startswith("g") else TOLERANCES["f32"])
 
 
 @pytest.mark.parametrize("quant", QUANTS[1:])

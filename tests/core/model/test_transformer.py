@@ -66,6 +66,17 @@ def test_every_option_changes_what_the_model_computes(tiny: ModelConfig) -> None
         {"qk_norm": False},
         {"tied_head": False},
         {"rope_theta": 100.0},
+        {"rotary_share": 0.5},
+        {"rope_scaling": "linear", "rope_factor": 2.0},
+        {"rope_scaling": "llama3", "rope_factor": 2.0, "rope_original_context": 16},
+        {"rope_scaling": "yarn", "rope_factor": 2.0, "rope_original_context": 16},
+        {"norm": "rmsnorm_1p"},
+        {"feedforward": "gelu_erf"},
+        {"feedforward": "geglu"},
+        {"residual": "parallel"},
+        {"scale_embeddings": True},
+        {"attention_bias": "all"},
+        {"attention_bias": "qkv"},
     ]
     seen = []
     for changes in options:
