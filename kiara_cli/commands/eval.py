@@ -39,7 +39,7 @@ def eval(
     opened = open_model(read(words, config), ("tokenizer", "model", "data"))
     if chat:
         return show_chat_scores(opened, requests, seeds, json_)
-    tokens = tokens_of(opened, split, text)
+    tokens, conversations = tokens_of(opened, split, text)
     settings = opened.config.eval
     metrics = evaluate(
         opened.model,
@@ -48,6 +48,7 @@ def eval(
         opened.runtime,
         settings.batch_size,
         settings.max_tokens,
+        conversations,
     )
     values = {
         "checkpoint": str(opened.checkpoint.path),
@@ -70,8 +71,8 @@ def eval(
         output.result(f"\n--- {sample['how']}\n{sample['text']}")
 
 
-def tokens_of(opened: Opened, split: str, text: Path | None) -> Tokens:
-    """Return the ids to measure on, of a file or of a split of the checkpoint's data."""
+def tokens_of(opened: Opened, split: str, text: Path | None) -> tuple[Tokens, bool]:
+    """Return the ids to measure on, of a file or of a split of the checkpoint's data; and if they are a chat's."""
     import numpy as np
 
     from kiara_cli.console.preparing import prepare_showing
@@ -80,11 +81,12 @@ def tokens_of(opened: Opened, split: str, text: Path | None) -> Tokens:
 
     if text is not None:
         documents = read_documents(str(text))
-        return np.concatenate(list(encode_documents(documents, opened.tokenizer)))
+        ids = np.concatenate(list(encode_documents(documents, opened.tokenizer)))
+        return ids, any(document.messages for document in documents)
     if not opened.checkpoint.data.get("folder"):
         raise KiaraError(f"{opened.checkpoint.path} was imported and has no text of its own", "give --text FILE")
     prepared = prepare_showing(opened.config, DATA_ROOT, opened.tokenizer, opened.checkpoint.data)
-    return prepared.val if split == "val" else prepared.train
+    return (prepared.val if split == "val" else prepared.train), prepared.meta.conversations
 
 
 def write_samples(opened: Opened, number: int) -> list[dict[str, str]]:

@@ -47,9 +47,12 @@ def serve(
 
     opened = open_model(given)
     from kiara_cli.core.serve import server
+    from kiara_cli.core.serve.origins import Hosts, Origins
     from kiara_cli.core.serve.worker import Worker
 
     limits = opened.config.serve
+    Hosts(limits.allowed_hosts)  # what is no host or origin is refused before anything listens
+    Origins(limits.allowed_origins)
     with server.listen(host, limits.port if port is None else port) as listener:
         served = served_from(opened)
         logs.start_access_log(limits.access_log)
@@ -88,11 +91,11 @@ def read_keys(path: Path | None, variable: str) -> list[str]:
     if path is None:
         return [variable.strip()] if variable.strip() else []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise KiaraError(f"cannot read the keys in {path}: {reason}", "give a file with one key a line") from None
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    keys = [key for key in map(str.strip, lines) if key and not key.startswith("#")]
     if not keys:
         raise KiaraError(f"{path} holds no key", "write one key a line, such as the output of: openssl rand -hex 24")
     return keys

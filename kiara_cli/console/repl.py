@@ -66,11 +66,29 @@ def say(session: Session, text: str) -> None:
             if isinstance(event, Piece):
                 output.stream(event.text)
             elif isinstance(event, Forgot):
-                what = f"the oldest {event.turns} messages" if event.turns else "the beginning of your message"
-                output.note(f"(The context is full: {what} no longer reach the model.)")
+                output.note(left_out(event, session.engine.context))
         output.result("")
     finally:
         events.close()  # type: ignore[attr-defined]
+
+
+def left_out(forgot: Forgot, context: int) -> str:
+    """Say what of a conversation the model does not read."""
+    lines = []
+    if forgot.system:
+        lines.append(
+            f"(The system prompt is left out: its {forgot.system} tokens are too long for this model, which reads "
+            f"{context} at once. Shorten chat.system.)"
+        )
+    if forgot.turns:
+        what = "message is" if forgot.turns == 1 else f"{forgot.turns} messages are"
+        lines.append(f"(The context of {context} tokens is full: the oldest {what} no longer read.)")
+    if forgot.tokens:
+        lines.append(
+            f"(Your message is too long for this model, which reads {context} tokens at once: "
+            f"its first {forgot.tokens} tokens are not read.)"
+        )
+    return "\n".join(lines)
 
 
 def is_command(line: str) -> bool:

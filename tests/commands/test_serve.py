@@ -15,6 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from kiara_cli.commands.serve import read_keys
+
 Kiara = Callable[..., Any]
 
 
@@ -91,6 +93,13 @@ def test_ctrl_c_ends_a_server_as_well(trained: Path) -> None:
         end(process)
 
 
+def test_a_key_file_s_byte_order_mark_and_comments_are_no_keys(tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_bytes(b"\xef\xbb\xbf# ours\r\n  # indented\r\n\tfirst \r\n\r\nsecond#1\n")
+    assert read_keys(tmp_path / "keys.txt", "") == ["first", "second#1"]
+    (tmp_path / "keys.txt").write_bytes(b"\xef\xbb\xbffirst\n")
+    assert read_keys(tmp_path / "keys.txt", "") == ["first"]
+
+
 @pytest.mark.parametrize(
     ("words", "mistake"),
     [
@@ -101,6 +110,14 @@ def test_ctrl_c_ends_a_server_as_well(trained: Path) -> None:
         (["--api-key-file", "empty.txt"], "empty.txt holds no key"),
         (["--api-key-file", "keys.txt", "--no-auth"], "--no-auth, and there are keys"),
         (["--host", "192.0.2.1", "--no-auth"], "cannot listen on 192.0.2.1:8000"),
+        (
+            ["serve.allowed_origins=[localhost:3000]"],
+            "serve.allowed_origins: 'localhost:3000' is no origin; write scheme",
+        ),
+        (
+            ["serve.allowed_hosts=[http://kiara.lan]"],
+            "serve.allowed_hosts: 'http://kiara.lan' is no host; write a name",
+        ),
         (["serve.queue=-1"], "serve.queue=-1 is out of range"),
         (["nowhere"], "no checkpoint nowhere"),
     ],

@@ -1,19 +1,23 @@
-"""A conversation with a model: the terminal, the page and the server all talk through `Session`.
+"""A conversation in the terminal: `Session` keeps its messages and runs the engine for each reply.
 
 In: what a person says. Out: the reply as it comes, and a notice when the context forces something to be forgotten.
+The server has no sessions, as its clients send the whole conversation each time; what a reply reads and how it goes
+on is the same for both: reply.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from kiara_cli.config.schema import ChatConfig, GenerateConfig
-from kiara_cli.core.chat.fit import Forgot, fit
+from kiara_cli.core.chat.fit import Forgot
+from kiara_cli.core.chat.reply import ReplyRequest
 from kiara_cli.core.chat.template import Template, template_for
-from kiara_cli.core.generate.engine import Engine
-from kiara_cli.core.generate.text import Completion, Piece, stream_text
+from kiara_cli.core.generate.engine import Engine, GenerationRequest, Token
+from kiara_cli.core.generate.text import Completion, Piece, Writing
 from kiara_cli.core.tokenizer.chat_format import Message
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 
@@ -27,8 +31,8 @@ class Session:
     settings: GenerateConfig
     chat: ChatConfig
     messages: list[Message] = field(default_factory=list)
-    told: bool = False  # that something was forgotten; said once a conversation
     conversations: bool = True  # whether the model learned from any; if not, it reads a transcript
+    told: set[str] = field(default_factory=set)  # what was said to be forgotten; once a conversation
 
     @property
     def template(self) -> Template:
@@ -38,62 +42,69 @@ class Session:
     def clear(self) -> None:
         """Start a new conversation."""
         self.messages.clear()
-        self.told = False
+        self.told.clear()
 
     def reply(self, text: str) -> Iterator[Forgot | Piece | Completion]:
         """Say something and yield the reply as it comes.
 
-        Where the context ends in the middle of a reply, all earlier turns are forgotten and it goes on. A reply that
-        is broken off (the caller closes the iterator) is kept as far as it got.
+        A reply that is broken off (the caller closes the iterator) is kept as far as it got.
         """
         self.messages.append({"role": "user", "content": text})
-        said, parts, left, alone = "", [], self.chat.max_new_tokens, False
+        said = ""
         try:
-            while True:
-                prompt, forgot = self._prompt(alone)
-                prompt += self.tokenizer.encode(said)
-                if forgot is not None and not self.told:
-                    self.told = True
-                    yield forgot
-                room = min(left, self.engine.context - len(prompt))
-                if room < 1:
-                    break
-                stop = (*self.settings.stop, *self.template.stop)
-                settings = dataclasses.replace(self.settings, max_new_tokens=room, stop=stop)
-                for event in stream_text(self.engine, self.tokenizer, prompt, settings, self.template.stop_ids):
-                    if isinstance(event, Completion):
-                        parts.append(event)
-                    else:
-                        said += event.text
-                        yield event
-                left -= parts[-1].completion_tokens
-                full = parts[-1].finish_reason == "length" and left > 0
-                if not full or alone or len(self.messages) == 1:
-                    break
-                alone = True
-            yield dataclasses.replace(
-                parts[0],
-                text=said,
-                finish_reason=parts[-1].finish_reason,
-                completion_tokens=sum(part.completion_tokens for part in parts),
-                seconds=sum(part.seconds for part in parts),
-            )
+            request = self.request()
+            first, forgot = request.first()
+            yield from self._notices(forgot)
+            writing = Writing(self.engine, self.tokenizer, len(first.prompt), first.config, first.stop_ids)
+            with contextlib.closing(self._run(request, first)) as events:
+                for event in events:
+                    if isinstance(event, Forgot):
+                        yield from self._notices(event)
+                        continue
+                    piece = writing.push(event)
+                    said += piece
+                    if piece:
+                        yield Piece(piece)
+                    if writing.done is not None:
+                        break
+            assert writing.done is not None, "the engine's last token carries the reason"
+            yield writing.done
         finally:
             self.messages.append({"role": "assistant", "content": said})
 
-    def _reserve(self) -> int:
-        """Tokens that reading always leaves to the reply; a longer one goes on as `reply` says."""
-        return max(1, min(self.chat.max_new_tokens, self.engine.context // 8))
+    def request(self) -> ReplyRequest:
+        """Return the request for a reply to the last message."""
+        config = dataclasses.replace(self.settings, max_new_tokens=self.chat.max_new_tokens)
+        system = [{"role": "system", "content": self.chat.system}] if self.chat.system else []
+        return ReplyRequest(self.template, system, self.messages, self.engine.context, config)
 
-    def _prompt(self, alone: bool = False) -> tuple[list[int], Forgot | None]:
-        """Return the ids to read, within the context less the reply's room, and what had to be left out.
+    def _run(self, request: ReplyRequest, asked: GenerationRequest) -> Generator[Token | Forgot]:
+        """Yield the tokens of a reply, and what is forgotten in the middle of it."""
+        sampled: list[int] = []
+        while True:
+            following = None
+            active = self.engine.submit(asked)
+            try:
+                for token in self.engine.follow(active):
+                    sampled.append(token.id)
+                    following = request.following(asked, sampled) if token.finish_reason == "length" else None
+                    yield token if following is None else dataclasses.replace(token, finish_reason=None)
+            finally:
+                active.cancel()
+            if following is None:
+                return
+            asked = following
+            if len(request.turns) > 1:
+                yield Forgot(len(request.turns) - 1, 0)
 
-        With `alone`, of all turns only the last is read.
-        """
-        system: list[Message] = [{"role": "system", "content": self.chat.system}] if self.chat.system else []
-        turns = self.messages[-1:] if alone else self.messages
-        ids, forgot = fit(self.template, system, turns, self.engine.context - self._reserve())
-        before = len(self.messages) - len(turns)
+    def _notices(self, forgot: Forgot | None) -> Iterator[Forgot]:
+        """Yield what a person has not been told yet; a message that is cut is told each time."""
         if forgot is None:
-            return ids, Forgot(before, 0) if before else None
-        return ids, Forgot(before + forgot.turns, forgot.tokens)
+            return
+        kinds = {kind for kind in ("turns", "system") if getattr(forgot, kind)}
+        new = kinds - self.told
+        self.told |= kinds
+        if new or forgot.tokens:
+            yield Forgot(
+                forgot.turns if "turns" in new else 0, forgot.tokens, forgot.system if "system" in new else 0
+            )

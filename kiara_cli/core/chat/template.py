@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kiara_cli.core.tokenizer.chat_format import Message, encode_prompt, stop_ids
+from kiara_cli.core.tokenizer.chat_format import Message, encode_conversation, encode_prompt, stop_ids
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 
 NAMES = {"system": "", "user": "User:\n", "assistant": "Assistant:\n"}
@@ -23,12 +23,15 @@ class Template:
     kind: Literal["conversation", "transcript"]
     tokenizer: Tokenizer
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Return the ids of a conversation that the assistant is to continue."""
+    def encode(self, messages: Sequence[Message], continued: bool = False) -> list[int]:
+        """Return the ids of a conversation that the assistant is to reply to, or to go on with its last message."""
         if self.kind == "conversation":
+            if continued:
+                return encode_conversation(messages, self.tokenizer)[0][:-1]  # without the mark that ends a message
             return encode_prompt(messages, self.tokenizer)
         text = "".join(f"{NAMES[message['role']]}{message['content']}\n\n" for message in messages)
-        return [self.tokenizer.specials[END_OF_TEXT], *self.tokenizer.encode(text + NAMES["assistant"])]
+        text = text[:-2] if continued else text + NAMES["assistant"]
+        return [self.tokenizer.specials[END_OF_TEXT], *self.tokenizer.encode(text)]
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 
 from kiara_cli.config.schema import ServeConfig
 from kiara_cli.core.generate.engine import GenerationRequest
+from kiara_cli.core.serve.bodies import Body
 from kiara_cli.core.serve.jobs import Following, Job
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.served import Served
@@ -42,9 +43,9 @@ class Admission:
     def find(self, model: str | None) -> Served:
         """Return the model that is asked for. Raises Refusal."""
         served = self.worker.served
-        if model is not None and model != served.name:
+        if model and model != served.name:
             raise Refusal(
-                404, f"there is no model {model!r} here; there is {served.name!r}", "model", "model_not_found"
+                404, f"there is no model {model[:200]!r} here; there is {served.name!r}", "model", "model_not_found"
             )
         return served
 
@@ -55,10 +56,11 @@ class Admission:
         generations: Sequence[GenerationRequest],
         streamed: bool,
         following: Following | None = None,
+        show_end: bool = False,
     ) -> Job:
         """Queue generations. Raises Refusal if there is no room."""
         caller: Caller = request.scope["kiara"]
-        job = Job(served, generations, caller.client, self.limits.max_seconds, streamed, following)
+        job = Job(served, generations, caller.client, self.limits.max_seconds, streamed, following, show_end)
         self.worker.submit(job)
         caller.job = job
         return job
@@ -68,17 +70,21 @@ class Admission:
         if self.limits.log_prompts:
             request.scope["kiara"].asked = text
 
-    def check_length(self, tokens: int | None, default: int, param: str) -> int:
-        """Return how many tokens to write at most. Raises Refusal."""
-        if tokens is not None and tokens > self.limits.max_tokens:
-            raise Refusal(400, f"{param} is {tokens}; this server writes at most {self.limits.max_tokens}", param)
-        return min(default, self.limits.max_tokens) if tokens is None else tokens
+    def length(self, body: Body, names: Sequence[str], default: int) -> int:
+        """Return how many tokens to write at most: the first of the names with a value says so.
 
-    def check_choices(self, number: int) -> None:
+        -1 and null mean no limit but the server's own, `serve.max_tokens`, to which all else is cut too.
+        """
+        sent = [getattr(body, name) for name in body.sent(*names)]
+        asked = next((length for length in sent if length is not None), -1 if sent else default)
+        return min(asked, self.limits.max_tokens) if asked >= 0 else self.limits.max_tokens
+
+    def check_choices(self, body: Body, number: int) -> None:
         """Refuse more texts at once than a request may ask for."""
-        if number > self.limits.max_choices:
-            most = self.limits.max_choices
-            raise Refusal(400, f"{number} texts in one request; this server writes at most {most}", "n")
+        most = self.limits.max_choices
+        if number > most:
+            param = (body.sent("n") or ["prompt"])[0]
+            raise Refusal(400, f"{number} texts in one request; this server writes at most {most}", param)
 
 
 async def _admission(request: Request) -> Admission:

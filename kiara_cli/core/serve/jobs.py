@@ -19,7 +19,8 @@ from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.tokenizer.protocol import incremental_decoder
 
-Following = Callable[[Sequence[int]], GenerationRequest | None]  # sampled ids → what to ask for next, if anything
+# a request that ended at its length, all ids sampled → what to ask for next, if anything
+Following = Callable[[GenerationRequest, Sequence[int]], GenerationRequest | None]
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,11 @@ class Job:
         seconds: float,
         streamed: bool,
         following: Following | None = None,
+        show_end: bool = False,
     ) -> None:
-        self.served, self.client, self.streamed, self.following = served, client, streamed, following
+        self.served, self.client, self.streamed = served, client, streamed
+        self.following = following
+        self.show_end = show_end  # the token that ends a text is among those whose probabilities are shown
         self.began = time.monotonic()
         self.deadline = self.began + seconds
         self.loop = asyncio.get_running_loop()
@@ -118,7 +122,7 @@ class Generation:
     def _go_on(self, token: Token) -> Token:
         """Ask the engine for what follows a request that ended at its length; return its last token, not the end."""
         assert self.job.following is not None
-        following = self.job.following(self._sampled)
+        following = self.job.following(self.asked, self._sampled)
         if following is None:
             return token
         self.active = self.engine.submit(following)
@@ -136,6 +140,8 @@ class Generation:
         out = []
         while self._held and self._held[0][0] < self._shown:
             out.append(self._held.popleft()[1])
+        if self.job.show_end:
+            out += [token for token in tokens if token.id in self.asked.stop_ids]
         return tuple(out)
 
     def _writing(self) -> Writing:

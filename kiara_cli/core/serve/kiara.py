@@ -10,6 +10,7 @@ import base64
 import hashlib
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.generate.text import Completion
 from kiara_cli.core.serve import shapes
 from kiara_cli.core.serve.admission import Admission, Admitting, check_ids, check_prompt
+from kiara_cli.core.serve.bodies import DetokenizeBody, GenerateBody, TokenizeBody
 from kiara_cli.core.serve.jobs import Chunk
 from kiara_cli.core.serve.openai import streams
 from kiara_cli.core.serve.streaming import Stream, chunks_of, collect, event
+from kiara_cli.core.serve.validation import JsonRoute
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 
@@ -44,19 +47,19 @@ POLICY = (
 
 
 @router.post("/generate", tags=["Kiara"], responses=streams(shapes.Generated))
-async def generate(body: shapes.GenerateBody, request: Request, admission: Admitting) -> Response:
+async def generate(body: GenerateBody, request: Request, admission: Admitting) -> Response:
     """Continue a text; an empty prompt starts a document. Streams `{"text"}` by flag; the last event is the rest."""
     served = admission.find(None)
     end = served.tokenizer.specials[END_OF_TEXT]
     ids = await asyncio.to_thread(served.tokenizer.encode, body.prompt)
     check_prompt(ids, served, "prompt")
-    length = admission.check_length(body.max_new_tokens, served.settings.max_new_tokens, "max_new_tokens")
+    length = admission.length(body, ["max_new_tokens"], served.settings.max_new_tokens)
     admission.log_prompt(request, body.prompt)
     generation = GenerationRequest(ids or [end], body.config(served.settings, length), served.ends | {end})
-    job = admission.submit(request, served, [generation], body.stream)
+    job = admission.submit(request, served, [generation], bool(body.stream))
     if body.stream:
         chunks = chunks_of(job, admission.limits.stream_interval_ms / 1000)
-        return Stream(pieces(chunks), admission.worker, job)
+        return Stream(pieces(chunks), partial(admission.worker.cancel, job))
     done = (await collect(admission.worker, request, job))[-1].done
     assert done is not None
     return JSONResponse({"text": done.text, **facts(done)})
@@ -83,14 +86,14 @@ def facts(done: Completion) -> dict[str, Any]:
 
 
 @router.post("/tokenize", tags=["Kiara"], response_model=shapes.Tokenized)
-async def tokenize(body: shapes.TokenizeBody, admission: Admitting) -> JSONResponse:
+async def tokenize(body: TokenizeBody, admission: Admitting) -> JSONResponse:
     """Turn text into ids."""
     ids = await asyncio.to_thread(admission.worker.served.tokenizer.encode, body.text)
     return JSONResponse({"ids": ids, "count": len(ids)})
 
 
 @router.post("/detokenize", tags=["Kiara"], response_model=shapes.Plain)
-async def detokenize(body: shapes.DetokenizeBody, admission: Admitting) -> JSONResponse:
+async def detokenize(body: DetokenizeBody, admission: Admitting) -> JSONResponse:
     """Turn ids into text."""
     served = admission.worker.served
     check_ids(body.ids, served, "ids")

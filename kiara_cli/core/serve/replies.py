@@ -54,7 +54,10 @@ class Choice:
 
 @dataclass
 class Reply:
-    """The answer to one request. `n` texts belong to each prompt; `echo` holds the prompts to be sent back."""
+    """The answer to one request. `n` texts belong to each prompt; `echo` holds the prompts to be sent back.
+
+    With `echoed` their tokens are sent back too, scored.
+    """
 
     endpoint: Endpoint
     model: str
@@ -63,6 +66,7 @@ class Reply:
     n: int
     logprobs: bool
     echo: Sequence[str] = ()
+    echoed: Sequence[Sequence[Token]] = ()
     extra: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,7 +87,8 @@ class Reply:
         choices = []
         for index, choice in enumerate(self.choices):
             assert choice.done is not None
-            logprobs = self.endpoint.logprobs(choice, choice.tokens) if self.logprobs else None
+            tokens = [*self._echoed(index), *choice.tokens]
+            logprobs = self.endpoint.logprobs(choice, tokens) if self.logprobs else None
             text = self._echo(index) + choice.text
             choices.append(self.endpoint.choice(index, text, logprobs, choice.done.finish_reason))
         head = {**self.head, "object": self.endpoint.whole}
@@ -99,7 +104,11 @@ class Reply:
                 yield event({**head, "choices": [self.endpoint.opening(index)], **rest, **extra})
                 extra = {}
             elif self.echo:
-                yield event({**head, "choices": [self.endpoint.delta(index, self._echo(index), None, None)], **rest})
+                tokens = self._echoed(index)
+                logprobs = self.endpoint.logprobs(self.choices[index], tokens) if tokens else None
+                yield event(
+                    {**head, "choices": [self.endpoint.delta(index, self._echo(index), logprobs, None)], **rest}
+                )
         async for some in chunks:
             lines = []
             for index, text, tokens, done in joined(some):
@@ -126,6 +135,9 @@ class Reply:
     def _echo(self, index: int) -> str:
         return self.echo[index // self.n] if self.echo else ""
 
+    def _echoed(self, index: int) -> Sequence[Token]:
+        return self.echoed[index // self.n] if self.echoed else ()
+
 
 def joined(chunks: Iterable[Chunk]) -> Iterable[tuple[int, str, list[Token], Completion | None]]:
     """Put the chunks of each text together."""
@@ -142,6 +154,16 @@ def name_of(token: int, tokenizer: Tokenizer) -> str:
         return ""
     text = tokenizer.token_bytes(token).decode("utf-8", errors="replace")
     return text or next((name for name, i in tokenizer.specials.items() if i == token), "")
+
+
+def key_of(token: int, tokenizer: Tokenizer) -> str:
+    """Return a name that no other token has: bytes that are no text as OpenAI writes them, `bytes:\\xe4`."""
+    data = tokenizer.token_bytes(token) if token < tokenizer.size else b""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+    return name_of(token, tokenizer) or f"token_id:{token}"
 
 
 def _entry(token: int, logprob: float | None, tokenizer: Tokenizer) -> Json:
@@ -167,13 +189,23 @@ def _chat_logprobs(choice: Choice, tokens: Sequence[Token]) -> Json:
 
 
 def _completion_logprobs(choice: Choice, tokens: Sequence[Token]) -> Json:
-    tokenizer = choice.tokenizer
     return {
-        "tokens": [name_of(token.id, tokenizer) for token in tokens],
-        "token_logprobs": [_number(token.logprob) for token in tokens],
-        "top_logprobs": [{name_of(id_, tokenizer): _number(p) for id_, p in token.top} for token in tokens],
+        "tokens": [key_of(token.id, choice.tokenizer) for token in tokens],
+        "token_logprobs": [None if token.logprob is None else _number(token.logprob) for token in tokens],
+        "top_logprobs": [_alternatives(token, choice.tokenizer) for token in tokens],
         "text_offset": [choice.step(token) for token in tokens],
     }
+
+
+def _alternatives(token: Token, tokenizer: Tokenizer) -> dict[str, float] | None:
+    """Return the likeliest tokens and, as OpenAI does, the one that was sampled; none for the first of a prompt."""
+    if token.logprob is None:
+        return None
+    found: dict[str, float] = {}
+    for id_, logprob in dict([*token.top, (token.id, token.logprob)]).items():
+        key = key_of(id_, tokenizer)
+        found[key if key not in found else f"token_id:{id_}"] = _number(logprob)
+    return found
 
 
 def _chat_choice(index: int, text: str, logprobs: Json | None, reason: str | None) -> Json:

@@ -1,7 +1,8 @@
-"""READ FIRST of this folder. The app, and the life of its process: start, reload, stop.
+"""READ FIRST of this folder. The life of the server's process: start, reload, stop.
 
-In: a model to serve and a socket. Out: answers, until a signal comes; then what is being written may end, within a
-set time. Who may ask is in middleware.py; the routes are in openai.py and kiara.py; the engine's thread is worker.py.
+In: a model to serve and a socket. Out: answers, until a signal comes; then generations in progress may end, within a
+set time. The app is in app.py, who may ask in middleware.py; the routes are in openai.py and kiara.py; the engine's
+thread is worker.py.
 """
 
 from __future__ import annotations
@@ -13,78 +14,23 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp
 
 from kiara_cli.config.schema import ServeConfig
-from kiara_cli.core.serve import kiara, openai, shapes
-from kiara_cli.core.serve.admission import Admission
-from kiara_cli.core.serve.middleware import Guard
-from kiara_cli.core.serve.refusals import Refusal, broken
+from kiara_cli.core.serve.app import make_app
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.serve.worker import Worker
 from kiara_cli.errors import KiaraError
 
 log = logging.getLogger("kiara.serve")
-STATUSES = {
-    400: "what was asked for makes no sense, or cannot be done",
-    401: "no valid API key",
-    403: "a page of another site asked",
-    404: "there is no such model, or nothing here",
-    408: "it took too long to arrive",
-    413: "the body is too large",
-    421: "the Host is not one of this server's names",
-    500: "a fault of the server",
-    503: "too many requests are waiting; Retry-After says when to come again",
-}
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    **{status: {"model": shapes.Error, "description": about} for status, about in STATUSES.items()},
-    "4XX": {"model": shapes.Error, "description": "any other mistake of the client"},
-}
 UNREAD_MILLISECONDS = 60_000  # a client that reads nothing for so long is cut off
 KEEP_ALIVE_SECONDS = 65
 SWITCH = 0.001  # seconds for which one of two threads that both have work may keep the other from it
 
 Load = Callable[[], Served]
-
-
-def make_app(worker: Worker, limits: ServeConfig, keys: Sequence[str], load: Load | None) -> ASGIApp:
-    """Return the whole app. `load` opens the checkpoint again, when SIGHUP asks for it."""
-
-    @contextlib.asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        with reloading(worker, load):
-            yield
-
-    app = FastAPI(
-        title="Kiara", summary="A small language model of your own, as OpenAI's clients know it.",
-        docs_url=None, redoc_url=None, lifespan=life, responses=REFUSALS,
-    )  # fmt: skip
-    app.state.admission = Admission(worker, limits)
-    app.include_router(kiara.router)
-    app.include_router(openai.router)
-    app.add_exception_handler(Refusal, _refused)
-    app.add_exception_handler(HTTPException, _refused_by_starlette)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _broken)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=limits.max_body_bytes)
-    if limits.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(limits.allowed_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
-        )
-    return Guard(app, limits, keys, worker.metrics)
 
 
 def serve(worker: Worker, limits: ServeConfig, keys: Sequence[str], listener: socket.socket, load: Load) -> None:
@@ -101,7 +47,7 @@ def make_server(worker: Worker, limits: ServeConfig, keys: Sequence[str] = (), l
     """Return the server, not running yet."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the guard logs what goes wrong
     config = uvicorn.Config(
-        make_app(worker, limits, keys, load),
+        make_app(worker, limits, keys, partial(reloading, worker, load)),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -181,29 +127,3 @@ def reloading(worker: Worker, load: Load | None) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refusal)
-    return error.response()
-
-
-async def _refused_by_starlette(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    what = {404: "there is nothing at this address", 413: "the body is too large"}.get(error.status_code)
-    answer = Refusal(error.status_code, what or str(error.detail)).response()
-    answer.headers.update(error.headers or {})
-    return answer
-
-
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """Name the first thing that is wrong with a body, without sending any of it back."""
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part not in ("body", "path"))
-    message = "the body is no JSON" if first["type"] == "json_invalid" else str(first["msg"])
-    return Refusal(400, f"{place}: {message}" if place else message, place or None).response()
-
-
-async def _broken(request: Request, error: Exception) -> JSONResponse:
-    return broken().response()

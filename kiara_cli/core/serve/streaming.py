@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.sse import EventSourceResponse
@@ -20,36 +20,43 @@ from kiara_cli.core.serve.jobs import Chunk, Job
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.worker import Worker
 
+T = TypeVar("T")
 DONE = "data: [DONE]\n\n"
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await work, but only as long as the client waits for it. Raises Refusal if it leaves."""
+
+    async def leaving() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, watcher = asyncio.create_task(work), asyncio.create_task(leaving())
+    try:
+        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Refusal(499, "the client left")
+        return task.result()
+    finally:
+        task.cancel()
+        watcher.cancel()
 
 
 async def collect(worker: Worker, request: Request, job: Job) -> list[Chunk]:
     """Wait until a job is done and return all of it. Raises Refusal if it cannot be, or if the client left."""
-    left = False
 
-    async def watch() -> None:
-        nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        job.changed.set()
+    async def rest() -> list[Chunk]:
+        return [chunk async for some in chunks_of(job, 0) for chunk in some]
 
-    watcher = asyncio.create_task(watch())
-    chunks: list[Chunk] = []
     try:
-        over = False
-        while not over:
-            await job.changed.wait()
-            new, over = job.take()
-            chunks += new
-            if left:
-                raise Refusal(499, "the client left")
+        return await while_connected(request, rest())
     finally:
-        watcher.cancel()
         worker.cancel(job)
-    if job.failure is not None:
-        raise job.failure
-    return chunks
+
+
+async def at_once(chunks: list[Chunk]) -> AsyncIterator[list[Chunk]]:
+    """Yield chunks that are all there."""
+    yield chunks
 
 
 async def chunks_of(job: Job, interval: float) -> AsyncIterator[list[Chunk]]:
@@ -84,15 +91,15 @@ async def _guarded(events: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 class Stream(EventSourceResponse):
-    """Events of a job; the job is cancelled when the response ends, however it ends."""
+    """Server-sent events; `close` is called when the response ends, however it ends."""
 
-    def __init__(self, events: AsyncIterator[str], worker: Worker, job: Job) -> None:
+    def __init__(self, events: AsyncIterator[str], close: Callable[[], None] = lambda: None) -> None:
         super().__init__(_guarded(events), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._worker, self._job = worker, job
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with contextlib.suppress(ConnectionError):
                 await super().__call__(scope, receive, send)
         finally:
-            self._worker.cancel(self._job)
+            self._close()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kiara_cli.core.chat.fit import fit
 from kiara_cli.core.chat.template import Template, template_for
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
-from kiara_cli.core.tokenizer.chat_format import encode_prompt
+from kiara_cli.core.tokenizer.chat_format import encode_conversation, encode_prompt
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode
 
 TOKENIZER = BPETokenizer.fit(["a little text"], 300)
@@ -38,6 +38,33 @@ def test_what_fits_is_read_and_the_newest_turns_come_first(kind: Kind, texts: li
         assert forgot.turns % 2 == 0, "a conversation opens with the person"
         before = template.encode([*SYSTEM, *turns(texts)[forgot.turns - 2 :]])
         assert len(before) > budget, "more would have fitted"
+
+
+@pytest.mark.parametrize("kind", ["conversation", "transcript"])
+def test_a_system_prompt_without_room_for_a_message_is_left_out_and_named(kind: Kind) -> None:
+    template, long = Template(kind, TOKENIZER), [{"role": "system", "content": "Be kind. " * 30}]
+    ids, forgot = fit(template, long, turns(["Hello!"]), 100)
+    assert ids == template.encode(turns(["Hello!"]))
+    assert forgot is not None
+    assert (forgot.turns, forgot.tokens) == (0, 0)
+    assert forgot.system >= len(TOKENIZER.encode(long[0]["content"]))
+    ids, forgot = fit(template, SYSTEM, turns(["a b c " * 60]), 100)
+    assert forgot is not None
+    assert not forgot.system, "a short system prompt is not to blame for a long message"
+    assert forgot.tokens > 0
+    assert ids[: len(template.encode(SYSTEM)) // 2] == template.encode(SYSTEM)[: len(template.encode(SYSTEM)) // 2]
+
+
+@given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=6), budget=st.integers(60, 200))
+def test_what_is_continued_keeps_its_question_and_stays_open(texts: list[str], budget: int) -> None:
+    template = Template("conversation", TOKENIZER)
+    talk = turns([*texts, "x"] if len(texts) % 2 else texts)
+    ids, forgot = fit(template, SYSTEM, talk, budget, continued=True)
+    assert len(ids) <= budget
+    if forgot is None or not forgot.tokens:
+        kept = talk[forgot.turns if forgot else 0 :]
+        assert len(kept) > 1
+        assert [*ids, TOKENIZER.specials["<|end|>"]] == encode_conversation([*SYSTEM, *kept], TOKENIZER)[0]
 
 
 def test_a_model_of_conversations_reads_marks_and_another_reads_a_transcript() -> None:

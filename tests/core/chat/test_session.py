@@ -59,14 +59,14 @@ def test_the_system_message_stays_when_turns_are_dropped(session: Session) -> No
     session.chat = ChatConfig(system="Be kind.", max_new_tokens=6)
     for turn in range(10):
         completions(session, f"turn {turn}")
-    ids, forgot = session._prompt()
+    asked, forgot = session.request().first()
     assert forgot is not None
-    assert ids[: 2 + len("Be kind.")].count(session.tokenizer.specials["<|system|>"]) == 1
+    assert asked.prompt[: 2 + len("Be kind.")].count(session.tokenizer.specials["<|system|>"]) == 1
 
 
 def test_the_prompt_opens_a_document_and_a_conversation_can_be_cleared(session: Session) -> None:
     completions(session, "hello")
-    assert session._prompt()[0][0] == session.tokenizer.specials[END_OF_TEXT]
+    assert session.request().first()[0].prompt[0] == session.tokenizer.specials[END_OF_TEXT]
     session.clear()
     assert session.messages == []
 

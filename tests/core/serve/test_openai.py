@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
+import torch
 
 from kiara_cli.core.generate.text import generate_text
 from kiara_cli.core.serve.served import Served
+from kiara_cli.core.tokenizer.protocol import decode
 
 FOX = [{"role": "user", "content": "Tell me about the fox."}]
 
@@ -159,7 +162,6 @@ def test_an_old_conversation_loses_its_oldest_turns_and_the_reply_says_so(client
         ({"temperature": -1}, "temperature"),
         ({"model": "other"}, "there is no model 'other'"),
         ({"n": 1000}, "this server writes at most 16"),
-        ({"max_tokens": 10**6}, "this server writes at most 4096"),
         ({"messages": []}, "messages"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
@@ -187,6 +189,70 @@ def test_a_long_prompt_is_refused_by_its_length(client: openai.OpenAI) -> None:
         client.completions.create(model="tiny", prompt="a fox met a hen " * 100)
     assert error.value.code == "context_length_exceeded"
     assert error.value.param == "prompt"
+
+
+def test_an_end_that_was_sampled_is_counted_where_prompts_are_scored(up: Any) -> None:
+    """lm-evaluation-harness drops the last token of an echo: it must be the sampled one, an end of text included."""
+    end = up.served.tokenizer.specials["<|endoftext|>"]
+    body = {"prompt": "The fox", "max_tokens": 1, "logprobs": 1, "echo": True, "logit_bias": {str(end): 100}}
+    choice = up.post("/v1/completions", body).json()["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == ("The fox", "stop")
+    assert choice["logprobs"]["tokens"][-1] == "<|endoftext|>"
+    assert len(choice["logprobs"]["tokens"]) == len(up.served.tokenizer.encode("The fox")) + 1
+
+
+def test_echo_with_logprobs_scores_prompts_as_the_model_does(client: openai.OpenAI, up: Any) -> None:
+    tokenizer, engine = up.served.tokenizer, up.served.engine
+    prompts = [tokenizer.encode("The fox met"), tokenizer.encode("a hen \N{FOX FACE}")]
+    settings: dict[str, Any] = {"model": "tiny", "echo": True, "logprobs": 3}
+    scored = client.completions.create(prompt=prompts, max_tokens=0, **settings)
+    written = client.completions.create(prompt=prompts, max_tokens=2, temperature=0, **settings)
+    streamed = client.completions.create(prompt=prompts, max_tokens=2, temperature=0, stream=True, **settings)
+    parts: dict[int, list[Any]] = {0: [], 1: []}
+    for chunk in streamed:
+        parts[chunk.choices[0].index].append(chunk.choices[0])
+    for ids, choice, longer in zip(prompts, scored.choices, written.choices, strict=True):
+        with torch.inference_mode():
+            expected = engine.model(torch.tensor([ids]))[0].log_softmax(-1)
+        assert choice.text == decode(tokenizer, ids)
+        assert choice.finish_reason == "length"
+        found = choice.logprobs
+        assert found is not None
+        assert len(found.tokens or []) == len(ids)
+        assert (found.token_logprobs or [])[0] is (found.top_logprobs or [])[0] is None
+        for place, token in enumerate(ids[1:], 1):
+            assert (found.token_logprobs or [])[place] == pytest.approx(float(expected[place - 1, token]), abs=1e-4)
+            top = (found.top_logprobs or [])[place]
+            assert sorted(top.values(), reverse=True)[:3] == pytest.approx(
+                expected[place - 1].topk(3).values.tolist(), abs=1e-4
+            )
+            assert top[(found.tokens or [])[place]] == (found.token_logprobs or [])[place]
+        assert longer.text.startswith(choice.text)
+        assert longer.logprobs is not None
+        assert (longer.logprobs.tokens or [])[: len(ids)] == found.tokens
+        assert len(longer.logprobs.tokens or []) == len(ids) + 2
+        assert (longer.logprobs.text_offset or [])[: len(ids)] == found.text_offset
+        assert (longer.logprobs.text_offset or [])[len(ids)] == len(choice.text)
+        pieces = parts[choice.index]
+        assert "".join(piece.text for piece in pieces) == longer.text
+        assert [t for piece in pieces if piece.logprobs for t in piece.logprobs.tokens] == longer.logprobs.tokens
+    assert scored.usage is not None
+    assert (scored.usage.completion_tokens, scored.usage.prompt_tokens) == (0, sum(map(len, prompts)))
+
+
+def test_tokens_that_are_no_text_have_keys_of_their_own(client: openai.OpenAI, up: Any) -> None:
+    settings: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 12, "seed": 1, "temperature": 1.5}
+    found = client.completions.create(logprobs=20, **settings).choices[0].logprobs
+    assert found is not None
+    keys = set()
+    for token, logprob, top in zip(
+        found.tokens or [], found.token_logprobs or [], found.top_logprobs or [], strict=True
+    ):
+        assert 20 <= len(top) <= 21, "the sampled one may be beyond the likeliest"
+        assert top[token] == logprob
+        keys |= set(top)
+    assert any(re.fullmatch(r"bytes:(\\x[0-9a-f]{2})+", key) for key in keys)
+    assert not any("\ufffd" in key for key in keys)
 
 
 def test_fields_that_nobody_knows_are_ignored(up: Any) -> None:

@@ -140,6 +140,64 @@ def test_a_host_that_is_not_ours_and_a_page_of_another_site_are_refused(up: Any,
         assert httpx2.options(other.url + "/tokenize", headers=preflight).status_code == 200
 
 
+SDK = "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-retry-count"
+
+
+@pytest.mark.parametrize("allowed", ["*", "http://localhost:3000", "HTTP://LocalHost:3000/", "http://localhost:*"])
+def test_an_allowed_page_may_send_what_the_sdk_sends_and_read_every_answer(start: Any, allowed: str) -> None:
+    page = {"Origin": "http://localhost:3000"}
+    asked = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": SDK}
+    with start(keys=("secret",), allowed_origins=(allowed,)) as up:
+        answer = httpx2.options(up.url + CHAT, headers=asked)
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-headers"] == SDK
+        key = {"Authorization": "Bearer secret"}
+        answers = [
+            answer,
+            up.post(CHAT, {"messages": FOX, "max_tokens": 2}, headers={**page, **key}),  # 200
+            up.post(CHAT, {"messages": 7}, headers={**page, **key}),  # 400
+            up.post(CHAT, {}, headers=page),  # 401
+            up.get("/nothing", headers={**page, **key}),  # 404
+            up.get("/health", headers={**page, "Host": "evil.example"}),  # 421
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200, 400, 401, 404, 421]
+        for answer in answers:
+            assert answer.headers["access-control-allow-origin"] in ("*", page["Origin"])
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "//", "://", "\xff", "http://localhost:99999999"])
+def test_an_origin_that_cannot_be_read_is_refused_and_no_fault(up: Any, origin: str, caplog: Any) -> None:
+    answer = up.post("/tokenize", {"text": "x"}, headers={"Origin": origin.encode("latin-1")})
+    assert answer.status_code == 403
+    assert "may not ask this server" in error_of(answer)["message"]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_embeddings_of_a_client_that_left_are_not_made(up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def slow(engine: Any, ids: list[int]) -> list[float]:
+        made.append(len(ids))
+        time.sleep(0.02)
+        return [0.0]
+
+    monkeypatch.setattr("kiara_cli.core.serve.openai.embed", slow)
+    with connect(up) as talk:
+        body = json.dumps({"input": ["the fox"] * 200}).encode()
+        talk.sendall(
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body) + body
+        )
+        while len(made) < 2:
+            time.sleep(0.005)
+    before = -1
+    while len(made) != before:  # until no more are made for ten times as long as one takes
+        before = len(made)
+        time.sleep(0.2)
+    assert before < 200
+    still_serves(up)
+
+
 def test_keys_open_what_is_closed(start: Any) -> None:
     with start(keys=("first", "zweiter ß")) as up:
         assert up.get("/health").status_code == up.get("/").status_code == 200

@@ -1,0 +1,159 @@
+"""The JSON that comes in, as OpenAI's clients write it, with Kiara's own settings beside OpenAI's.
+
+In: the object of a body. Out: a checked object; fields that nobody knows are ignored. What goes out is in shapes.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from kiara_cli.config.schema import GenerateConfig
+
+HALF = "holds one half of a surrogate pair (such as \\ud83d), which is no character"
+
+
+def _whole(text: str) -> str:
+    """Refuse half a character: JSON can write one, UTF-8 cannot."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(HALF)
+    return text
+
+
+def _integral(number: Any) -> Any:
+    """Take 4.0 for 4: JSON does not tell them apart."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _some(length: int) -> int:
+    if not length:
+        raise ValueError("must be at least 1; -1 or null means no limit")
+    return length
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(_whole)]
+Whole: TypeAlias = Annotated[int, BeforeValidator(_integral)]
+Id: TypeAlias = Annotated[Whole, Field(ge=0, le=2**31)]
+Ids: TypeAlias = Annotated[list[Id], Field(min_length=1)]
+Texts: TypeAlias = Annotated[list[Text], Field(min_length=1)]
+Prompts: TypeAlias = Text | Texts | Ids | Annotated[list[Ids], Field(min_length=1)]
+Length: TypeAlias = Annotated[Whole, Field(ge=-1)]
+Stop: TypeAlias = Annotated[str, Field(max_length=200), AfterValidator(_whole)]
+Stops: TypeAlias = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_whole)]], Field(max_length=16)
+]
+
+
+class Body(BaseModel):
+    """A body. Numbers are numbers: no strings that look like them, no NaN, no infinity."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    def sent(self, *names: str) -> list[str]:
+        """Return which of some fields the client sent, null or not."""
+        return [name for name in names if name in self.model_fields_set]
+
+
+class Settings(Body):
+    """How to write; what is left out is what the server's config says. `top_k`, `min_p` and `repetition_penalty` are
+    not OpenAI's; a `top_k` of 0 or -1 chooses among all tokens."""
+
+    temperature: float | None = Field(None, ge=0, le=100)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: Whole | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    seed: Whole | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    stop: Stop | Stops | None = None
+
+    def config(self, base: GenerateConfig, max_new_tokens: int) -> GenerateConfig:
+        """Return the settings of one text, on top of the server's own."""
+        names = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.top_k is not None:
+            chosen["top_k"] = self.top_k if self.top_k > 0 else None
+        if self.seed is not None:
+            chosen["seed"] = self.seed % 2**63
+        if self.sent("stop"):
+            stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+            chosen["stop"] = tuple(dict.fromkeys(stop for stop in stops if stop))
+        return dataclasses.replace(base, max_new_tokens=max_new_tokens, **chosen)
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = None
+
+
+class OpenAISettings(Settings):
+    """What completions and chat share."""
+
+    model: Text | None = None
+    n: Whole | None = Field(None, ge=1, le=1024)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class CompletionBody(OpenAISettings):
+    """Asks for texts to be continued. `max_tokens` of 0 with `echo` and `logprobs` scores the prompts alone."""
+
+    prompt: Prompts | None = ""
+    max_tokens: Length | None = None
+    logprobs: Whole | None = Field(None, ge=0, le=20)
+    echo: bool | None = None
+    suffix: Text | None = None
+    best_of: Whole | None = Field(None, ge=1, le=1024)
+
+
+class ContentPart(Body):
+    type: Text
+    text: Text | None = None
+    refusal: Text | None = None
+
+
+class MessageBody(Body):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Text | list[Text | ContentPart] | None = None
+    tool_calls: list[Any] | None = None
+
+
+class ChatBody(OpenAISettings):
+    """Asks for a reply, or with `continue_final_message` for more of a last message of the assistant."""
+
+    messages: Annotated[list[MessageBody], Field(min_length=1)]
+    max_tokens: Annotated[Length, AfterValidator(_some)] | None = None
+    max_completion_tokens: Annotated[Length, AfterValidator(_some)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+    response_format: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+
+
+class EmbeddingBody(Body):
+    model: Text | None = None
+    input: Prompts
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Whole | None = Field(None, ge=1)
+
+
+class GenerateBody(Settings):
+    prompt: Text = ""
+    max_new_tokens: Annotated[Length, AfterValidator(_some)] | None = None
+    stream: bool | None = None
+
+
+class TokenizeBody(Body):
+    text: Text
+
+
+class DetokenizeBody(Body):
+    ids: list[Id]
