@@ -25,11 +25,11 @@ import tiktoken
 import torch
 
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
-from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.corpora import CORPORA
 from kiara_cli.core.data.encoding import cores
 from kiara_cli.core.data.prepare import Means, Source
 from kiara_cli.core.data.tales.corpus import conversations
+from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.bpe import BPETokenizer, split
 from kiara_cli.core.train.feed import Feed
@@ -136,9 +136,7 @@ def waiting(steps: int = 200, rate: int = 200_000) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tokens.bin")
         np.random.default_rng(0).integers(0, VOCABULARY, 100_000_000, dtype=np.uint16).tofile(path)
-        feed = Feed(
-            Batcher(np.memmap(path, dtype=np.uint16, mode="r"), context, size, context, 0), 1, torch.device("cpu")
-        )
+        feed = Feed(WindowBatcher(np.memmap(path, np.uint16, "r"), context, size, context, 0), 1, torch.device("cpu"))
         step_seconds, waits = context * size / rate, []
         matrix = torch.randn(256, 256)
         for step in range(steps):

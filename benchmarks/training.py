@@ -82,9 +82,10 @@ def step_kiara(shape: str, optimizer: str) -> dict[str, float]:
     from kiara_cli.core.data.prepare import prepare
     from kiara_cli.core.model.count import count
     from kiara_cli.core.runtime.device import matrix_rate
-    from kiara_cli.core.train import start
+    from kiara_cli.core.train.build import begin
     from kiara_cli.core.train.loop import update
     from kiara_cli.core.train.meter import Meter
+    from kiara_cli.core.train.plan import plan
 
     layers, heads, width, context, batch, steps = SHAPES[shape]
     Path("text.txt").write_text("".join(chr(33 + index % VOCABULARY) for index in np.random.randint(0, 65, 500_000)))
@@ -98,7 +99,7 @@ def step_kiara(shape: str, optimizer: str) -> dict[str, float]:
     import torch._dynamo  # noqa: F401 - every optimizer loads it, and it counts as the bare process
 
     bare = peak_bytes()
-    training = start.begin(config, data, Path("checkpoints"))
+    training = begin(plan(config, data), Path("checkpoints"))
     costs = count(training.config.model)
     device, dtype = training.runtime.device, training.runtime.dtype
     meter = Meter(costs.training_flops, matrix_rate(device, dtype))
@@ -115,7 +116,7 @@ def step_kiara(shape: str, optimizer: str) -> dict[str, float]:
         "fraction_of_peak": costs.training_flops * batch * context / seconds / peak,
         "peak_gflops": peak / 1e9,
         "optimizer_share": spent["optimizer"] / sum(spent.values()),
-        "memory_to_count": (peak_bytes() - bare) / start.plan(training.config, data).training_bytes,
+        "memory_to_count": (peak_bytes() - bare) / training.plan.training_bytes,
     }
 
 

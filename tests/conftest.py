@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,17 @@ from hypothesis import HealthCheck, settings
 
 from kiara_cli.config.schema import ModelConfig
 
+# fmt: off
+RARER: list[dict[str, Any]] = [  # what other people's models have
+    {"residual": "parallel", "rotary_share": 0.5, "feedforward": "gelu_erf", "norm": "layernorm", "bias": True,
+     "qk_norm": False},
+    {"feedforward": "geglu", "norm": "rmsnorm_1p", "scale_embeddings": True, "tied_head": True, "qk_norm": False},
+    {"attention_bias": "qkv", "qk_norm": False, "n_kv_heads": 2},
+    {"attention_bias": "none", "bias": True, "rope_scaling": "linear", "rope_factor": 2.0},
+    {"rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 32, "qk_norm": False},
+    {"rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 12},
+]
+# fmt: on
 torch.set_num_threads(1)
 settings.register_profile(
     "kiara",
@@ -43,7 +55,7 @@ def tiny() -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def every_model() -> list[ModelConfig]:
-    """A tiny config for each combination of the options that change what a model computes."""
+    """A tiny config for each combination of the options that change what a model computes, and the rarer ones."""
     grid = itertools.product(
         ("rotary", "learned", "sinusoidal"),
         ("rmsnorm", "layernorm"),
@@ -67,4 +79,4 @@ def every_model() -> list[ModelConfig]:
             tied_head=tied_head,
         )
         for positions, norm, feedforward, kv_heads, qk_norm, bias, tied_head in grid
-    ]
+    ] + [ModelConfig(vocab_size=64, context_length=16, emb_dim=32, n_heads=4, n_layers=2, **rarer) for rarer in RARER]

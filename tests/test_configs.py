@@ -8,7 +8,7 @@ from kiara_cli.config.load import keys, load_config, to_mapping
 from kiara_cli.config.schema import Config
 from kiara_cli.config.text import read_mapping
 from kiara_cli.core.model.count import count
-from kiara_cli.core.train.start import PAD_TO
+from kiara_cli.core.train.plan import PAD_TO
 
 FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))

@@ -39,7 +39,7 @@ def eval(
     opened = open_model(read(words, config), ("tokenizer", "model", "data"))
     if chat:
         return show_chat_scores(opened, requests, seeds, json_)
-    tokens, conversations = tokens_of(opened, split, text)
+    tokens = tokens_of(opened, split, text)
     settings = opened.config.eval
     metrics = evaluate(
         opened.model,
@@ -48,7 +48,6 @@ def eval(
         opened.runtime,
         settings.batch_size,
         settings.max_tokens,
-        conversations,
     )
     values = {
         "checkpoint": str(opened.checkpoint.path),
@@ -71,8 +70,8 @@ def eval(
         output.result(f"\n--- {sample['how']}\n{sample['text']}")
 
 
-def tokens_of(opened: Opened, split: str, text: Path | None) -> tuple[Tokens, bool]:
-    """Return the ids to measure on, of a file or of a split of the checkpoint's data; and if they are a chat's."""
+def tokens_of(opened: Opened, split: str, text: Path | None) -> Tokens:
+    """Return the ids to measure on, of a file or of a split of the checkpoint's data."""
     import numpy as np
 
     from kiara_cli.console.preparing import prepare_showing
@@ -81,12 +80,11 @@ def tokens_of(opened: Opened, split: str, text: Path | None) -> tuple[Tokens, bo
 
     if text is not None:
         documents = read_documents(str(text))
-        ids = np.concatenate(list(encode_documents(documents, opened.tokenizer)))
-        return ids, any(document.messages for document in documents)
+        return np.concatenate(list(encode_documents(documents, opened.tokenizer)))
     if not opened.checkpoint.data.get("folder"):
         raise KiaraError(f"{opened.checkpoint.path} was imported and has no text of its own", "give --text FILE")
     prepared = prepare_showing(opened.config, DATA_ROOT, opened.tokenizer, opened.checkpoint.data)
-    return (prepared.val if split == "val" else prepared.train), prepared.meta.conversations
+    return prepared.val if split == "val" else prepared.train
 
 
 def write_samples(opened: Opened, number: int) -> list[dict[str, str]]:

@@ -88,8 +88,8 @@ def compared(opened: Opened, to: str, partial: Path, quant: str, text: Path | No
     from kiara_cli.core.export.check import check_export
     from kiara_cli.core.export.reading import as_imported
 
-    ids, conversations = tokens_of(opened, "val", text)
+    ids = tokens_of(opened, "val", text)
     if len(ids) < 4:
         raise KiaraError(f"the held-out text has {len(ids)} tokens, too few to compare on", "give --text FILE")
     model, weights = as_imported(opened.checkpoint, opened.config.model)
-    return check_export(to, partial, quant, model, weights, opened.tokenizer, ids, conversations)
+    return check_export(to, partial, quant, model, weights, opened.tokenizer, ids)

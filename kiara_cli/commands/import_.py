@@ -27,7 +27,7 @@ def import_(
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Read a Llama, Qwen3 or GPT-2 of Hugging Face's: kiara import FOLDER --out models/name.pt.
+    """Read a Llama, Mistral, Qwen, Gemma, GPT-2 or Pythia of Hugging Face's: kiara import FOLDER --out name.pt.
 
     Only JSON and safetensors are opened, and no code of the folder is run. model.context_length=N shortens the
     context of a model with rotary positions.

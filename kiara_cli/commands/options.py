@@ -23,6 +23,9 @@ ConfigFiles = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out and count what cannot be read, instead of stopping.")
+]
 Words = Annotated[
     list[str] | None,
     typer.Argument(

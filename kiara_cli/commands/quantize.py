@@ -82,9 +82,9 @@ def texts_of(opened: Opened, text: Path | None, method: str) -> Texts:
     from kiara_cli.core.lab.shrink import Texts
 
     if text is not None:
-        ids, conversations = tokens_of(opened, "val", text)
+        ids = tokens_of(opened, "val", text)
         cut = len(ids) - len(ids) // HELD_OUT
-        return Texts(ids[:cut], ids[cut:], conversations)
+        return Texts(ids[:cut], ids[cut:])
     recorded = opened.checkpoint.data
     try:
         if not recorded.get("folder"):
@@ -96,5 +96,5 @@ def texts_of(opened: Opened, text: Path | None, method: str) -> Texts:
                 f"there is nothing to calibrate on: {error.cause}", "give --text FILE, or use --method rtn"
             ) from None
         output.note(f"Not measured: {error.cause}.")
-        return Texts(None, None, False)
-    return Texts(prepared.train, prepared.val, prepared.meta.conversations)
+        return Texts(None, None)
+    return Texts(prepared.train, prepared.val)

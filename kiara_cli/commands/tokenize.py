@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Given, Json, read, with_source
+from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Given, Json, SkipBad, read, with_source
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def tokenize(
         str | None, typer.Option(metavar="I/N", help="Do only this share of the work, as one of N processes.")
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Put the shares together.")] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out and count what cannot be read, instead of stopping.")
-    ] = False,
+    skip_bad: SkipBad = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -89,7 +87,8 @@ def check_export(folder: Path | None, tokenizer: Tokenizer) -> None:
 
 def whole(config: Config, tokenizer: Tokenizer | None, skip_bad: bool, export: Path | None) -> Prepared:
     """Prepare all of the data."""
-    from kiara_cli.console.preparing import means_of, prepare_showing
+    from kiara_cli.console.preparing import prepare_showing
+    from kiara_cli.core.data.prepare import means_of
     from kiara_cli.core.tokenizer import files
 
     if export is not None:
@@ -101,8 +100,8 @@ def whole(config: Config, tokenizer: Tokenizer | None, skip_bad: bool, export: P
 
 def merged(config: Config, tokenizer: Tokenizer, skip_bad: bool, export: Path | None) -> Prepared:
     """Put all shares of the work together."""
-    from kiara_cli.console.preparing import means_of, showing
-    from kiara_cli.core.data.prepare import merge_shares
+    from kiara_cli.console.preparing import showing
+    from kiara_cli.core.data.prepare import means_of, merge_shares
 
     check_export(export, tokenizer)
     with showing() as report:
@@ -155,8 +154,8 @@ def show(prepared: Prepared, began: float, json_: bool) -> None:
 def share(config: Config, shard: str, tokenizer: Tokenizer, skip_bad: bool, json_: bool) -> None:
     """Do one share of the work and say where it lies."""
     from kiara_cli.console import output
-    from kiara_cli.console.preparing import means_of, showing
-    from kiara_cli.core.data.prepare import prepare_share
+    from kiara_cli.console.preparing import showing
+    from kiara_cli.core.data.prepare import means_of, prepare_share
     from kiara_cli.core.data.units import Share
 
     began, mine = time.perf_counter(), Share.parse(shard)

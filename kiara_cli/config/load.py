@@ -20,7 +20,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kiara_cli.config.schema import DERIVED, RENAMED, VERSION, Config, ModelConfig, Section
+from kiara_cli.config.schema import RENAMED, VERSION, Config, ModelConfig
+from kiara_cli.config.section import DERIVED, Section
 from kiara_cli.config.text import first_line, parse_yaml, read_mapping, write_value
 from kiara_cli.errors import KiaraError
 

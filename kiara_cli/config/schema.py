@@ -7,10 +7,10 @@ What each setting is for stands beside it in configs/default.yaml, which spells 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from kiara_cli.config.section import DERIVED, Section, derived, knob
 from kiara_cli.errors import KiaraError
 
 VERSION = 2  # of the config's keys; load.py migrates older ones
@@ -26,47 +26,6 @@ Kind: TypeAlias = Literal[
     "char", "word", "bpe", "gpt2", "r50k_base", "p50k_base", "p50k_edit", "cl100k_base", "o200k_base", "o200k_harmony"
 ]
 WRITERS = ("tensorboard", "wandb")
-
-
-DERIVED = 0  # of a setting declared with `derived`: not given, so the section works it out from the others
-
-
-def knob(default: Any, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
-    """Declare a setting with its range: low <= value <= high, or above < value."""
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
-
-
-def derived(low: float | None = None, above: float | None = None) -> Any:
-    """Declare a setting that follows from others unless it is given (null in YAML: not given)."""
-    return field(default=DERIVED, metadata={"low": low, "high": None, "above": above, "derived": True})
-
-
-class Section:
-    """Check every value against the range its field declares. Raises KiaraError."""
-
-    section: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        for item in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, item.name)
-            given = value if "derived" not in item.metadata else value or None
-            if isinstance(given, int | float) and item.metadata:
-                self._check(item.name, given, item.metadata)
-
-    def _check(self, key: str, value: float, allowed: Mapping[str, Any]) -> None:
-        path = f"{self.section}.{key}"
-        low, high, above = allowed["low"], allowed["high"], allowed["above"]
-        if not math.isfinite(value):
-            raise KiaraError(f"{path}={value} is not a finite number", "give a finite value", key=path)
-        if above is not None and value <= above:
-            raise KiaraError(f"{path}={value} is out of range", f"it must be above {above}", key=path)
-        nearest = max(value, low) if low is not None else value
-        nearest = min(nearest, high) if high is not None else nearest
-        if nearest != value:
-            limits = f"from {low} to {high}" if high is not None else f"at least {low}"
-            raise KiaraError(
-                f"{path}={value} is out of range", f"it must be {limits}, the nearest is {nearest}", key=path
-            )
 
 
 @dataclass(frozen=True)
@@ -111,12 +70,21 @@ class ModelConfig(Section):
     drop_rate: float = knob(0.0, low=0, high=1)
     positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
     rope_theta: float = knob(10_000.0, above=0)
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    rope_scaling: Literal["none", "linear", "llama3", "yarn"] = "none"
+    rope_factor: float = knob(1.0, low=1)
+    rope_original_context: int | None = knob(None, low=1)
+    rope_low_freq: float = knob(1.0, above=0)
+    rope_high_freq: float = knob(4.0, above=0)
+    rotary_share: float = knob(1.0, above=0, high=1)
+    norm: Literal["rmsnorm", "rmsnorm_1p", "layernorm"] = "rmsnorm"
     norm_eps: float = derived(above=0)
-    feedforward: Literal["swiglu", "gelu", "relu2"] = "swiglu"
+    feedforward: Literal["swiglu", "geglu", "gelu", "gelu_erf", "relu2"] = "swiglu"
+    residual: Literal["sequential", "parallel"] = "sequential"
+    scale_embeddings: bool = False
     qk_norm: bool = True
     tied_head: bool = False
     bias: bool = False
+    attention_bias: Literal["none", "qkv", "all"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,6 +108,7 @@ class ModelConfig(Section):
                 f"the nearest valid value is model.head_dim={self.head_dim + 1}",
                 key="model.head_dim",
             )
+        self._check_rotary()
         needs_even = self.head_dim if self.positions == "rotary" else self.emb_dim
         if self.positions != "learned" and needs_even % 2:
             raise self._wrong_width(
@@ -153,13 +122,49 @@ class ModelConfig(Section):
         As many key and value heads K as heads (fewer: grouped-query attention); C = D / H channels a head; a hidden
         width of 4 D, or 8/3 D where a gate adds a third matrix; the epsilon of Llama's norms or of GPT-2's.
         """
-        gated = self.feedforward == "swiglu"
         return {
             "n_kv_heads": self.n_heads,
             "head_dim": self.emb_dim // self.n_heads,
-            "hidden_dim": max(32, round(self.emb_dim * 8 / 3 / 32) * 32) if gated else 4 * self.emb_dim,
-            "norm_eps": 1e-6 if self.norm == "rmsnorm" else 1e-5,
+            "hidden_dim": max(32, round(self.emb_dim * 8 / 3 / 32) * 32) if self.gated else 4 * self.emb_dim,
+            "norm_eps": 1e-5 if self.norm == "layernorm" else 1e-6,
         }
+
+    @property
+    def gated(self) -> bool:
+        """Say whether the feed-forward has a third matrix, whose product gates the first one's."""
+        return self.feedforward in ("swiglu", "geglu")
+
+    @property
+    def attention_biases(self) -> Literal["none", "qkv", "all"]:
+        """Which products of attention have biases."""
+        return self.attention_bias or ("all" if self.bias else "none")
+
+    @property
+    def rotary_dim(self) -> int:
+        """Channels of each head that rotary positions rotate, the first ones."""
+        return int(self.head_dim * self.rotary_share)
+
+    def _check_rotary(self) -> None:
+        if self.positions == "rotary" and self.rotary_share < 1 and (self.rotary_dim < 2 or self.rotary_dim % 2):
+            pairs = max(2, self.rotary_dim // 2 * 2)
+            raise KiaraError(
+                f"model.rotary_share={self.rotary_share} of model.head_dim={self.head_dim} is {self.rotary_dim} "
+                "channels, and they are rotated in pairs",
+                f"the nearest valid value is model.rotary_share={pairs / self.head_dim}",
+                key="model.rotary_share",
+            )
+        if self.rope_scaling in ("llama3", "yarn") and self.rope_original_context is None:
+            raise KiaraError(
+                f"model.rope_scaling={self.rope_scaling} needs the context that the model was trained with first",
+                "set model.rope_original_context",
+                key="model.rope_original_context",
+            )
+        if self.rope_high_freq <= self.rope_low_freq:
+            raise KiaraError(
+                f"model.rope_high_freq={self.rope_high_freq} is not above model.rope_low_freq={self.rope_low_freq}",
+                "make the first one larger; usual are 4 and 1",
+                key="model.rope_high_freq",
+            )
 
     def replace(self, **changes: Any) -> ModelConfig:
         """Return a copy with changes; derived settings that have the value derived here are derived anew.
@@ -176,11 +181,14 @@ class ModelConfig(Section):
         return KiaraError(cause, f"the nearest valid value is model.emb_dim={nearest}", key="model.emb_dim")
 
 
+DEFAULT_STEPS = 1350  # of a training where neither max_steps nor max_epochs is set
+
+
 @dataclass(frozen=True)
 class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
-    max_steps: int = knob(1350, low=1)
+    max_steps: int | None = knob(None, low=1)
     max_epochs: float | None = knob(None, above=0)
     batch_size: int = knob(11, low=1)
     accumulation: int = knob(1, low=1)

@@ -1,13 +1,22 @@
-"""A training plan as rows for people and as one object for programs."""
+"""A training's plan, as a table for people and as one object for programs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from kiara_cli.config.load import value_at
+from kiara_cli.console import output
 from kiara_cli.console.output import amount
-from kiara_cli.core.data.conversations import ConversationBatcher
-from kiara_cli.core.train.start import Plan
+from kiara_cli.core.data.packing import PackedBatcher
+from kiara_cli.core.train.plan import LIMITS, Plan
+
+
+def show_plan(plan: Plan, root: Path, name: str | None, dry_run: bool, json_: bool) -> None:
+    """Print the plan: of a dry run on stdout, of any other on stderr."""
+    if dry_run and json_:
+        return output.record(plan_record(plan))
+    output.facts("The plan (nothing was written)" if dry_run else "The plan", plan_rows(plan, root, name), dry_run)
 
 
 def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str, str]]:
@@ -20,14 +29,22 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
                   f"{model.n_heads} heads, context {model.context_length}"),
         ("training", f"{plan.steps:,} steps of {train.batch_size * train.accumulation} × {model.context_length} "
                      f"tokens: {amount(plan.tokens)} tokens, {plan.epochs:.1f} epochs"),
+        ("ends by", ends_by(plan)),
+        ("computes", plan.how),
         ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.training_bytes, 'B')} of memory"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
     talks = plan.batcher
-    if isinstance(talks, ConversationBatcher) and (talks.too_long or talks.without_target):
+    if isinstance(talks, PackedBatcher) and (talks.too_long or talks.without_target):
         lost = f"{talks.too_long:,} of {len(talks.starts):,} are longer than the context and lose their ends"
         rows.insert(1, ("conversations", f"{lost}; {talks.without_target:,} have no reply to learn from"))
     return rows
+
+
+def ends_by(plan: Plan) -> str:
+    """Name the setting that ends the run, and the other limit where one is set."""
+    limits = {key: value for key in (plan.limit, *LIMITS) if (value := value_at(plan.config, key)) is not None}
+    return ", before ".join(f"{key}={value:g}" for key, value in limits.items())
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
@@ -43,6 +60,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "n_layers": plan.config.model.n_layers,
         "parameters": plan.count.parameters,
         "steps": plan.steps,
+        "limit": plan.limit,
         "tokens": plan.tokens,
         "epochs": plan.epochs,
         "flops": plan.training_flops,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
-from kiara_cli.config.folders import cache_folder
 from kiara_cli.config.schema import Config
 from kiara_cli.console.output import amount, note
-from kiara_cli.core.data.encoding import cores
 from kiara_cli.core.data.folders import Prepared
-from kiara_cli.core.data.prepare import Means, Preparing, prepare, reopen
+from kiara_cli.core.data.prepare import Means, Preparing, means_of, prepare, reopen
 from kiara_cli.core.tokenizer.protocol import Tokenizer
-from kiara_cli.errors import KiaraError
 
 
 def prepare_showing(
@@ -29,41 +25,27 @@ def prepare_showing(
     tokenizer: Tokenizer | None = None,
     recorded: Mapping[str, Any] | None = None,
     means: Means | None = None,
-    check: Callable[[Prepared], object] = lambda prepared: None,
 ) -> Prepared:
-    """Prepare data, or with `recorded` find a checkpoint's, with a progress bar; say what came of it.
-
-    What `check` raises KiaraError for is not kept if it was made just now.
-    """
+    """Prepare data, or with `recorded` find a checkpoint's, with a progress bar; say what came of it."""
     means = means or means_of(config)
     with showing() as report:
         if recorded is not None:
             assert tokenizer is not None
-            prepared = reopen(config.data, config.tokenizer, root, tokenizer, recorded, report, means)
-        else:
-            prepared = prepare(config.data, config.tokenizer, root, tokenizer, report, means)
-    try:
-        check(prepared)
-    except KiaraError:
-        if prepared.made:
-            shutil.rmtree(prepared.folder)
-            with suppress(OSError):  # others are in it
-                root.rmdir()
-        raise
-    if not prepared.made and recorded is None:
-        note(f"Using {prepared.folder}, made before of the same data.")
-    asked, got = config.tokenizer.vocab_size, prepared.tokenizer.size
-    if prepared.made and prepared.tokenizer.kind == "bpe" and tokenizer is None and got < asked:
-        note(f"The text is small: it earned {amount(got)} of the {amount(asked)} tokens asked for.")
-    if prepared.made and prepared.meta.skipped:
-        note(f"Left out {prepared.meta.skipped:,} lines, rows or files that could not be read.")
+            return reopen(config.data, config.tokenizer, root, tokenizer, recorded, report, means)
+        prepared = prepare(config.data, config.tokenizer, root, tokenizer, report, means)
+    describe(prepared, config.tokenizer.vocab_size if tokenizer is None else None)
     return prepared
 
 
-def means_of(config: Config, skip_bad: bool = False) -> Means:
-    """Return what a preparation on this machine may use."""
-    threads = config.runtime.threads
-    return Means(threads if isinstance(threads, int) else cores(), cache_folder() / "corpora", skip_bad)
+def describe(prepared: Prepared, vocab_size: int | None) -> None:
+    """Say what is worth saying of a preparation; `vocab_size` is what was asked for, if a tokenizer was fitted."""
+    if not prepared.made:
+        return note(f"Using {prepared.folder}, made before of the same data.")
+    got = prepared.tokenizer.size
+    if prepared.tokenizer.kind == "bpe" and vocab_size is not None and got < vocab_size:
+        note(f"The text is small: it earned {amount(got)} of the {amount(vocab_size)} tokens asked for.")
+    if prepared.meta.skipped:
+        note(f"Left out {prepared.meta.skipped:,} lines, rows or files that could not be read.")
 
 
 @contextmanager

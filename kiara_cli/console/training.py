@@ -5,6 +5,7 @@ In: the events of the training loop. Out: stderr.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,9 +20,11 @@ from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
+from kiara_cli.console import output
 from kiara_cli.console.output import amount, duration
 from kiara_cli.console.plots import MARK, curves
-from kiara_cli.core.train.events import Evaluated, Event, Sampled, Saved, Skipped, Spiked, Stepped
+from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Skipped, Spiked, Started, Stepped
+from kiara_cli.core.train.plan import Plan
 
 STYLES = "cyan", "bold green"  # of the loss, and of the validation loss
 POINTS = 2000  # of the loss curve: beyond that every second one goes
@@ -31,8 +34,8 @@ HIGHEST_CURVE = 14  # rows
 class TrainingView:
     """Draw events. In a terminal the panel is redrawn in place; elsewhere each event worth it is a line."""
 
-    def __init__(self, total_steps: int, run: str, stopping: Callable[[], bool] = lambda: False) -> None:
-        self.total, self.run, self.stopping = total_steps, run, stopping
+    def __init__(self, started: Started, stopping: Callable[[], bool] = lambda: False) -> None:
+        self.total, self.run, self.stopping = started.steps, started.run, stopping
         self.console = Console(stderr=True, highlight=False)
         self.losses: list[tuple[float, float]] = []
         self.val_losses: list[tuple[float, float]] = []
@@ -88,7 +91,7 @@ class TrainingView:
             parts += curves(self.losses, self.val_losses, width, rows, STYLES)
             room -= rows
         if sample and room >= 2:
-            parts.append(Text("it writes", style="dim"))
+            parts.append(Text("sample", style="dim"))
             parts += fold(sample, width, room - 1)
         title = f"kiara train · {escape(self.run)}" + (" · stopping after this step" if self.stopping() else "")
         return Panel(Group(*parts), title=title, border_style="cyan", width=self.console.width)
@@ -167,10 +170,29 @@ def plain_lines(event: Event, total: int) -> list[str]:
             f"{metrics.bits_per_byte:.3f} bits per byte  accuracy {metrics.accuracy:.1%}{mark}"
         ]
     if isinstance(event, Sampled):
-        return ["  it writes: " + " / ".join(event.text.split("\n"))[:200]]
+        return ["  sample: " + " / ".join(event.text.split("\n"))[:200]]
     if isinstance(event, Skipped):
         what = f"loss {event.loss:.4g}, gradient {event.grad_norm:.4g} ({event.parameter})"
         return [f"warning: step {event.step}/{total}  batch {event.batch} skipped: {what}"]
     if isinstance(event, Spiked):
-        return [f"warning: step {event.step}/{total}  the loss leapt from {event.usual:.4f} to {event.loss:.4f}"]
+        return [f"warning: step {event.step}/{total}  the loss spiked from {event.usual:.4f} to {event.loss:.4f}"]
     return []
+
+
+def show_end(finished: Finished, plan: Plan) -> None:
+    """Say how a training ended, and what to type next."""
+    best = finished.best or finished.last
+    if finished.status == "diverged":
+        output.warn(f"diverged at {finished.reason}")
+        good = f"The last good checkpoint is {finished.last}:" if finished.last else "There is no checkpoint yet:"
+        again = f"kiara train --from {finished.last} train.lr=…" if finished.last else "kiara train … train.lr=…"
+        return output.hint(f"{good} start again with a lower rate.  {again}")
+    if finished.status == "interrupted":
+        output.note(f"Stopped and saved at step {finished.step}.")
+        return output.hint(f"To go on:  kiara train --resume --name {finished.run}")
+    if finished.reason:
+        output.note(f"Ended at step {finished.step}: {finished.reason}.")
+    prompt = shlex.quote(plan.config.eval.sample_prompt or "Once upon a time")
+    talks = plan.data.meta.conversations
+    first = f"kiara chat {best}" if talks else f"kiara generate {best} --prompt {prompt}"
+    output.hint(f"Try it:      {first}\nMeasure it:  kiara eval {best}")

@@ -6,7 +6,6 @@ piece by piece where the vocabulary is large. B batch, T time, D width, V vocabu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kiara_cli.core.data.batches import IGNORE
-from kiara_cli.core.data.conversations import document_mask
+from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.model.transformer import Transformer
 
 # Rows are scored in multiples of this. oneDNN keeps what it prepares for each number of rows that it meets: with
@@ -62,24 +60,17 @@ class Objective:
         return objective, nats.detach()
 
 
-def batch_loss(
-    model: Transformer,
-    inputs: Tensor,
-    targets: Tensor,
-    objective: Objective = Objective(),
-    separator: int | None = None,
-    states: Callable[..., Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the objective and the plain cross-entropy, summed over the targets of one batch, both (B, T).
+def batch_loss(model: Transformer, batch: Batch, objective: Objective = Objective()) -> tuple[Tensor, Tensor]:
+    """Return the objective and the plain cross-entropy, summed over the targets of a batch."""
+    states, targets = where_targets(model.states(batch.inputs, segments=batch.segments), batch)
+    return objective(states, model.head.weight, targets)
 
-    `separator` is the id that opens a conversation, in rows whose conversations must not see each other; of those
-    only targets are scored. `states` is the model's own, or a compiled one.
-    """
-    visible = document_mask(inputs, separator) if separator is not None else None
-    found = (states or model.states)(inputs, visible=visible).flatten(0, 1)  # (B T, D)
-    wanted = targets.flatten()
-    if separator is not None:
-        where = (wanted != IGNORE).nonzero().squeeze(1)
+
+def where_targets(states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the states (n, D) and targets (n) to be scored, of states (B, T, D): of positions with a target."""
+    states, targets = states.flatten(0, 1), batch.targets.flatten()
+    if batch.target_count < len(targets):
+        where = (targets != IGNORE).nonzero().squeeze(1)
         rest = -len(where) % ROWS
-        found, wanted = F.pad(found[where], (0, 0, 0, rest)), F.pad(wanted[where], (0, rest), value=IGNORE)
-    return objective(found, model.head.weight, wanted)
+        states, targets = F.pad(states[where], (0, 0, 0, rest)), F.pad(targets[where], (0, rest), value=IGNORE)
+    return states, targets

@@ -49,7 +49,7 @@ def test_what_happens_is_said_on_stderr_without_colours_or_cursor_codes(
     kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
 ) -> None:
     err = kiara("train", str(text), *tiny_settings, "eval.sample_prompt=the dog").err
-    for word in ("The plan", "step 1/4  loss", "step 4/4  validation loss", "(best so far)", "it writes:"):
+    for word in ("The plan", "step 1/4  loss", "step 4/4  validation loss", "(best so far)", "sample:"):
         assert word in err
     assert "kiara generate checkpoints/text/best.pt --prompt 'the dog'" in err
     assert "\x1b" not in err
@@ -86,6 +86,44 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     assert plan["tokens"] == 256
     assert "nothing was written" in kiara("train", str(text), *tiny_settings, "--dry-run").out
     nothing_behind()
+
+
+def test_a_default_number_of_steps_does_not_cap_the_epochs_that_were_asked_for(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    words = [word for word in tiny_settings if not word.startswith("train.max_steps")]
+    plan = json.loads(kiara("train", str(text), *words, "train.max_epochs=100", "--dry-run", "--json").out)
+    assert (round(plan["epochs"]), plan["limit"]) == (100, "train.max_epochs")
+    ran = kiara("train", str(text), *words, "train.max_epochs=100", "train.max_steps=3", "--dry-run")
+    assert "train.max_steps=3, before train.max_epochs=100" in ran.out
+
+
+def test_a_run_limited_by_epochs_is_resumed_for_more_of_them(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    words = [word for word in tiny_settings if not word.startswith("train.max_steps")]
+    done = json.loads(kiara("train", str(text), *words, "train.max_epochs=0.1", "--json").out.splitlines()[-1])
+    ran = kiara("train", "--resume", "train.max_epochs=0.2", "--json")
+    assert ran.status == 0, ran.err
+    assert "(train.max_epochs=0.2)" in ran.err
+    assert done["step"] < json.loads(ran.out.splitlines()[-1])["step"] <= 2 * done["step"]
+    assert kiara("train", "--resume", "train.max_epochs=0.1").mistake.startswith(
+        "error: train.max_epochs=0.1: the run was planned for"
+    )
+
+
+def test_lines_that_cannot_be_read_are_left_out_as_the_message_says(
+    kiara: Kiara, tiny_settings: tuple[str, ...]
+) -> None:
+    Path("lines.jsonl").write_text(
+        "".join(f'{{"text": "{number} cats sat on the mat"}}\n' for number in range(60)) + "no\n"
+    )
+    line = kiara("train", "lines.jsonl", *tiny_settings).late_mistake
+    assert "lines.jsonl, line 61" in line
+    assert "--skip-bad" in line
+    ran = kiara("train", "lines.jsonl", *tiny_settings, "--skip-bad")
+    assert ran.status == 0, ran.err
+    assert "Left out 1 lines" in ran.err
 
 
 def test_resuming_a_finished_run_with_more_steps_goes_on(kiara: Kiara, trained: Path) -> None:

@@ -13,10 +13,11 @@ from rich.console import Console
 from kiara_cli.console.output import amount, duration
 from kiara_cli.console.training import TrainingView, fold, plain_lines
 from kiara_cli.core.eval.metrics import Metrics
-from kiara_cli.core.train.events import Evaluated, Event, Sampled, Saved, Skipped, Spiked, Stepped
+from kiara_cli.core.train.events import Evaluated, Event, Sampled, Saved, Skipped, Spiked, Started, Stepped
 from kiara_cli.core.train.meter import Reading
 
 READING = Reading(9_876.0, 123e9, 0.41, {"data": 0.001, "forward": 0.03, "backward": 0.06, "optimizer": 0.009})
+STARTED = Started("tales", Path("checkpoints/tales"), 0, 800)
 STEP = Stepped(10, 2.5, 1e-3, 0.7, 40_960, 95.0, READING, 512_000_000)
 SKIPPED = Skipped(11, 10, float("nan"), float("nan"), "blocks.1.attention.qkv.weight", 1)
 
@@ -40,7 +41,7 @@ def screen(view: TrainingView, width: int, height: int) -> list[str]:
 
 @pytest.fixture
 def view() -> TrainingView:
-    view = TrainingView(800, "tales")
+    view = TrainingView(STARTED)
     view.console = Console(file=io.StringIO(), width=80, force_terminal=True)
     for event in events():
         view.show(event)
@@ -58,13 +59,13 @@ def test_the_panel_shows_what_matters(view: TrainingView) -> None:
     text = "\n".join(screen(view, 80, 24))
     shown = ["kiara train · tales", "50%", "step 400 of 800, 1:35 left", "0.5500", "validation 0.7500, best 0.7500",
              "9.88 k tokens/s", "123 GFLOP/s, 41% of the peak", "100 ms:", "forward 30%", "optimizer 9%", "1.00e-03",
-             "gradient 0.70", "memory 512 MB", "saved at step 400", "it writes", "◆"]  # fmt: skip
+             "gradient 0.70", "memory 512 MB", "saved at step 400", "sample", "◆"]  # fmt: skip
     assert [part for part in shown if part not in text] == []
     assert "[bold]Once[/] there was a fox." in text  # what a model writes is text, neither markup nor control codes
 
 
 def test_a_panel_before_the_first_step_is_whole() -> None:
-    assert "step 0 of 800" in "\n".join(screen(TrainingView(800, "tales"), 80, 24))
+    assert "step 0 of 800" in "\n".join(screen(TrainingView(STARTED), 80, 24))
 
 
 def test_a_request_to_stop_is_acknowledged(view: TrainingView) -> None:
@@ -101,7 +102,7 @@ def test_plain_lines_name_step_loss_speed_and_time_left() -> None:
     assert all(part in line for part in ("step 10/100", "loss 2.5000", "9.88 k tokens/s", "1:35 left"))
     assert "best so far" in plain_lines(Evaluated(10, Metrics(200.0, 30, 100, 300), True, 1.0), 100)[0]
     assert "batch 10 skipped: loss nan, gradient nan (blocks.1.attention.qkv.weight)" in plain_lines(SKIPPED, 100)[0]
-    assert "leapt from 1.0000 to 3.0000" in plain_lines(Spiked(5, 3.0, 1.0), 100)[0]
+    assert "spiked from 1.0000 to 3.0000" in plain_lines(Spiked(5, 3.0, 1.0), 100)[0]
     assert plain_lines(Saved(3, Path("x"), 0.1), 100) == []
 
 

@@ -7,25 +7,24 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
-from kiara_cli.core.data.batches import IGNORE
+from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.loss import ROWS, Objective, batch_loss, cross_entropy
 from kiara_cli.core.model.transformer import Transformer
 
 
 @pytest.fixture
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
+def batch() -> Batch:
     inputs, targets = torch.randint(64, (3, 16)), torch.randint(64, (3, 16))
     targets[:, ::3] = IGNORE
-    return inputs, targets
+    return Batch.of(inputs, targets)
 
 
 def test_the_sum_over_targets_is_the_mean_times_their_number(tiny: ModelConfig, batch) -> None:
     model = Transformer(tiny)
-    inputs, targets = batch
     with torch.no_grad():
-        objective, nats = batch_loss(model, inputs, targets)
-        mean = cross_entropy(model(inputs), targets)
-    assert float(objective) == pytest.approx(float(mean) * int((targets != IGNORE).sum()), rel=1e-5)
+        objective, nats = batch_loss(model, batch)
+        mean = cross_entropy(model(batch.inputs), batch.targets)
+    assert float(objective) == pytest.approx(float(mean) * batch.target_count, rel=1e-5)
     assert float(nats) == float(objective)
 
 
@@ -61,7 +60,7 @@ def test_chunks_give_the_same_loss_and_gradients(tiny: ModelConfig, batch, chunk
     for size in (None, chunk):
         torch.manual_seed(0)
         model = Transformer(tiny)
-        objective, nats = batch_loss(model, *batch, Objective(z_loss=0.01, smoothing=0.1, chunk=size))
+        objective, nats = batch_loss(model, batch, Objective(z_loss=0.01, smoothing=0.1, chunk=size))
         objective.backward()
         gradients = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
         results.append((objective.item(), nats.item(), gradients))
@@ -92,7 +91,7 @@ def test_chunks_hold_no_logits() -> None:
 def test_a_batch_without_any_target_pulls_on_nothing(tiny: ModelConfig) -> None:
     model, inputs = Transformer(tiny), torch.randint(64, (2, 8))
     for objective in (Objective(), Objective(z_loss=0.1, smoothing=0.1), Objective(chunk=4)):
-        objective, nats = batch_loss(model, inputs, torch.full_like(inputs, IGNORE), objective)
+        objective, nats = batch_loss(model, Batch.of(inputs, torch.full_like(inputs, IGNORE)), objective)
         objective.backward()
         assert objective.item() == nats.item() == 0.0
         assert all(float(p.grad.abs().sum()) == 0 for p in model.parameters() if p.grad is not None)
@@ -109,7 +108,7 @@ def test_scored_rows_come_in_round_numbers_and_the_rest_counts_for_nothing(tiny:
     net = Transformer(tiny)
     inputs = torch.randint(1, 64, (6, 16))
     targets = torch.where(torch.rand(6, 16) < 0.8, torch.randint(1, 64, (6, 16)), IGNORE)
-    objective, nats = batch_loss(net, inputs, targets, Noting(z_loss=0.1), separator=0)
+    objective, nats = batch_loss(net, Batch.of(inputs, targets), Noting(z_loss=0.1))
     assert seen[0] % ROWS == 0
     expected = Objective(z_loss=0.1)(net.states(inputs).flatten(0, 1), net.head.weight, targets.flatten())
     assert torch.allclose(torch.stack([objective, nats]), torch.stack(expected), rtol=1e-5)

@@ -51,6 +51,7 @@ class Run:
         """
         _check_name(name)
         root.mkdir(parents=True, exist_ok=True)
+        note_killed(root)
         for folder in _names(root, name):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
@@ -68,6 +69,7 @@ class Run:
     @classmethod
     def find(cls, root: Path, name: str | None) -> Run:
         """Find a run by name, or the one that saved last. Raises KiaraError with the runs there are."""
+        note_killed(root)
         if name is not None and (root / name / "run.json").is_file():
             return cls(root, root / name)
         runs = sorted(root.glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
@@ -94,6 +96,8 @@ class Run:
     def lock(self) -> Lock:
         """Claim the run for this process, and clear away what a killed one left. Raises KiaraError if it is taken."""
         lock = Lock(self.folder)
+        if not lock.holds:
+            log.warning("%s cannot be locked here: do not train it twice at once", self.folder)
         for stale in self.folder.glob(STALE):
             stale.unlink(missing_ok=True)
         return lock
@@ -111,7 +115,8 @@ class Run:
             "git_commit": git_commit(),
         }
         known |= {"versions": versions(), "machine": f"{platform.platform()}, {platform.machine()}"}
-        merged = known | self.facts() | {"config_hash": config_hash(config)} | dict(facts)
+        process = {"pid": os.getpid(), "host": platform.node(), "reason": None}
+        merged = known | self.facts() | {"config_hash": config_hash(config)} | process | dict(facts)
         self.write_text("run.json", json.dumps(merged, indent=2) + "\n")
 
     def facts(self) -> dict[str, Any]:
@@ -122,8 +127,44 @@ class Run:
             return {}
         return facts if isinstance(facts, dict) else {}
 
+    @property
+    def status(self) -> str | None:
+        """How the run stands; `killed` where run.json says `running` and no process trains the run."""
+        if (lock := self.abandoned()) is not None:
+            lock.release()
+            return "killed"
+        status: str | None = self.facts().get("status")
+        return status
+
+    def abandoned(self) -> Lock | None:
+        """Claim a run that says it is running although no process trains it; None for any other run."""
+        if self.facts().get("status") != "running":
+            return None
+        try:
+            lock = Lock(self.folder)
+        except (KiaraError, OSError):
+            return None
+        facts = self.facts()  # read again: now nobody changes them
+        if facts.get("status") == "running" and (lock.holds or not _may_be_alive(facts)):
+            return lock
+        lock.release()
+        return None
+
+    @contextlib.contextmanager
+    def noting_the_end(self) -> Iterator[None]:
+        """Set the status to failed, with the reason, or to interrupted if an exception leaves this block."""
+        try:
+            yield
+        except BaseException as error:
+            failed = isinstance(error, Exception)
+            reason = f"{type(error).__name__}: {error}" if failed else None
+            with contextlib.suppress(OSError):  # the error on its way out says more
+                if self.facts().get("status") == "running":
+                    self.set_status("failed" if failed else "interrupted", reason=reason)
+            raise
+
     def set_status(self, status: str, **facts: Any) -> None:
-        """Note in run.json how the run stands: running, finished, interrupted or diverged."""
+        """Note in run.json how the run stands: running, finished, interrupted, diverged, failed or killed."""
         merged = self.facts() | {"status": status, "updated": now(), **facts}
         self.write_text("run.json", json.dumps(merged, indent=2) + "\n")
 
@@ -193,9 +234,13 @@ class Lock:
             raise KiaraError(
                 f"{folder} is being trained by another process", "wait for it, or start a new run without --resume"
             ) from None
-        except OSError as error:  # a file system without locks
+        except OSError:  # a file system without locks
             self.release()
-            log.warning("%s cannot be locked (%s): do not train it twice at once", folder, error.strerror)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the operating system keeps this claim; it cannot on Windows and on some network file systems."""
+        return self._descriptor is not None
 
     def release(self) -> None:
         """Let others have it; a second time changes nothing."""
@@ -205,6 +250,16 @@ class Lock:
 
     def __del__(self) -> None:
         self.release()
+
+
+def note_killed(root: Path) -> None:
+    """Correct run.json of each run whose process ended without noting how, as by kill -9."""
+    for path in root.glob("*/run.json"):
+        run = Run(root, path.parent)
+        if (lock := run.abandoned()) is not None:
+            with contextlib.suppress(OSError):  # a folder that only others may write to
+                run.set_status("killed", reason="the process ended without noting how")
+            lock.release()
 
 
 def config_hash(config: Config) -> str:
@@ -234,6 +289,19 @@ def git_commit() -> str | None:
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _may_be_alive(facts: Mapping[str, Any]) -> bool:
+    """Tell whether the process that run.json names may be there; of another machine's and on Windows nobody knows."""
+    if os.name != "posix" or facts.get("host") != platform.node():
+        return True
+    try:
+        os.kill(int(facts["pid"]), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, KeyError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _names(root: Path, name: str) -> Iterator[Path]:

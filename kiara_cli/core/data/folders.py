@@ -79,8 +79,8 @@ def write_meta(folder: Path, meta: Meta) -> None:
     (folder / "meta.json").write_text(json.dumps(asdict(meta), indent=2) + "\n", encoding="utf-8")
 
 
-def fetched(source: str, root: Path) -> Path | None:
-    """Return the data folder that a source is, copied under `root` if it is at an address; None if it is none."""
+def fetched(source: str, root: Path, scratch: Path | None = None) -> Path | None:
+    """Return the data folder that a source is, copied under `root` (or `scratch`) from an address; None if none."""
     if not is_address(source):
         return Path(source) if (Path(source) / "meta.json").is_file() else None
     address = source.rstrip("/")
@@ -91,6 +91,7 @@ def fetched(source: str, root: Path) -> Path | None:
         return None
     folder = root / address.rsplit("/", 1)[-1]
     if not folder.exists():
+        folder = (scratch or root) / folder.name
         copy_in(address, folder)
     return folder
 

@@ -19,7 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kiara_cli.config.schema import DataConfig, TokenizerConfig
+from kiara_cli.config.folders import cache_folder
+from kiara_cli.config.schema import Config, DataConfig, TokenizerConfig
 from kiara_cli.core.data import folders, splitting
 from kiara_cli.core.data.corpora import resolve
 from kiara_cli.core.data.encoding import cores
@@ -58,6 +59,12 @@ class Means:
     stdin: Path | None = None  # a file that holds what came through a pipe
 
 
+def means_of(config: Config, skip_bad: bool = False) -> Means:
+    """Return what a preparation on this machine may use."""
+    threads = config.runtime.threads
+    return Means(threads if isinstance(threads, int) else cores(), cache_folder() / "corpora", skip_bad)
+
+
 def prepare(
     data: DataConfig,
     tokenizing: TokenizerConfig,
@@ -65,13 +72,14 @@ def prepare(
     tokenizer: Tokenizer | None = None,
     report: Report = lambda progress: None,
     means: Means | None = None,
+    scratch: Path | None = None,
 ) -> Prepared:
     """Return the data folder for these settings under `root`, making it first where it is missing.
 
     A given tokenizer is used as it is; otherwise one is fitted on the training split. A source that is a data folder
-    itself is opened. Raises KiaraError.
+    itself is opened. What is missing is made in `scratch`, if that is given. Raises KiaraError.
     """
-    if (folder := folders.fetched(data.source, root)) is not None:
+    if (folder := folders.fetched(data.source, root, scratch)) is not None:
         return folders.checked(open_folder(folder), tokenizing, tokenizer)
     source = Source(data, means or Means(), report)
     total = source.digest(tokenizing, tokenizer)
@@ -80,6 +88,8 @@ def prepare(
         return open_folder(folder)
     if folder.exists():
         raise KiaraError(f"{folder} is not a whole data folder", "delete it and try again")
+    root = scratch or root
+    folder = root / folder.name
     split = source.split()
     if tokenizer is None:
         report(Preparing("fitting the tokenizer", 0, min(tokenizing.fit_bytes, source.size)))

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kiara_cli.core.data.batches import IGNORE, eval_windows
-from kiara_cli.core.data.conversations import ConversationBatcher, document_mask
+from kiara_cli.core.data.batches import IGNORE, Batch
+from kiara_cli.core.data.packing import PackedBatcher, holds_conversations
 from kiara_cli.core.data.shards import Tokens
+from kiara_cli.core.data.windows import eval_windows
 from kiara_cli.core.loss import cross_entropy
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
+from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
 
@@ -52,23 +53,16 @@ class Metrics:
 
 
 @torch.inference_mode()
-def loader_metrics(
-    model: Transformer,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    byte_lengths: Tensor,
-    runtime: Runtime,
-    separator: int | None = None,
-) -> Metrics:
-    """Add up the metrics over batches of inputs and targets. `byte_lengths` (V,): bytes each id stands for."""
+def loader_metrics(model: Transformer, batches: Iterable[Batch], byte_lengths: Tensor, runtime: Runtime) -> Metrics:
+    """Add up the metrics over batches. `byte_lengths` (V,): bytes each id stands for."""
     was_training = model.training
     model.eval()
     nats, correct, tokens, size = 0.0, 0, 0, 0
-    for inputs, targets in batches:
-        inputs, targets = inputs.to(runtime.device), targets.to(runtime.device)
+    for batch in batches:
+        batch = batch.to(runtime.device)
         with runtime.precision():
-            visible = document_mask(inputs, separator) if separator is not None else None
-            logits = model(inputs, visible=visible)
-        counted = targets != IGNORE
+            logits = model(batch.inputs, segments=batch.segments)
+        targets, counted = batch.targets, batch.targets != IGNORE
         nats += cross_entropy(logits, targets, reduction="sum").item()
         correct += int((logits.argmax(-1) == targets)[counted].sum())
         tokens += int(counted.sum())
@@ -84,7 +78,6 @@ def evaluate(
     runtime: Runtime,
     batch_size: int,
     max_tokens: int | None = None,
-    conversations: bool = False,
 ) -> Metrics:
     """Measure a model over the whole of `tokens`, or over the first `max_tokens`. Raises KiaraError if none.
 
@@ -95,8 +88,7 @@ def evaluate(
         raise KiaraError(f"this split has {len(part)} tokens, too few to predict one", "use a longer text")
     lengths = torch.tensor([len(tokenizer.token_bytes(token)) for token in range(tokenizer.size)])
     context = model.config.context_length
-    if conversations:
-        specials = tokenizer.specials
-        talks = ConversationBatcher(part, specials, context, batch_size, seed=0).in_order()
-        return loader_metrics(model, talks, lengths, runtime, specials[END_OF_TEXT])
+    if holds_conversations(part, tokenizer.specials):
+        packed = PackedBatcher(part, tokenizer.specials, context, batch_size, seed=0)
+        return loader_metrics(model, packed.in_order(), lengths, runtime)
     return loader_metrics(model, eval_windows(part, context, batch_size), lengths, runtime)

@@ -3,8 +3,8 @@
 In: a model and its tokenizer, and how to store the matrices. Out: the file, written with the `gguf` package. Vectors
 and the table of positions stay in float32; q4_0 keeps the embedding and the head in q8_0.
 
-What the format cannot say is an error: tokenizers that are no byte-level BPE, and options that llama.cpp's qwen3,
-llama and gpt2 do not have.
+What the format cannot say is an error: tokenizers that are no byte-level BPE, and options that none of llama.cpp's
+architectures has.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kiara_cli.core.export.architectures import as_architecture, choose, shapes
 from kiara_cli.core.export.patterns import spelling
 from kiara_cli.core.export.target import check_suffix, new_file
 from kiara_cli.core.export.tokenizer import CHAT_TEMPLATE, Ranked, has_chat, marks_within, merges, visible
+from kiara_cli.core.model.positions import rotary_frequencies
 from kiara_cli.core.tokenizer.chat_format import END
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.errors import KiaraError
@@ -32,8 +33,17 @@ if TYPE_CHECKING:
     import gguf
 
 BLOCK = 32  # numbers of a row that q8_0 and q4_0 give one scale
-LACKING = {"gpt2": {"feedforward": "relu2"}}  # what llama.cpp's architectures miss and transformers' have
+NO_LLAMA3 = {"rope_scaling": ("llama3",)}  # llama.cpp knows it for llama alone
+LACKING = {  # what llama.cpp's architectures miss and transformers' have
+    "gpt2": {"feedforward": ("relu2",)},
+    "gpt_neox": {"feedforward": ("relu2",)} | NO_LLAMA3,
+    "gemma": {"attention_bias": ("all",)} | NO_LLAMA3,
+    "qwen2": NO_LLAMA3,
+    "qwen3": NO_LLAMA3,
+}
+ARCHITECTURES = {"gpt_neox": "gptneox"}  # where llama.cpp's name is another
 WHOLE = ("position_embd.weight",)  # matrices that llama.cpp reads as float32
+ROPE_FACTORS = "rope_freqs.weight"  # what llama3's scaling divides each frequency by
 SHARP = ("token_embd.weight", "output.weight")  # q8_0 where the others are q4_0
 NORMAL, CONTROL, UNUSED = 1, 3, 5  # kinds of tokens
 
@@ -72,10 +82,13 @@ def writing(
     architecture = choose(config, "GGUF", LACKING)
     full, filled = as_architecture(config, weights, architecture)
     linked = names.links(full, shapes(full), names.GGUF[architecture])
-    tensors = names.to_theirs(_interleaved(full, filled) if architecture == "llama" else filled, linked)
+    tensors = names.to_theirs(_as_gguf(full, filled, architecture), linked)
+    if full.rope_scaling == "llama3":
+        unscaled, _ = rotary_frequencies(full.replace(rope_scaling="none"))
+        tensors[ROPE_FACTORS] = unscaled / rotary_frequencies(full)[0]
     kinds = {key: _kind(key, tensor, quant) for key, tensor in tensors.items()}
     with new_file(path) as partial:
-        with closing(gguf.GGUFWriter(partial, architecture)) as writer:
+        with closing(gguf.GGUFWriter(partial, ARCHITECTURES.get(architecture, architecture))) as writer:
             _add_model(writer, full, architecture, name, quant)
             _add_tokenizer(writer, tokenizer, config)
             for key, tensor in tensors.items():
@@ -95,12 +108,12 @@ def read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
     expected = shapes(full)
     read = {}
     for tensor in gguf.GGUFReader(path).tensors:
+        if tensor.name == ROPE_FACTORS:
+            continue
         values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         read[tensor.name] = torch.from_numpy(values.reshape(*reversed(tensor.shape.tolist())).copy())
     linked = names.links(full, expected, names.GGUF[architecture])
-    weights = names.to_ours(read, linked, expected, str(path))
-    if architecture == "llama":
-        weights = _interleaved(full, weights, back=True)
+    weights = _as_gguf(full, names.to_ours(read, linked, expected, str(path)), architecture, back=True)
     wanted = shapes(config)
     return {key: tensor for key, tensor in weights.items() if key in wanted}
 
@@ -115,6 +128,18 @@ def _kind(name: str, tensor: Tensor, quant: str) -> str:
             f"use --quant f16, or train with model.emb_dim and model.hidden_dim that are multiples of {BLOCK}",
         )
     return "q8_0" if quant == "q4_0" and name in SHARP else quant
+
+
+def _as_gguf(
+    config: ModelConfig, weights: Mapping[str, Tensor], architecture: str, back: bool = False
+) -> Mapping[str, Tensor]:
+    """Change weights as llama.cpp wants them, or back: llama's rows, and gemma's norms with the 1 added."""
+    if architecture == "llama":
+        return _interleaved(config, weights, back)
+    if architecture == "gemma":
+        one = -1.0 if back else 1.0
+        return {key: tensor + one if "norm" in key else tensor for key, tensor in weights.items()}
+    return weights
 
 
 def _interleaved(config: ModelConfig, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
@@ -147,14 +172,25 @@ def _add_model(writer: gguf.GGUFWriter, config: ModelConfig, architecture: str, 
     writer.add_feed_forward_length(config.hidden_dim)
     writer.add_head_count(config.n_heads)
     writer.add_head_count_kv(config.n_kv_heads)
-    if architecture == "gpt2":
-        writer.add_layer_norm_eps(config.norm_eps)
-        return
-    writer.add_layer_norm_rms_eps(config.norm_eps)
+    (writer.add_layer_norm_eps if config.norm == "layernorm" else writer.add_layer_norm_rms_eps)(config.norm_eps)
+    if architecture == "gpt_neox":
+        writer.add_parallel_residual(config.residual == "parallel")
+    if config.positions == "rotary":
+        _add_rope(writer, config)
+
+
+def _add_rope(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
+    """Say how queries and keys are rotated; llama3's scaling is a tensor."""
     writer.add_rope_freq_base(config.rope_theta)
-    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_dimension_count(config.rotary_dim)
     writer.add_key_length(config.head_dim)
     writer.add_value_length(config.head_dim)
+    if config.rope_scaling in ("linear", "yarn"):
+        writer.add_rope_scaling_type(package().RopeScalingType(config.rope_scaling))
+        writer.add_rope_scaling_factor(config.rope_factor)
+    if config.rope_scaling == "yarn":
+        assert config.rope_original_context is not None
+        writer.add_rope_scaling_orig_ctx_len(config.rope_original_context)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, config: ModelConfig) -> None:

@@ -1,4 +1,4 @@
-"""A folder that `transformers` loads with its own classes: Qwen3, Llama or GPT-2.
+"""A folder that `transformers` loads with its own classes, those of the `families`.
 
 In: a checkpoint. Out: config.json, generation_config.json, model.safetensors and the tokenizer's files. Nothing of
 `transformers` is needed to write it. `reading.py` goes the other way.
@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,16 +20,15 @@ from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.export import names
 from kiara_cli.core.export import tokenizer as tokenizer_files
 from kiara_cli.core.export.architectures import as_architecture, choose, shapes
+from kiara_cli.core.export.families import FAMILIES
 from kiara_cli.core.export.target import new_folder
 from kiara_cli.core.generate.text import forbidden_ids
 from kiara_cli.core.tokenizer.chat_format import END
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.errors import KiaraError
 
-CLASSES = {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM", "gpt2": "GPT2LMHeadModel"}
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 DTYPE_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
 
 
 @contextmanager
@@ -52,8 +50,10 @@ def writing(
     architecture = choose(config, "transformers")
     with new_folder(path) as folder:
         tokenizer_files.write_files(tokenizer, folder, config.context_length, config.vocab_size)
-        write_config(config, architecture, DTYPES[quant], tokenizer, conversations, folder)
         full, filled = as_architecture(config, weights, architecture)
+        write_config(full, architecture, DTYPES[quant], tokenizer, conversations, folder)
+        if architecture == "gpt_neox":
+            filled = names.by_head(full, filled)
         linked = names.links(full, shapes(full), names.HUGGINGFACE[architecture])
         theirs = {name: tensor.to(DTYPES[quant]) for name, tensor in names.to_theirs(filled, linked).items()}
         try:
@@ -76,9 +76,9 @@ def write_config(
     marks = tokenizer_files.marks_within(tokenizer, config.vocab_size)
     ends = [marks[name] for name in (END_OF_TEXT, END)[: 1 + conversations] if name in marks]
     specials = {"bos_token_id": ends[0], "eos_token_id": ends, "pad_token_id": ends[0]} if ends else {}
-    options = _gpt2(config) if architecture == "gpt2" else _llama(config, architecture)
+    family = FAMILIES[architecture]
     common = {
-        "architectures": [CLASSES[architecture]],
+        "architectures": [family.name],
         "model_type": architecture,
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tied_head,
@@ -88,40 +88,6 @@ def write_config(
     never = forbidden_ids(tokenizer, max(config.vocab_size, tokenizer.size))[: config.vocab_size]
     silent = [token for token in never.nonzero().flatten().tolist() if token not in ends]
     generation = {"do_sample": True, "temperature": 0.8} | specials | ({"suppress_tokens": silent} if silent else {})
-    for name, value in (("config.json", common | options | specials), ("generation_config.json", generation)):
+    written = {"config.json": common | family.write(config) | specials, "generation_config.json": generation}
+    for name, value in written.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _llama(config: ModelConfig, architecture: str) -> dict[str, Any]:
-    biases = {"mlp_bias": config.bias} if architecture == "llama" else {}
-    return biases | {
-        "hidden_size": config.emb_dim,
-        "intermediate_size": config.hidden_dim,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": config.context_length,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,  # where transformers before 5 looks
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "attention_bias": config.bias,
-        "attention_dropout": config.drop_rate,
-    }
-
-
-def _gpt2(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "n_embd": config.emb_dim,
-        "n_inner": config.hidden_dim,
-        "n_layer": config.n_layers,
-        "n_head": config.n_heads,
-        "n_positions": config.context_length,
-        "activation_function": ACTIVATIONS[config.feedforward],
-        "layer_norm_epsilon": config.norm_eps,
-        "embd_pdrop": config.drop_rate,
-        "attn_pdrop": config.drop_rate,
-        "resid_pdrop": config.drop_rate,
-        "scale_attn_weights": True,
-    }

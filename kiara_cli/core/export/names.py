@@ -95,6 +95,17 @@ def to_ours(
     return {link.ours: link.join(tensors) for link in linked}
 
 
+def by_head(config: ModelConfig, weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
+    """Reorder the rows of queries, keys and values: GPT-NeoX keeps them head by head, Kiara all queries first."""
+    parts = (config.n_heads, 3) if back else (3, config.n_heads)
+
+    def reorder(tensor: Tensor) -> Tensor:
+        rest = tensor.shape[1:]
+        return tensor.reshape(*parts, config.head_dim, *rest).transpose(0, 1).reshape(-1, *rest).contiguous()
+
+    return {key: reorder(tensor) if f".{QKV}." in key else tensor for key, tensor in weights.items()}
+
+
 OUTSIDE = {"tokens": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 LLAMA_NAMES = Names(
     OUTSIDE,
@@ -128,7 +139,20 @@ GPT2_NAMES = Names(
     },
     turned=frozenset({QKV, "attention.out", "feedforward.up", "feedforward.down"}),
 )
-HUGGINGFACE = {"qwen3": LLAMA_NAMES, "llama": LLAMA_NAMES, "gpt2": GPT2_NAMES}
+NEOX_NAMES = Names(
+    {"tokens": "gpt_neox.embed_in", "norm": "gpt_neox.final_layer_norm", "head": "embed_out"},
+    "gpt_neox.layers.{}.",
+    {
+        "norm_1": ("input_layernorm",),
+        QKV: ("attention.query_key_value",),
+        "attention.out": ("attention.dense",),
+        "norm_2": ("post_attention_layernorm",),
+        "feedforward.up": ("mlp.dense_h_to_4h",),
+        "feedforward.down": ("mlp.dense_4h_to_h",),
+    },
+)
+LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+HUGGINGFACE = {**dict.fromkeys(LLAMA_LIKE, LLAMA_NAMES), "gpt2": GPT2_NAMES, "gpt_neox": NEOX_NAMES}
 
 GGUF_OUTSIDE = {"tokens": "token_embd", "positions.table": "position_embd", "norm": "output_norm", "head": "output"}
 GGUF_INSIDE: dict[str, tuple[str, ...]] = {
@@ -142,5 +166,5 @@ GGUF_INSIDE: dict[str, tuple[str, ...]] = {
     "feedforward.down": ("ffn_down",),
 }
 GGUF_LLAMA = Names(GGUF_OUTSIDE, "blk.{}.", GGUF_INSIDE | {QKV: ("attn_q", "attn_k", "attn_v")})
-GGUF_GPT2 = Names(GGUF_OUTSIDE, "blk.{}.", GGUF_INSIDE | {QKV: ("attn_qkv",)})
-GGUF = {"qwen3": GGUF_LLAMA, "llama": GGUF_LLAMA, "gpt2": GGUF_GPT2}
+GGUF_FUSED = Names(GGUF_OUTSIDE, "blk.{}.", GGUF_INSIDE | {QKV: ("attn_qkv",)})
+GGUF = {**dict.fromkeys(LLAMA_LIKE, GGUF_LLAMA), "gpt2": GGUF_FUSED, "gpt_neox": GGUF_FUSED}

@@ -1,4 +1,4 @@
-"""A Hugging Face folder of Llama, Qwen3 or GPT-2 to a Kiara checkpoint.
+"""A Hugging Face folder of one of the `families` to a Kiara checkpoint.
 
 In: config.json, model.safetensors (or its parts and their index) and tokenizer.json. Out: a checkpoint that every
 command reads. JSON and plain tensors are all that is opened: pickles are refused, code in the folder is never run.
@@ -19,20 +19,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kiara_cli.config.load import from_mapping, to_mapping
+from kiara_cli.config.load import to_mapping
 from kiara_cli.config.schema import Config, ModelConfig, TokenizerConfig
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.export import names
 from kiara_cli.core.export.architectures import shapes
+from kiara_cli.core.export.families import REMEDY, read_config
 from kiara_cli.core.export.tokenizer import from_json
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
 ROWS = "imported_vocab_size"  # in a checkpoint's `data`: the rows its vocabulary was imported with
-IGNORED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # constants that old files hold besides weights
+# constants that old files hold besides weights
+IGNORED = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-REMEDY = "Kiara imports Llama, Qwen3 and GPT-2 with their usual options"
-GPT2_ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu_fast": "gelu", "relu2": "relu2"}
 
 
 def read_folder(folder: Path, tokenizer: Tokenizer | None = None, context_length: int | None = None) -> Checkpoint:
@@ -43,13 +43,13 @@ def read_folder(folder: Path, tokenizer: Tokenizer | None = None, context_length
     if not folder.is_dir():
         raise KiaraError(f"no folder {folder}", "give a folder with config.json and model.safetensors")
     values = _json(folder / "config.json")
-    model = model_config(values, str(folder / "config.json"))
-    if context_length is not None:
-        model = _shortened(model, context_length)
-    expected = shapes(model)
-    linked = names.links(model, expected, names.HUGGINGFACE[values["model_type"]])
-    tensors = _usual_names(_tensors(folder), values["model_type"], model.tied_head, str(folder))
+    model = read_config(values, str(folder / "config.json"), context_length)
+    family, expected = values["model_type"], shapes(model)
+    linked = names.links(model, expected, names.HUGGINGFACE[family])
+    tensors = _usual_names(_tensors(folder), family, model.tied_head, str(folder))
     weights = names.to_ours(tensors, linked, expected, str(folder))
+    if family == "gpt_neox":
+        weights = names.by_head(model, weights, back=True)
     if tokenizer is None:
         tokenizer = _tokenizer(folder, values)
     elif tokenizer.size > (model.vocab_size or 0):
@@ -58,107 +58,6 @@ def read_folder(folder: Path, tokenizer: Tokenizer | None = None, context_length
             "give the tokenizer it was trained with",
         )
     return _checkpoint(folder, model, weights, tokenizer)
-
-
-def model_config(values: Mapping[str, Any], origin: str) -> ModelConfig:
-    """Turn a config.json into a model config. Raises KiaraError naming an option that Kiara does not have."""
-    kind = values.get("model_type")
-    if not isinstance(kind, str) or kind not in names.HUGGINGFACE:
-        raise KiaraError(f"{origin}: model_type {kind!r} is not one that Kiara can compute", REMEDY)
-    if "auto_map" in values:
-        raise KiaraError(f"{origin}: auto_map asks to run code of its own, which is never done", REMEDY)
-    try:
-        options = _gpt2(values, origin) if kind == "gpt2" else _llama(values, origin)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise KiaraError(f"{origin}: no usable {error}", REMEDY) from None
-    return from_mapping({"model": options}, origin).config.model
-
-
-def _llama(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    kind, heads, width = values["model_type"], values["num_attention_heads"], values["hidden_size"]
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    attention_bias, mlp_bias = bool(values.get("attention_bias")), bool(values.get("mlp_bias"))
-    _refuse(
-        origin,
-        {
-            f"hidden_act={values.get('hidden_act')}": values.get("hidden_act", "silu") not in ("silu", "swish"),
-            f"rope_type={rope_type}": rope_type != "default",
-            "partial_rotary_factor": rope.get("partial_rotary_factor", 1.0) != 1.0,
-            "use_sliding_window": bool(values.get("use_sliding_window")),
-            "attention_bias without mlp_bias": attention_bias and not mlp_bias,
-            "mlp_bias without attention_bias": mlp_bias and not attention_bias,
-            "quantization_config": "quantization_config" in values,
-        },
-    )
-    head_dim = values.get("head_dim") or (128 if kind == "qwen3" else width // heads)
-    return dict(
-        vocab_size=values["vocab_size"],
-        context_length=values.get("max_position_embeddings", 2048),
-        emb_dim=width,
-        n_heads=heads,
-        n_kv_heads=_unless(values.get("num_key_value_heads"), heads),
-        head_dim=None if head_dim * heads == width else head_dim,
-        n_layers=values["num_hidden_layers"],
-        hidden_dim=values["intermediate_size"],
-        positions="rotary",
-        rope_theta=float(rope.get("rope_theta", values.get("rope_theta", 10_000.0))),
-        norm="rmsnorm",
-        norm_eps=float(values.get("rms_norm_eps", 1e-6)),
-        feedforward="swiglu",
-        qk_norm=kind == "qwen3",
-        tied_head=bool(values.get("tie_word_embeddings", False)),
-        bias=attention_bias,
-    )
-
-
-def _gpt2(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    activation = values.get("activation_function", "gelu_new")
-    _refuse(
-        origin,
-        {
-            f"activation_function={activation}": activation not in GPT2_ACTIVATIONS,
-            "scale_attn_weights=false": not values.get("scale_attn_weights", True),
-            "scale_attn_by_inverse_layer_idx": bool(values.get("scale_attn_by_inverse_layer_idx")),
-            "add_cross_attention": bool(values.get("add_cross_attention")),
-            "quantization_config": "quantization_config" in values,
-        },
-    )
-    return dict(
-        vocab_size=values["vocab_size"],
-        context_length=values["n_positions"],
-        emb_dim=values["n_embd"],
-        n_heads=values["n_head"],
-        n_layers=values["n_layer"],
-        hidden_dim=values.get("n_inner") or 4 * values["n_embd"],
-        positions="learned",
-        norm="layernorm",
-        norm_eps=float(values.get("layer_norm_epsilon", 1e-5)),
-        feedforward="relu2" if activation == "relu2" else "gelu",
-        qk_norm=False,
-        tied_head=bool(values.get("tie_word_embeddings", True)),
-        bias=True,
-    )
-
-
-def _refuse(origin: str, wrong: Mapping[str, bool]) -> None:
-    if found := [option for option, is_wrong in wrong.items() if is_wrong]:
-        raise KiaraError(f"{origin}: Kiara's models cannot have {', '.join(found)}", REMEDY)
-
-
-def _unless(value: int | None, default: int) -> int | None:
-    """Return a value, or None where it is what the schema takes by itself."""
-    return None if value in (None, default) else value
-
-
-def _shortened(model: ModelConfig, context_length: int) -> ModelConfig:
-    if model.positions == "learned" or context_length > model.context_length:
-        raise KiaraError(
-            f"model.context_length={context_length}: this model reads {model.context_length} tokens"
-            + (", by a table of positions" if model.positions == "learned" else ""),
-            "leave it out" if model.positions == "learned" else "give less, or leave it out",
-        )
-    return dataclasses.replace(model, context_length=context_length)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -211,15 +110,17 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 def _usual_names(tensors: dict[str, Tensor], kind: str, tied: bool, origin: str) -> dict[str, Tensor]:
     """Drop constants and a head that repeats the embedding; give GPT-2's old files today's names; float32 all."""
     kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(IGNORED)}
+    if kind == "gpt_neox" and "lm_head.weight" in kept:  # as transformers calls it in memory
+        kept["embed_out.weight"] = kept.pop("lm_head.weight")
     if kind == "gpt2" and not any(name.startswith("transformer.") for name in kept):
         kept = {name if name == "lm_head.weight" else f"transformer.{name}": tensor for name, tensor in kept.items()}
     if whole := next((name for name, tensor in kept.items() if not tensor.is_floating_point()), None):
         raise KiaraError(f"{origin}: {whole} holds {kept[whole].dtype}, not floating-point numbers", REMEDY)
-    embedding = kept.get(names.HUGGINGFACE[kind].outside["tokens"] + ".weight")
-    if tied and embedding is not None and "lm_head.weight" in kept:
-        if not torch.equal(kept["lm_head.weight"], embedding):
-            raise KiaraError(f"{origin}: lm_head.weight differs from the embedding it is tied to", REMEDY)
-        del kept["lm_head.weight"]
+    embedding, head = (names.HUGGINGFACE[kind].outside[ours] + ".weight" for ours in ("tokens", "head"))
+    if tied and embedding in kept and head in kept:
+        if not torch.equal(kept[head], kept[embedding]):
+            raise KiaraError(f"{origin}: {head} differs from the embedding it is tied to", REMEDY)
+        del kept[head]
     return {name: tensor.float() for name, tensor in kept.items()}
 
 

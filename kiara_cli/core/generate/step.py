@@ -45,7 +45,23 @@ def is_plain(model: Transformer) -> bool:
     hooks = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     products = (m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in PRODUCTS)
     own = all(type(module) in (torch.nn.Linear, SmallLinear) for module in products)
-    return not hooks and own and all(m.attend is attend for m in model.modules() if isinstance(m, Attention))
+    return (
+        not hooks
+        and own
+        and is_known(model.config)
+        and all(m.attend is attend for m in model.modules() if isinstance(m, Attention))
+    )
+
+
+def is_known(config: ModelConfig) -> bool:
+    """Say whether `tick` and compiled.c compute this architecture."""
+    return (
+        config.feedforward in ("swiglu", "gelu", "relu2")
+        and config.norm != "rmsnorm_1p"
+        and config.rotary_share == 1
+        and config.residual == "sequential"
+        and not config.scale_embeddings
+    )
 
 
 def tick(

@@ -17,9 +17,10 @@ from functools import cached_property
 import torch
 
 from kiara_cli.config.schema import Config, Dtype, ModelConfig
+from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.generate.engine import Engine, Options
 from kiara_cli.core.lab.speed import bytes_read, decoding, reading
-from kiara_cli.core.loss import Objective, batch_loss
+from kiara_cli.core.loss import batch_loss
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.fused import decide_fused, fuse, load
 from kiara_cli.core.model.transformer import Transformer
@@ -116,12 +117,12 @@ class Bench:
         rows = min(self.config.train.batch_size, most)
         optimizer = make_optimizer(model, self.config.train)
         ids = torch.randint(self.count_of_ids, (rows, context + 1), generator=torch.Generator().manual_seed(0))
-        ids = ids.to(self.runtime.device)
+        batch = Batch.of(ids[:, :-1], ids[:, 1:]).to(self.runtime.device)
         best = math.inf
         for _ in range(self.rounds + 1):
             began = time.perf_counter()
             with self.runtime.precision():
-                objective, _ = batch_loss(model, ids[:, :-1], ids[:, 1:], Objective())
+                objective, _ = batch_loss(model, batch)
             (objective / (rows * context)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()

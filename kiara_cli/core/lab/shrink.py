@@ -36,7 +36,6 @@ class Texts:
 
     calibration: Tokens | None
     held_out: Tokens | None
-    conversations: bool
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,7 @@ class Shrinking:
         if self.scheme.method == "gptq":
             assert texts.calibration is not None
             enough, context = self.config.quantize.calibration_tokens, self.config.model.context_length
-            specials = self.tokenizer.specials
-            batches = batches_of(texts.calibration, specials, context, texts.conversations, enough)
+            batches = batches_of(texts.calibration, self.tokenizer.specials, context, enough)
         for layer in apply.quantize(small, self.scheme, batches):
             layers.append(layer)
             yield layer
@@ -131,7 +129,7 @@ class Shrinking:
         before = self._measured(model, texts, self.checkpoint.path)
         metrics = self._metrics(small, texts)
         self._save(small, metrics, out)
-        after = dataclasses.replace(self._measured(small, Texts(None, None, False), out), metrics=metrics)
+        after = dataclasses.replace(self._measured(small, Texts(None, None), out), metrics=metrics)
         parameters = sum(p.numel() for p in model.parameters())
         yield Report(out, self.scheme, parameters, before, after, layers)
 
@@ -159,8 +157,7 @@ class Shrinking:
         settings = self.config.eval
         try:
             return evaluate(
-                model, texts.held_out, self.tokenizer, self.runtime,
-                settings.batch_size, settings.max_tokens, texts.conversations,
-            )  # fmt: skip
+                model, texts.held_out, self.tokenizer, self.runtime, settings.batch_size, settings.max_tokens
+            )
         except KiaraError:
             return None  # too short to measure anything on

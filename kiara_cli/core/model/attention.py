@@ -76,6 +76,15 @@ def is_short(q: Tensor, k: Tensor) -> bool:
     return q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= SHORT
 
 
+def segment_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what each position may look at, (B, 1, T, T): 0 for itself and what is before it in its segment, -inf
+    elsewhere. segments (B, T)."""
+    T = segments.shape[1]
+    hidden = segments[:, None, :, None] != segments[:, None, None, :]
+    hidden = hidden | torch.ones(T, T, dtype=torch.bool, device=segments.device).triu(1)
+    return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, float("-inf"))
+
+
 class Attention(nn.Module):
     """Multi-head attention, with fewer key and value heads than queries where the config says so.
 
@@ -86,10 +95,10 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.H, self.K, self.C = config.n_heads, config.n_kv_heads, config.head_dim
-        self.qkv = nn.Linear(config.emb_dim, (self.H + 2 * self.K) * self.C, bias=config.bias)
+        self.qkv = nn.Linear(config.emb_dim, (self.H + 2 * self.K) * self.C, bias=config.attention_biases != "none")
         self.q_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
-        self.out = nn.Linear(self.H * self.C, config.emb_dim, bias=config.bias)
+        self.out = nn.Linear(self.H * self.C, config.emb_dim, bias=config.attention_biases == "all")
         self.drop_rate = config.drop_rate
         self.attend: Attend = attend
         self.queries, self.keys, self.values, self.heads = (nn.Identity() for _ in range(4))  # points for hooks

@@ -38,10 +38,11 @@ def count(config: ModelConfig) -> Count:
     assert config.vocab_size is not None
     D, L, V, T = config.emb_dim, config.n_layers, config.vocab_size, config.context_length
     qkv = (config.n_heads + 2 * config.n_kv_heads) * config.head_dim
-    gates = 2 if config.feedforward == "swiglu" else 1
+    gates = 2 if config.gated else 1
     heads = config.n_heads * config.head_dim
     matrices = D * qkv + heads * D + (gates + 1) * D * config.hidden_dim
-    biases = (qkv + D + gates * config.hidden_dim + D) if config.bias else 0
+    biases = {"none": 0, "qkv": qkv, "all": qkv + D}[config.attention_biases]
+    biases += (gates * config.hidden_dim + D) * config.bias
     norm = 2 if config.norm == "layernorm" and config.bias else 1
     norms = 2 * D * norm + (2 * config.head_dim * norm if config.qk_norm else 0)
     tables = V * D + (T * D if config.positions == "learned" else 0)

@@ -1,4 +1,4 @@
-"""What a block does to each position alone: GELU, ReLU² or SwiGLU; and the two norms.
+"""What a block does to each position alone: GELU, ReLU² or a gate; and the norms.
 
 In and out: (B, T, D).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ from kiara_cli.config.schema import ModelConfig
 
 
 class Plain(nn.Module):
-    """Widen, bend, narrow. The bend is GELU in its tanh form (GPT-2) or ReLU squared (Primer, So et al., 2021)."""
+    """Widen, bend, narrow. The bend is GELU in its tanh form (GPT-2) or its exact one (GPT-NeoX), or ReLU squared
+    (Primer, So et al., 2021)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -28,7 +30,7 @@ class Plain(nn.Module):
         return out
 
 
-class SwiGLU(nn.Module):
+class Gated(nn.Module):
     """Widen twice, let one half gate the other, narrow (Shazeer, 2020). Both halves are one product."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -42,8 +44,23 @@ class SwiGLU(nn.Module):
         return out
 
     def gate(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class SwiGLU(Gated):
+    """Gated by SiLU (Llama)."""
+
+    def gate(self, x: Tensor) -> Tensor:
         gate, up = x.chunk(2, dim=-1)
         return F.silu(gate) * up
+
+
+class GeGLU(Gated):
+    """Gated by GELU in its tanh form (Gemma)."""
+
+    def gate(self, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return F.gelu(gate, approximate="tanh") * up
 
 
 class ReLU2(nn.Module):
@@ -61,19 +78,37 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
 
+class RMSNorm1p(nn.Module):
+    """RMSNorm that multiplies with 1 + weight, in float32 (Gemma). A type of its own: fast paths know it by that."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, 1.0 + self.weight.float(), self.eps).to(x.dtype)
+
+
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
     """Make the norm the config names."""
-    if config.norm == "rmsnorm":
-        return RMSNorm(width, eps=config.norm_eps)
-    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.bias)
+    return NORMS[config.norm](config, width)
 
 
+NORMS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
+    "rmsnorm": lambda config, width: RMSNorm(width, eps=config.norm_eps),
+    "rmsnorm_1p": lambda config, width: RMSNorm1p(width, eps=config.norm_eps),
+    "layernorm": lambda config, width: nn.LayerNorm(width, eps=config.norm_eps, bias=config.bias),
+}
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": lambda: nn.GELU(approximate="tanh"),
+    "gelu_erf": nn.GELU,
     "relu2": ReLU2,
 }
 FEEDFORWARDS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "gelu": Plain,
+    "gelu_erf": Plain,
     "relu2": Plain,
     "swiglu": SwiGLU,
+    "geglu": GeGLU,
 }

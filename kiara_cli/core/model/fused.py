@@ -66,7 +66,8 @@ def fuse(model: Transformer, library: CDLL) -> Transformer:
             _replace(module, "forward", _drop, library)
         if isinstance(module, Attention):
             module.attend = functools.partial(_attend, library, module.attend)
-            if model.rotary is not None and isinstance(module.q_norm, RMSNorm):
+            whole = model.config.rotary_dim == model.config.head_dim
+            if model.rotary is not None and whole and isinstance(module.q_norm, RMSNorm):
                 _replace(module, "place", _place, library)
     return model
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.attention import Attention
+from kiara_cli.core.model.positions import rotary_frequencies
 
 STD = 0.02  # Radford et al., 2019
 HEAD_STD = 0.015  # of a head of its own: scores start almost equal (0.005 and 0.05 learned a little slower)
@@ -16,7 +19,15 @@ COPY = 2.0  # times the usual size: 1 learned slower, 4 no faster
 COMMON = 0.5  # of the direction that all embeddings share, beside their own std of 1 (0.25 was as good)
 LOUD, QUIET = 1.5, 0.3  # size of a fixed query or key, and what remains of the random one (guesses)
 FAST_PAIRS = 5  # of 16 with heads of 32: they turn by 1 to 0.1 radians a token (a guess)
+DRAWS = {nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_}  # what linear layers and embeddings call
 GAIN = 3.0  # of normalised queries: heads as narrow as 32 could not attend to one of 250 positions otherwise
+
+
+class NoDraws(TorchFunctionMode):
+    """Within this block the layers of torch keep what their memory holds where they would draw random weights."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return None if function in DRAWS else function(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -36,8 +47,6 @@ def initialize(model: nn.Module, config: ModelConfig) -> None:
     A model with a head of its own then gets what it needs to repeat a word that it has read: `copy_what_is_read`
     doubles `out` from the second block on, `look_back` changes embeddings and heads of the first.
     """
-    if model.get_parameter("tokens.weight").is_meta:
-        return  # a checkpoint will fill them in
     apart = not config.tied_head
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
@@ -58,7 +67,7 @@ def initialize(model: nn.Module, config: ModelConfig) -> None:
         blocks = [module for module in model.modules() if isinstance(module, Attention)]
         for attention in blocks[1:]:
             copy_what_is_read(attention)
-        if config.positions == "rotary":
+        if config.positions == "rotary" and config.rotary_dim == config.head_dim:
             look_back(model.get_parameter("tokens.weight"), blocks[0], config)
 
 
@@ -89,7 +98,7 @@ def look_back(embeddings: Tensor, attention: Attention, config: ModelConfig) -> 
     weights = attention.qkv.weight
     weights -= torch.outer(weights @ common, common)  # nothing else answers to it
     q, k, v = torch.split(weights, [H * C, K * C, K * C])
-    frequencies = config.rope_theta ** (-torch.arange(0, C, 2) / C)  # as in `positions`
+    frequencies, _ = rotary_frequencies(config)
     near = (torch.arange(C // 2) < FAST_PAIRS).float()  # only the pairs that turn fast tell neighbours apart
     for group in range(min(3, K - 1)):
         query, key = (slice(head * C, (head + 1) * C) for head in (group * H // K, group))

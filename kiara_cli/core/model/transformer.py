@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
-from kiara_cli.core.model.attention import Attention
+from kiara_cli.core.model.attention import Attention, segment_mask
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.feedforward import FEEDFORWARDS, make_norm
 from kiara_cli.core.model.initialize import initialize
@@ -33,13 +33,26 @@ class Block(nn.Module):
         return x
 
 
+class ParallelBlock(Block):
+    """Let both read the same input (GPT-J, Wang and Komatsuzaki, 2021; GPT-NeoX)."""
+
+    def forward(self, x: Tensor, rotary: Tensor | None, cache: Cache | None, visible: Tensor | None) -> Tensor:
+        attended = self.dropout(self.attention(self.norm_1(x), rotary, cache, visible))
+        x = x + attended + self.dropout(self.feedforward(self.norm_2(x)))
+        return x
+
+
+BLOCKS = {"sequential": Block, "parallel": ParallelBlock}
+
+
 class Transformer(nn.Module):
     """Token embeddings, blocks, a final norm, and a head that scores every token of the vocabulary.
 
-    `config.vocab_size` must be set. The weights start as `initialize` says.
+    `config.vocab_size` must be set. The weights start as `initialize` says; with `initialized=False` as torch's
+    layers make them, for a checkpoint to fill.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, initialized: bool = True) -> None:
         super().__init__()
         assert config.vocab_size is not None, "the vocabulary's size comes from the tokenizer"
         self.config = config
@@ -47,33 +60,37 @@ class Transformer(nn.Module):
         self.positions = ADDED[config.positions](config) if config.positions in ADDED else None
         self.rotary = ROTATED[config.positions](config) if config.positions in ROTATED else None
         self.dropout = nn.Dropout(config.drop_rate)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.blocks = nn.ModuleList(BLOCKS[config.residual](config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config, config.emb_dim)
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
         if config.tied_head:
             self.head.weight = self.tokens.weight
-        initialize(self, config)
+        if initialized:
+            initialize(self, config)
 
-    def forward(self, ids: Tensor, cache: Cache | None = None, visible: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T). With a cache, ids continue what the cache holds.
 
-        `visible` (B, 1, T, T) restricts what positions may look at; None: all that is not ahead of them.
+        A position attends to those of its own segment that are not ahead of it. `segments` (B, T) numbers them; None:
+        each row is one segment.
         """
-        x = self.states(ids, cache, visible)
+        x = self.states(ids, cache, segments)
         scores: Tensor = self.head(x)  # (B, T, V)
         return scores
 
-    def states(self, ids: Tensor, cache: Cache | None = None, visible: Tensor | None = None) -> Tensor:
+    def states(self, ids: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
         """Return what the head sees, (B, T, D)."""
+        assert cache is None or segments is None, "a cache holds one segment a row"
         start = cache.length if cache is not None else 0
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
         x = at_speed(self.tokens(ids))  # (B, T, D)
+        if self.config.scale_embeddings:
+            x = x * self.config.emb_dim**0.5
         if self.positions is not None:
             x = x + self.positions(positions).to(x.dtype)
         x = self.dropout(x)
         rotary = self.rotary(positions).to(x.dtype) if self.rotary is not None else None
-        if visible is not None:
-            visible = torch.zeros_like(visible, dtype=x.dtype).masked_fill_(~visible, float("-inf"))
+        visible = segment_mask(segments, x.dtype) if segments is not None else None
         for block in self.blocks:
             x = block(x, rotary, cache, visible)
         if cache is not None:

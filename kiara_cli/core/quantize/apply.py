@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.quantize.calibrate import Batch, moments
+from kiara_cli.core.quantize.calibrate import moments
 from kiara_cli.core.quantize.gptq import choose, gptq, objective
 from kiara_cli.core.quantize.layers import Codes, SmallEmbedding, SmallLinear, full, pack
 from kiara_cli.core.quantize.rounding import Small, fit_scales, to_nearest

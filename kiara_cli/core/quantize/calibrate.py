@@ -14,33 +14,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kiara_cli.core.data.batches import Batcher
-from kiara_cli.core.data.conversations import ConversationBatcher, document_mask
+from kiara_cli.core.data.batches import Batch, Batcher
+from kiara_cli.core.data.packing import PackedBatcher, holds_conversations
 from kiara_cli.core.data.shards import Tokens
+from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.loss import cross_entropy
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT
 from kiara_cli.errors import KiaraError
 
 ROWS = 16  # windows that pass the model together
 EVERY = 0.1  # what each position counts at least, the mean being 1 (a guess)
-Batch = tuple[Tensor, Tensor, Tensor | None]  # ids and targets (B, T), and which positions they may look at or None
 
 
-def batches_of(
-    tokens: Tokens, specials: Mapping[str, int], context: int, conversations: bool, enough: int
-) -> list[Batch]:
-    """Draw about `enough` tokens of text in windows, always the same ones. Raises KiaraError for too little of it."""
+def batches_of(tokens: Tokens, specials: Mapping[str, int], context: int, enough: int) -> list[Batch]:
+    """Draw about `enough` tokens of text, always the same ones. Raises KiaraError for too little of it."""
     rows = min(ROWS, -(-enough // context))
-    steps = range(max(1, enough // (rows * context)))
-    if conversations:
-        mark = specials[END_OF_TEXT]
-        talks = ConversationBatcher(tokens, specials, context, rows, seed=0)
-        return [(ids, wanted, document_mask(ids, mark)) for ids, wanted in map(talks.batch, steps)]
-    if len(tokens) <= context:
+    batcher: Batcher
+    if holds_conversations(tokens, specials):
+        batcher = PackedBatcher(tokens, specials, context, rows, seed=0)
+    elif len(tokens) <= context:
         raise KiaraError(f"the text to calibrate on has {len(tokens)} tokens, too few", "give --text FILE")
-    windows = Batcher(tokens, context, rows, context, seed=0)
-    return [(ids, wanted, None) for ids, wanted in map(windows.batch, steps)]
+    else:
+        batcher = WindowBatcher(tokens, context, rows, context, seed=0)
+    return [batcher.batch(step) for step in range(max(1, enough // (rows * context)))]
 
 
 def moments(model: Transformer, batches: Iterable[Batch]) -> Iterator[tuple[str, Tensor]]:
@@ -72,9 +68,7 @@ def _worth(model: Transformer, batch: Batch) -> dict[str, Tensor]:
 
     What a matrix computes at a position where the model is sure, or that nothing is asked of, may change more.
     """
-    ids, targets, visible = (tensor if tensor is None else tensor.to(model.device) for tensor in batch)
-    assert ids is not None
-    assert targets is not None
+    batch = batch.to(model.device)
     found: dict[str, Tensor] = {}
 
     def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -87,7 +81,8 @@ def _worth(model: Transformer, batch: Batch) -> dict[str, Tensor]:
     hooks = [layer.register_forward_hook(watch(name)) for name, layer in _products(model)]
     try:
         with torch.enable_grad():
-            cross_entropy(model(ids, visible=visible), targets, reduction="sum").backward()  # type: ignore[no-untyped-call]
+            logits = model(batch.inputs, segments=batch.segments)
+            cross_entropy(logits, batch.targets, reduction="sum").backward()  # type: ignore[no-untyped-call]
     finally:
         for hook in hooks:
             hook.remove()
@@ -118,12 +113,12 @@ def _adding(layer: nn.Module, worth: Tensor, total: Tensor) -> Iterator[None]:
 @torch.no_grad()
 def _first_states(model: Transformer, batch: Batch) -> tuple[Any, ...]:
     """Return what the first block is called with."""
-    ids, _, visible = batch
+    batch = batch.to(model.device)
     seen: list[tuple[Any, ...]] = []
     keep: Callable[[nn.Module, tuple[Any, ...]], None] = lambda block, arguments: seen.append(arguments)  # noqa: E731
     hook = model.blocks[0].register_forward_pre_hook(keep)
     try:
-        model.states(ids.to(model.device), visible=None if visible is None else visible.to(model.device))
+        model.states(batch.inputs, segments=batch.segments)
     finally:
         hook.remove()
     return seen[0]

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kiara_cli.core.data.batches import IGNORE
+from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.quantize.calibrate import Batch
 from kiara_cli.core.quantize.layers import Codes
 
 RATE = 2e-3  # of Adam, on factors that start at 1; falls to 0 (not searched for)
@@ -64,13 +63,12 @@ def tune(small: Transformer, full: Transformer, batches: Sequence[Batch], passes
 
 def _difference(small: Transformer, full: Transformer, batch: Batch) -> Tensor:
     """Return how far apart both models' next tokens are, on average over the targets (Kullback–Leibler)."""
-    ids, targets, visible = batch
-    ids, where = ids.to(small.device), (targets != IGNORE).to(small.device)
-    visible = None if visible is None else visible.to(small.device)
+    batch = batch.to(small.device)
+    where = batch.targets != IGNORE
     with torch.no_grad():
-        wanted = F.log_softmax(full(ids, visible=visible)[where].float(), dim=-1)
-    found = F.log_softmax(small(ids, visible=visible)[where].float(), dim=-1)
-    return F.kl_div(found, wanted, reduction="sum", log_target=True) / max(1, int(where.sum()))
+        wanted = F.log_softmax(full(batch.inputs, segments=batch.segments)[where].float(), dim=-1)
+    found = F.log_softmax(small(batch.inputs, segments=batch.segments)[where].float(), dim=-1)
+    return F.kl_div(found, wanted, reduction="sum", log_target=True) / max(1, batch.target_count)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What happens during training, as it happens: `train` yields these, the console draws them, --json prints them."""
+"""What happens in a training, as it happens: `job.run` yields these, the console draws them, --json prints them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,26 @@ from typing import Literal, TypeAlias
 
 from kiara_cli.core.eval.metrics import Metrics
 from kiara_cli.core.train.meter import Reading
+from kiara_cli.core.train.plan import Plan
 
 Status: TypeAlias = Literal["finished", "interrupted", "diverged"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The data is there and all is decided; nothing of the run has been written yet."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Started:
+    """The run has its folder and the model stands; the next event is of the loop."""
+
+    run: str
+    folder: Path
+    step: int  # made before, by a run that is resumed
+    steps: int  # to be made in all
 
 
 @dataclass(frozen=True)
@@ -93,4 +111,4 @@ class Finished:
     reason: str | None = None
 
 
-Event: TypeAlias = Stepped | Skipped | Spiked | Evaluated | Sampled | Saved | Finished
+Event: TypeAlias = Planned | Started | Stepped | Skipped | Spiked | Evaluated | Sampled | Saved | Finished

@@ -1,6 +1,6 @@
 """The batches of an update, on the device: drawn on another thread while the model works on those before.
 
-In: a batcher and a position in its order. Out: inputs and targets, and how many targets there are. On a CPU a large
+In: a batcher and a position in its order. Out: batches, and how many targets they have together. On a CPU a large
 batch comes in pieces, whose gradients add up to its own.
 """
 
@@ -10,12 +10,9 @@ import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from kiara_cli.core.data.batches import IGNORE, Batcher
-from kiara_cli.core.data.conversations import ConversationBatcher
+from kiara_cli.core.data.batches import Batch, Batcher
 
 DEPTH = 2  # updates whose batches are drawn ahead
 PIECE = 4096  # tokens at once on a CPU: more leave its caches (6 × 384, 64 × 256 tokens: 3.9 s a step whole, 3.5 so)
@@ -25,7 +22,7 @@ PIECE = 4096  # tokens at once on a CPU: more leave its caches (6 × 384, 64 × 
 class Batches:
     """What one update learns from. `targets` counts over all of them, and is at least 1."""
 
-    pairs: list[tuple[Tensor, Tensor]]  # inputs and targets, both (rows, T) int64
+    parts: list[Batch]
     targets: int
 
 
@@ -38,12 +35,7 @@ def rows_at_once(batch_size: int, context_length: int, device: str) -> int:
 class Feed:
     """Hand out `accumulation` batches at a time, from any position on; those after them are drawn ahead."""
 
-    def __init__(
-        self,
-        batcher: Batcher | ConversationBatcher,
-        accumulation: int,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, batcher: Batcher, accumulation: int, device: torch.device) -> None:
         self._batcher, self._accumulation, self._device = batcher, accumulation, device
         self._ready: dict[int, Future[Batches]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
@@ -56,7 +48,7 @@ class Feed:
             self._ready.pop(known).cancel()
         for next_position in coming:
             self._started(next_position)
-        return Batches([(self._send(inputs), self._send(wanted)) for inputs, wanted in drawn.pairs], drawn.targets)
+        return Batches([part.to(self._device) for part in drawn.parts], drawn.targets)
 
     def close(self) -> None:
         """Stop drawing."""
@@ -69,14 +61,9 @@ class Feed:
         return self._ready[position]
 
     def _draw(self, position: int) -> Batches:
-        pairs = [self._batcher.batch(position + index) for index in range(self._accumulation)]
-        targets = sum(int(np.count_nonzero(wanted.numpy() != IGNORE)) for _, wanted in pairs)
-        batch_size, context_length = pairs[0][0].shape
-        rows = rows_at_once(batch_size, context_length, self._device.type)
-        pairs = [piece for pair in pairs for piece in zip(*(torch.split(z, rows) for z in pair), strict=True)]
+        batches = [self._batcher.batch(position + index) for index in range(self._accumulation)]
+        rows = rows_at_once(self._batcher.batch_size, self._batcher.context_length, self._device.type)
+        parts = [part for batch in batches for part in batch.split(rows)]
         if self._device.type == "cuda":  # pinned, so that nobody waits for the copy
-            pairs = [(inputs.pin_memory(), wanted.pin_memory()) for inputs, wanted in pairs]
-        return Batches(pairs, max(1, targets))
-
-    def _send(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, non_blocking=True)
+            parts = [part.pinned() for part in parts]
+        return Batches(parts, max(1, sum(batch.target_count for batch in batches)))

@@ -11,21 +11,20 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
-from kiara_cli.core.eval.metrics import Metrics, evaluate
+from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.generate.text import complete, make_engine, stream_text
-from kiara_cli.core.loss import batch_loss
-from kiara_cli.core.model.count import count
+from kiara_cli.core.loss import where_targets
 from kiara_cli.core.runtime.device import matrix_rate, peak_memory
 from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
 from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Skipped, Spiked, Status, Stepped
 from kiara_cli.core.train.meter import Meter
-from kiara_cli.core.train.numerics import culprit, grow_scale, leap, shrink_scale
+from kiara_cli.core.train.numerics import first_nonfinite, loss_spike, lower_loss_scale, raise_loss_scale
+from kiara_cli.core.train.records import describe, record_of, summary
 from kiara_cli.core.train.schedule import learning_rate
-from kiara_cli.core.train.start import Training
+from kiara_cli.core.train.state import Training
 from kiara_cli.core.train.writers import Write, recording
 
 FIRST_WORDS = "Tell me a story."  # what a chat is asked where the config names nothing
@@ -37,9 +36,9 @@ def train(training: Training, should_stop: Callable[[], bool] = lambda: False) -
     """Train to the end, or until `should_stop` says so between two steps; save in either case."""
     runtime = training.runtime
     peak = matrix_rate(runtime.device, runtime.dtype)
-    meter = Meter(count(training.config.model).training_flops, peak, runtime.device)
+    meter = Meter(training.plan.count.training_flops, peak, runtime.device)
     try:
-        with recording(training.config, training.run, training.progress.step) as write:
+        with training.run.noting_the_end(), recording(training.config, training.run, training.progress.step) as write:
             yield from steps(training, meter, write, should_stop)
     finally:
         training.feed.close()
@@ -48,8 +47,8 @@ def train(training: Training, should_stop: Callable[[], bool] = lambda: False) -
 
 def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[[], bool]) -> Iterator[Event]:
     """Make the updates, and after each what is due: a record, an evaluation, a checkpoint."""
-    config, progress, total = training.config.train, training.progress, training.total_steps
-    tokens = config.batch_size * config.accumulation * training.batcher.context_length
+    config, progress, total = training.config.train, training.progress, training.plan.steps
+    tokens = training.plan.tokens_per_step
     status: Status = "finished"
     reason = None
     training.model.train()
@@ -79,20 +78,20 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
             training.metrics["train_loss"] = mean
             write(record_of(logged))
             yield logged
-            if (usual := leap(progress, mean)) is not None:
+            if (usual := loss_spike(progress, mean)) is not None:
                 yield Spiked(progress.step, mean, usual)
 
         first = progress.best_val_loss is None
         evaluates = progress.step % config.eval_interval == 0 or progress.step == total
         if evaluates:
             meter.begin("evaluation")
-            yield from assess(training, write)
+            yield from validate(training, write)
             meter.peak = matrix_rate(training.runtime.device, training.runtime.dtype, again=True)
             if config.patience is not None and progress.without_best >= config.patience:
                 reason = f"no new best in {progress.without_best} evaluations (train.patience)"
         if (evaluates and first) or progress.step % config.checkpoint_interval == 0 or last or reason:
             meter.begin("saving")
-            yield save(training, meter)
+            yield save(training)
         meter.begin(None)
         progress.seconds += meter.lap()
         if last and progress.step < total:
@@ -117,31 +116,31 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     batches = training.feed.take(position)
     progress.position += config.accumulation
     nats = []
-    for inputs, targets in batches.pairs:
+    for batch in batches.parts:
         meter.begin("forward")
         with training.runtime.precision():
-            objective, plain = batch_loss(
-                model, inputs, targets, training.objective, training.separator, training.states
-            )
+            states = model.states(batch.inputs, segments=batch.segments)  # (B, T, D)
+            states, targets = where_targets(states, batch)  # (n, D), (n)
+            objective, cross_entropy = training.objective(states, model.head.weight, targets)
         meter.begin("backward")
         (objective * (progress.loss_scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
-        nats.append(plain)
+        nats.append(cross_entropy)
 
     meter.begin("optimizer")
     gradients = [parameter.grad for parameter in training.weights if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     loss, grad_norm = torch.stack((torch.stack(nats).sum() / batches.targets, norm / progress.loss_scale)).tolist()
     if not math.isfinite(loss) or not math.isfinite(grad_norm):
-        overflow = math.isfinite(loss) and shrink_scale(progress)  # fp16's own trouble: no fault of the training
+        overflow = math.isfinite(loss) and lower_loss_scale(progress)  # fp16's own trouble: no fault of the training
         progress.skipped += 1
         progress.skipped_in_a_row += 0 if overflow else 1
-        where = "fp16 overflow, loss scale halved" if overflow else culprit(model)
+        where = "fp16 overflow, loss scale halved" if overflow else first_nonfinite(model)
         training.optimizer.zero_grad()
         in_a_row = progress.skipped_in_a_row
         return loss, grad_norm, Skipped(progress.step + 1, position, loss, grad_norm, where, in_a_row)
     if progress.loss_scale != 1.0:
         torch._foreach_div_(gradients, progress.loss_scale)
-        grow_scale(progress)
+        raise_loss_scale(progress)
     if config.grad_clip and grad_norm > config.grad_clip:
         torch._foreach_mul_(gradients, config.grad_clip / (grad_norm + 1e-6))
     with training.runtime.precision():
@@ -154,7 +153,7 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     return loss, grad_norm, None
 
 
-def assess(training: Training, write: Write) -> Iterator[Event]:
+def validate(training: Training, write: Write) -> Iterator[Event]:
     """Measure the validation split, keep the best weights, and let the model write something.
 
     Where an average of the weights is kept, all of that is done with the average.
@@ -165,7 +164,7 @@ def assess(training: Training, write: Write) -> Iterator[Event]:
             started = time.perf_counter()
             measured = evaluate(
                 training.model, training.data.val, training.data.tokenizer, training.runtime,
-                config.eval.batch_size, config.eval.max_tokens, training.data.meta.conversations,
+                config.eval.batch_size, config.eval.max_tokens,
             )  # fmt: skip
             is_best = progress.best_val_loss is None or measured.loss < progress.best_val_loss
             metrics |= summary(measured) | {"step": progress.step, "tokens": progress.tokens}
@@ -184,7 +183,7 @@ def assess(training: Training, write: Write) -> Iterator[Event]:
             yield sample_text(training)
 
 
-def save(training: Training, meter: Meter) -> Saved:
+def save(training: Training) -> Saved:
     """Write a checkpoint that the run can be resumed from.
 
     On this thread: it takes 0.02 s for a model of 1 M weights, 0.1 s for 11 M and 2.5 s for 98 M (measured), less
@@ -225,46 +224,3 @@ def sample_text(training: Training) -> Sampled:
         text = prompt + complete(engine, tokenizer, prompt, settings).text
     training.model.train()
     return Sampled(training.progress.step, prompt, text)
-
-
-def describe(event: Skipped) -> str:
-    """Say what is not finite, where in the data, and which weight's gradient shows it first."""
-    what = "the loss" if not math.isfinite(event.loss) else "the gradient"
-    return f"step {event.step}, batch {event.batch}: {what} is not finite ({event.parameter})"
-
-
-def summary(metrics: Metrics) -> dict[str, float]:
-    """Name the validation figures as metrics.jsonl and checkpoints do."""
-    return {
-        "val_loss": metrics.loss,
-        "val_perplexity": metrics.perplexity,
-        "val_bits_per_byte": metrics.bits_per_byte,
-        "val_accuracy": metrics.accuracy,
-    }
-
-
-def record_of(event: Stepped | Evaluated | Skipped) -> dict[str, Any]:
-    """Return the object that metrics.jsonl and --json show for an event."""
-    if isinstance(event, Evaluated):
-        return {
-            "step": event.step,
-            **summary(event.metrics),
-            "val_tokens": event.metrics.tokens,
-            "val_seconds": event.seconds,
-        }
-    if isinstance(event, Skipped):
-        return {"step": event.step, "skipped_batch": event.batch, "parameter": event.parameter}
-    reading = event.reading
-    return {
-        "step": event.step,
-        "loss": event.loss,
-        "perplexity": math.exp(min(event.loss, 700.0)),
-        "lr": event.lr,
-        "grad_norm": event.grad_norm,
-        "tokens": event.tokens,
-        "tokens_per_second": reading.tokens_per_second,
-        "flops_per_second": reading.flops_per_second,
-        "fraction_of_peak": reading.fraction_of_peak,
-        **{f"{phase}_ms": 1000 * seconds for phase, seconds in reading.seconds.items()},
-        "memory_bytes": event.memory,
-    }

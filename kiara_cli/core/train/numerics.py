@@ -1,4 +1,4 @@
-"""Numbers that go wrong: gradients that are not finite, losses that leap, and the narrow range of fp16.
+"""Numbers that go wrong: gradients that are not finite, spikes of the loss, and the narrow range of fp16.
 
 In: a model after its backward pass, or the state of a training and its newest loss. Out: what to say about it.
 """
@@ -9,15 +9,15 @@ from torch import nn
 
 from kiara_cli.core.train.progress import Progress
 
-MEMORY = 0.9  # of the running means that a loss is compared with (a guess: about the last ten records)
-LEAP = 5.0  # a spike is further from the mean than so many usual changes (a guess)
+DECAY = 0.9  # of the running means that a loss is compared with (a guess: about the last ten records)
+SPIKE = 5.0  # a spike is further from the mean than so many usual changes (a guess)
 LEAST = 0.1  # and than this share of the mean (a guess)
 
 FIRST_SCALE = 2.0**16  # of the loss under fp16: gradients below 6e-8 would vanish (Micikevicius et al., 2018)
 GROWS_AFTER = 2000  # updates without an overflow after which the scale doubles (torch's default)
 
 
-def culprit(model: nn.Module) -> str:
+def first_nonfinite(model: nn.Module) -> str:
     """Name the weight nearest to the loss whose gradient is not finite: that is where it went wrong first."""
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
@@ -25,19 +25,19 @@ def culprit(model: nn.Module) -> str:
     return "none: the loss alone is not finite"
 
 
-def leap(progress: Progress, loss: float) -> float | None:
+def loss_spike(progress: Progress, loss: float) -> float | None:
     """Take in a logged loss; if it is a spike, return what was usual before it."""
     usual, change = progress.usual_loss, progress.usual_change
     if usual is None:
         progress.usual_loss, progress.usual_change = loss, LEAST * abs(loss)
         return None
-    spiked = loss - usual > max(LEAP * change, LEAST * abs(usual))
-    progress.usual_change = MEMORY * change + (1 - MEMORY) * abs(loss - usual)
-    progress.usual_loss = MEMORY * usual + (1 - MEMORY) * loss
+    spiked = loss - usual > max(SPIKE * change, LEAST * abs(usual))
+    progress.usual_change = DECAY * change + (1 - DECAY) * abs(loss - usual)
+    progress.usual_loss = DECAY * usual + (1 - DECAY) * loss
     return usual if spiked else None
 
 
-def shrink_scale(progress: Progress) -> bool:
+def lower_loss_scale(progress: Progress) -> bool:
     """Halve fp16's loss scale after an overflow; return whether there was room for that."""
     progress.scaled_at = progress.step
     if progress.loss_scale <= 1.0:
@@ -46,7 +46,7 @@ def shrink_scale(progress: Progress) -> bool:
     return True
 
 
-def grow_scale(progress: Progress) -> None:
+def raise_loss_scale(progress: Progress) -> None:
     """Double fp16's loss scale after a long time without an overflow."""
     if progress.loss_scale > 1.0 and progress.step - progress.scaled_at >= GROWS_AFTER:
         progress.loss_scale *= 2

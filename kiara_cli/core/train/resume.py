@@ -1,9 +1,12 @@
-"""From a run's checkpoint back to a training state: the next step sees what it would have seen.
+"""From a run's checkpoint back to a training: the next step sees what it would have seen.
 
-In: a checkpoint that has optimizer and progress, and the run's data. Out: `Training`, as if it had never stopped.
+In: a plan of the stored config, the checkpoint with optimizer and progress, and the run. Out: `Training`, as if it
+had never stopped.
 """
 
 from __future__ import annotations
+
+import logging
 
 from kiara_cli.config import load as config_load
 from kiara_cli.config.load import Layer, Loaded
@@ -11,41 +14,50 @@ from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
-from kiara_cli.core.model.fused import load
-from kiara_cli.core.runtime.compile import broken_toolchain
-from kiara_cli.core.runtime.device import Runtime, decide
-from kiara_cli.core.runtime.native import CompilerError
+from kiara_cli.core.runtime.device import pick_device
 from kiara_cli.core.tokenizer.protocol import fingerprint
+from kiara_cli.core.train.build import build, describe
+from kiara_cli.core.train.plan import LIMITS, Plan, plan, total_steps
 from kiara_cli.core.train.progress import Progress, set_random_state
-from kiara_cli.core.train.start import Training, assemble, describe
-from kiara_cli.core.train.writers import check_writers
+from kiara_cli.core.train.state import Training
 from kiara_cli.errors import KiaraError
 
 RESUMABLE = {"logging", "eval", "generate"}  # sections that a resumed run may change
 RESUMABLE_KEYS = {
-    f"train.{key}"
-    for key in (
-        "max_steps",
-        "log_interval",
-        "eval_interval",
-        "checkpoint_interval",
-        "keep_last",
-        "save_safetensors",
-    )
-}
+    *LIMITS, "train.log_interval", "train.eval_interval", "train.checkpoint_interval", "train.keep_last",
+    "train.save_safetensors",
+}  # fmt: skip
+
+log = logging.getLogger("kiara.train")
 
 
-def resume(
-    config: Config,
-    checkpoint: Checkpoint,
-    data: Prepared,
-    run: Run,
-    lock: Lock | None = None,
-    allow_changed_data: bool = False,
-) -> Training:
-    """Continue a run where `checkpoint` left it; `lock` is the claim on it, if there is one already.
+def resumed_config(loaded: Loaded, checkpoint: Checkpoint) -> Config:
+    """Return the stored config with what may change taken from the layers that set it.
 
-    Raises KiaraError for another tokenizer, other data (unless allowed), or a checkpoint of weights alone.
+    A new limit takes the place of the stored ones. Raises KiaraError for a change that makes it another training.
+    """
+    origin = str(checkpoint.path)
+    stored = config_load.from_mapping(checkpoint.config, origin).config
+    allowed = []
+    for change in config_load.changes(loaded, stored):
+        if change.key.split(".")[0] not in RESUMABLE and change.key not in RESUMABLE_KEYS:
+            raise config_load.mistake_at(
+                change.origin,
+                f"{change.key}={change.wanted}: the run to resume has {change.key}={change.stored}",
+                "leave it out, or start a new run without --resume",
+            )
+        allowed.append(Layer(change.origin, {change.key: change.wanted}))
+    if any(key in LIMITS for layer in allowed for key in layer.values):
+        set_by_default = str(config_load.IMPLICIT), None
+        allowed.append(Layer(origin, {key: None for key in LIMITS if loaded.origins.get(key) in set_by_default}))
+    return config_load.from_mapping(checkpoint.config, origin, over=allowed).config
+
+
+def plan_resumed(config: Config, checkpoint: Checkpoint, data: Prepared, allow_changed_data: bool = False) -> Plan:
+    """Plan the rest of a run as its config was decided.
+
+    Raises KiaraError for a checkpoint of weights alone, another tokenizer, other data (unless allowed), a machine
+    that cannot do what was decided, or fewer steps than were planned.
     """
     checkpoint.check_trainable()
     if checkpoint.progress is None or checkpoint.optimizer is None:
@@ -53,78 +65,57 @@ def resume(
             f"{checkpoint.path} holds weights alone and cannot be resumed",
             f"start a new run from it: kiara train --from {checkpoint.path}",
         )
-    changed = check_data(checkpoint, data, allow_changed_data)
-    check_writers(config)
+    check_data(checkpoint, data, allow_changed_data)
+    elsewhere = f"resume it where there is one, or start a new run from it: kiara train --from {checkpoint.path}"
+    try:
+        pick_device(config.runtime.device)
+    except KiaraError as error:
+        raise KiaraError(error.cause, elsewhere) from None
+    planned = plan(config, data)
+    for key, reason in planned.unmet.items():
+        raise KiaraError(f"the run has runtime.{key}=true, and {reason}", elsewhere)
+    stored = config_load.from_mapping(checkpoint.config, str(checkpoint.path)).config.train
+    before, done = total_steps(stored, planned.batcher)[0], checkpoint.progress["step"]
+    if planned.steps < before:
+        raise KiaraError(
+            f"{planned.limit}={config_load.value_at(config, planned.limit)}: the run was planned for {before} steps "
+            f"and has made {done}",
+            "give a larger number, or leave it out",
+            key=planned.limit,
+        )
+    if planned.steps > before:
+        log.info("The learning rate is planned anew: %d steps instead of %d.", planned.steps, before)
+    return planned
+
+
+def resume(plan: Plan, checkpoint: Checkpoint, run: Run, lock: Lock | None = None) -> Training:
+    """Continue a run where `checkpoint` left it; `lock` is the claim on it, if there is one already."""
     lock = lock or run.lock()
-    runtime = same_machine(config, checkpoint)
-    progress = Progress.from_state(checkpoint.progress, config.train.accumulation)
-    model = checkpoint.make_model(config.model)
-    training = assemble(config, runtime, data, model, run, lock, progress)
-    training.optimizer.load_state_dict(dict(checkpoint.optimizer))
+    assert checkpoint.progress is not None
+    progress = Progress.from_state(checkpoint.progress, plan.config.train.accumulation)
+    training = build(plan, checkpoint.make_model(plan.config.model), run, lock, progress)
+    training.optimizer.load_state_dict(dict(checkpoint.optimizer or {}))
     training.metrics |= checkpoint.metrics
     if training.average is not None:
         training.average.load(progress.average)
     set_random_state(progress.random)
     run.cut_records(progress.step)
+    changed = checkpoint.data["hash"] != plan.data.meta.hash
+    if changed:
+        log.warning("the data has changed since step %d: from here on it is another training", progress.step)
     describe(training, {"data_changed_at_step": progress.step} if changed else {})
     return training
 
 
-def same_machine(config: Config, checkpoint: Checkpoint) -> Runtime:
-    """Take up what was decided for the run. Raises KiaraError where this machine cannot honour it."""
-    elsewhere = f"resume it where there is one, or start a new run from it: kiara train --from {checkpoint.path}"
-    try:
-        runtime = decide(config.runtime)
-    except KiaraError as error:
-        raise KiaraError(error.cause, elsewhere) from None
-    if config.runtime.compile is True and (failure := broken_toolchain(runtime.device)) is not None:
-        raise KiaraError(f"the run was compiled, and there is no working compiler here ({failure})", elsewhere)
-    if config.runtime.native is True:
-        try:
-            load()
-        except CompilerError as error:
-            raise KiaraError(f"the run used C loops, and the C compiler fails here ({error})", elsewhere) from None
-    return runtime
-
-
-def check_data(checkpoint: Checkpoint, data: Prepared, allow_changed_data: bool) -> bool:
-    """Return whether the data is other than the checkpoint's. Raises KiaraError where that is not allowed."""
+def check_data(checkpoint: Checkpoint, data: Prepared, allow_changed_data: bool) -> None:
+    """Raise KiaraError for another tokenizer than the checkpoint's, or for other data where that is not allowed."""
     if fingerprint(checkpoint.make_tokenizer()) != data.meta.tokenizer_hash:
         raise KiaraError(
             f"{data.folder} was made with another tokenizer than {checkpoint.path}",
             "a model cannot change its tokenizer: start a new run without --resume",
         )
-    changed = bool(checkpoint.data["hash"] != data.meta.hash)
-    if changed and not allow_changed_data:
+    if checkpoint.data["hash"] != data.meta.hash and not allow_changed_data:
         raise KiaraError(
             f"{data.folder} holds other data than {checkpoint.path} learned from",
             "restore it, or go on with it as it is: --allow-changed-data",
         )
-    return changed
-
-
-def resumed_config(loaded: Loaded, checkpoint: Checkpoint) -> Config:
-    """Return the stored config with what may change taken from the layers that set it.
-
-    Raises KiaraError for a change that would make it another training.
-    """
-    origin = str(checkpoint.path)
-    stored = config_load.from_mapping(checkpoint.config, origin).config
-    allowed = []
-    for change in config_load.changes(loaded, stored):
-        key, wanted = change.key, change.wanted
-        if key.split(".")[0] not in RESUMABLE and key not in RESUMABLE_KEYS:
-            raise config_load.mistake_at(
-                change.origin,
-                f"{key}={wanted}: the run to resume has {key}={change.stored}",
-                "leave it out, or start a new run without --resume",
-            )
-        if key == "train.max_steps" and wanted < change.stored:
-            done = (checkpoint.progress or {}).get("step", 0)
-            raise config_load.mistake_at(
-                change.origin,
-                f"train.max_steps={wanted}: the run was planned for {change.stored} steps and has made {done}",
-                "give a larger number, or leave it out",
-            )
-        allowed.append(Layer(change.origin, {key: wanted}))
-    return config_load.from_mapping(checkpoint.config, origin, over=allowed).config

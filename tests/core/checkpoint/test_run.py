@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from kiara_cli.config.load import load_config
 from kiara_cli.config.schema import Config, TrainConfig
 from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint import run as run_module
 from kiara_cli.core.checkpoint.run import Run, config_hash, git_commit
 from kiara_cli.errors import KiaraError
 
@@ -74,8 +76,11 @@ def test_a_run_that_is_claimed_cannot_be_claimed_again_until_it_is_released(tmp_
     run.lock().release()
 
 
-def test_a_claim_ends_with_the_process_however_it_ends(tmp_path: Path) -> None:
+def test_a_claim_ends_with_the_process_however_it_ends_and_a_killed_run_is_not_running_for_ever(
+    tmp_path: Path,
+) -> None:
     run = Run.create(tmp_path, "book")
+    run.describe(Config(), {"status": "running"})
     program = (
         "import sys, time, pathlib; from kiara_cli.core.checkpoint.run import Run; "
         "lock = Run(pathlib.Path(), pathlib.Path(sys.argv[1])).lock(); print('claimed', flush=True); time.sleep(60)"
@@ -85,9 +90,41 @@ def test_a_claim_ends_with_the_process_however_it_ends(tmp_path: Path) -> None:
     assert process.stdout.readline() == "claimed\n"
     with pytest.raises(KiaraError, match="is being trained by another process"):
         run.lock()
+    Run.create(tmp_path, "other")
+    assert run.status == run.facts()["status"] == "running"
     process.kill()
     process.communicate()
+    assert (run.status, run.facts()["status"]) == ("killed", "running")
+    Run.create(tmp_path, "other")
+    assert (run.status, run.facts()["status"]) == ("killed", "killed")
     run.lock().release()
+
+
+@pytest.mark.parametrize(("pid", "host", "status"), [("ours", "here", "running"), ("dead", "here", "killed"),
+    ("dead", "elsewhere", "running"), (None, "here", "killed")])  # fmt: skip
+def test_without_locks_the_number_of_the_process_tells_whether_a_run_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: str | None, host: str, status: str
+) -> None:
+    monkeypatch.setattr(run_module, "fcntl", None)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    run = Run.create(tmp_path, "book")
+    number = {"ours": os.getpid(), "dead": dead.pid, None: None}[pid]
+    run.set_status("running", pid=number, host=platform.node() if host == "here" else host)
+    assert run.status == status
+
+
+@pytest.mark.parametrize(("leaves", "status"), [(ValueError("why"), "failed"), (KeyboardInterrupt(), "interrupted")])
+def test_a_run_that_an_exception_ends_says_so_unless_it_had_said_how_it_ended(
+    tmp_path: Path, leaves: BaseException, status: str
+) -> None:
+    for before, after in (("running", status), ("diverged", "diverged")):
+        run = Run.create(tmp_path, "book")
+        run.set_status(before)
+        with pytest.raises(type(leaves)), run.noting_the_end():
+            raise leaves
+        assert run.facts()["status"] == after
+        assert run.facts().get("reason") == ("ValueError: why" if after == "failed" else None)
 
 
 def test_claiming_a_run_clears_away_what_a_killed_process_left(make: Make, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from kiara_cli.config.schema import DataConfig, ModelConfig, TokenizerConfig
-from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.folders import dataset_name, open_folder
 from kiara_cli.core.data.prepare import Preparing, prepare, reopen
 from kiara_cli.core.data.tales.corpus import conversations
+from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.char import CharTokenizer
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode, fingerprint
@@ -143,8 +143,9 @@ def test_one_kilobyte_is_enough_for_the_default_model() -> None:
     Path("small.txt").write_text(prose[:1024])
     for tokenizing in (TokenizerConfig(), TokenizerConfig(kind="char")):
         made = prepare(DataConfig(source="small.txt"), tokenizing, ROOT)
-        inputs, _ = Batcher(made.train, ModelConfig().context_length, 2, ModelConfig().context_length, 0).batch(0)
-        assert inputs.shape == (2, ModelConfig().context_length)
+        context = ModelConfig().context_length
+        batch = WindowBatcher(made.train, context, 2, context, 0).batch(0)
+        assert batch.inputs.shape == (2, context)
         assert len(made.val) >= 2
 
 
@@ -152,7 +153,7 @@ def test_a_text_that_is_too_short_says_how_long_it_is_and_must_be() -> None:
     Path("short.txt").write_text("Hello, fox.")
     made = prepare(DataConfig(source="short.txt"), CHAR, ROOT)
     with pytest.raises(KiaraError, match=r"has 10 tokens, one window of model.context_length=256 needs 257"):
-        Batcher(made.train, 256, 1, 256, 0)
+        WindowBatcher(made.train, 256, 1, 256, 0)
 
 
 @pytest.mark.parametrize("text", ["a", "ab", "ab\n"])

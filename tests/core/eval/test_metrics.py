@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import ModelConfig
+from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.eval.metrics import Metrics, evaluate, loader_metrics
 from kiara_cli.core.loss import IGNORE
@@ -92,7 +93,7 @@ def test_a_target_to_ignore_is_not_counted(tiny: ModelConfig) -> None:
     inputs = torch.randint(0, 58, (2, 8))
     targets = torch.randint(0, 58, (2, 8))
     targets[:, ::2] = IGNORE
-    metrics = loader_metrics(uniform(tiny), [(inputs, targets)], torch.ones(64, dtype=torch.int64), CPU)
+    metrics = loader_metrics(uniform(tiny), [Batch.of(inputs, targets)], torch.ones(64, dtype=torch.int64), CPU)
     assert (metrics.tokens, metrics.bytes) == (8, 8)
     assert metrics.loss == pytest.approx(math.log(64), rel=1e-6)
 

@@ -16,14 +16,37 @@ from kiara_cli.core.tokenizer.bpe import BPETokenizer
 
 TEXT = "The cat sat on the mat. It's a dog's life, we'll see 1234 things!\n\n  über 漢字 aaaaaaa bananas\r\n" * 300
 GPT2: dict[str, Any] = {"positions": "learned", "norm": "layernorm", "feedforward": "gelu", "qk_norm": False}
+NEOX: dict[str, Any] = {"norm": "layernorm", "qk_norm": False, "bias": True, "residual": "parallel"}
+LLAMA3 = {"rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 32, "rope_theta": 5e5}
 OPTIONS: dict[str, dict[str, Any]] = {
     "qwen3": {},
     "qwen3-untied-grouped-wide": {"tied_head": False, "n_kv_heads": 2, "head_dim": 32, "rope_theta": 500.0},
     "llama": {"qk_norm": False, "n_kv_heads": 2, "norm_eps": 1e-5},
     "llama-biases": {"qk_norm": False, "bias": True, "tied_head": False},
+    "llama-llama3": {"qk_norm": False, "attention_bias": "all", **LLAMA3},
+    "qwen2-linear": {"qk_norm": False, "attention_bias": "qkv", "rope_scaling": "linear", "rope_factor": 2.0},
+    "qwen2-yarn": {
+        "qk_norm": False,
+        "attention_bias": "qkv",
+        "rope_scaling": "yarn",
+        "rope_factor": 4.0,
+        "rope_original_context": 12,
+        "rope_theta": 1e6,
+    },
+    "gemma": {
+        "qk_norm": False,
+        "norm": "rmsnorm_1p",
+        "feedforward": "geglu",
+        "scale_embeddings": True,
+        "tied_head": True,
+        "n_kv_heads": 1,
+        "head_dim": 32,
+    },
     "gpt2": {**GPT2, "bias": True},
     "gpt2-plain": {**GPT2, "tied_head": False},
     "gpt2-sinusoidal": {**GPT2, "positions": "sinusoidal"},
+    "gpt_neox": {**NEOX, "feedforward": "gelu_erf", "rotary_share": 0.5},
+    "gpt_neox-sequential-plain": {**NEOX, "feedforward": "gelu", "residual": "sequential", "bias": False},
     "gpt2-relu2": {**GPT2, "feedforward": "relu2"},
 }
 RANGES = [(32, 127), (0, 32), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x600), (0x900, 0xE00), (0x2000, 0x2070)]

@@ -10,7 +10,7 @@ import torch
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.checkpoint.files import weights_of
 from kiara_cli.core.export import names
-from kiara_cli.core.export.architectures import as_architecture, choose, shapes
+from kiara_cli.core.export.architectures import NEEDS, as_architecture, choose, shapes
 from kiara_cli.core.export.gguf import LACKING
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.errors import KiaraError
@@ -24,7 +24,7 @@ def test_every_combination_of_options_is_expressed_or_refused_with_one_that_woul
     every_model: list[ModelConfig],
 ) -> None:
     words = {"true": True, "false": False, "null": None}
-    found = {"qwen3": 0, "llama": 0, "gpt2": 0, "none": 0}
+    found = dict.fromkeys([*NEEDS, "none"], 0)
     for config in every_model:
         refused = None
         try:
@@ -40,7 +40,7 @@ def test_every_combination_of_options_is_expressed_or_refused_with_one_that_woul
                 key: words.get(value, int(value) if value.isdigit() else value) for key, value in wants.items()
             }
             choose(ModelConfig(**{**vars(config), **changed}), "transformers")
-    assert found == {"qwen3": 4, "llama": 8, "gpt2": 16, "none": 288 - 28}
+    assert found == {"qwen3": 5, "llama": 9, "qwen2": 1, "gemma": 1, "gpt2": 16, "gpt_neox": 9, "none": 294 - 41}
 
 
 def test_options_that_stand_in_the_way_are_named() -> None:

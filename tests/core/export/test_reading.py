@@ -26,6 +26,7 @@ ROTARY = {
     "vocab_size": 448, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64,
 }  # fmt: skip
+NEOX = {key: value for key, value in ROTARY.items() if key != "num_key_value_heads"}
 FOREIGN: dict[str, Any] = {
     "gpt2": transformers.GPT2Config(vocab_size=448, n_positions=64, n_embd=64, n_layer=2, n_head=4),
     "gpt2-untied": transformers.GPT2Config(
@@ -35,6 +36,34 @@ FOREIGN: dict[str, Any] = {
         **ROTARY, rms_norm_eps=1e-3, rope_parameters={"rope_theta": 5e5, "rope_type": "default"}
     ),
     "llama-biases": transformers.LlamaConfig(**ROTARY, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
+    "llama-attention-biases": transformers.LlamaConfig(**ROTARY, attention_bias=True),
+    "llama3.2": transformers.LlamaConfig(
+        **ROTARY, head_dim=16, tie_word_embeddings=True, rms_norm_eps=1e-5,
+        rope_parameters={"rope_theta": 5e5, "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 32},
+    ),
+    "llama-linear": transformers.LlamaConfig(
+        **ROTARY, rope_parameters={"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}
+    ),
+    "llama-dynamic": transformers.LlamaConfig(
+        **ROTARY, rope_parameters={"rope_theta": 1e4, "rope_type": "dynamic", "factor": 2.0}
+    ),
+    "qwen2.5": transformers.Qwen2Config(**ROTARY, rms_norm_eps=1e-6, sliding_window=32768, tie_word_embeddings=True,
+        rope_parameters={"rope_theta": 1e6, "rope_type": "default"}),
+    "qwen2.5-yarn": transformers.Qwen2Config(**ROTARY,
+        rope_parameters={"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0,
+                         "original_max_position_embeddings": 16}),
+    "mistral": transformers.MistralConfig(**ROTARY, sliding_window=64),
+    "mistral-nemo": transformers.MistralConfig(**ROTARY, head_dim=32, sliding_window=None),
+    "pythia": transformers.GPTNeoXConfig(**NEOX),
+    "gpt-neox-sequential": transformers.GPTNeoXConfig(
+        **NEOX, use_parallel_residual=False, hidden_act="gelu_fast", tie_word_embeddings=True, attention_bias=False,
+        rope_parameters={"rope_theta": 500.0, "rope_type": "default", "partial_rotary_factor": 1.0},
+    ),
+    "gemma": transformers.GemmaConfig(**ROTARY | {"num_key_value_heads": 1}, head_dim=32),
+    "gpt2-exact-gelu": transformers.GPT2Config(
+        vocab_size=448, n_positions=64, n_embd=64, n_layer=2, n_head=4, activation_function="gelu"
+    ),
     "qwen3": transformers.Qwen3Config(**ROTARY),  # its heads are 128 wide
     "qwen3-tied": transformers.Qwen3Config(**ROTARY, head_dim=16, tie_word_embeddings=True),
 }  # fmt: skip
@@ -154,9 +183,13 @@ def test_the_context_of_a_rotary_model_can_be_shortened(
         ({"model_type": ["llama"]}, "llama"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
         ({"hidden_act": "gelu"}, "hidden_act=gelu"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_type=llama3"),
-        ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "rope_type=linear"),
-        ({"attention_bias": True}, "attention_bias without mlp_bias"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "no usable 'factor'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "no usable 'factor'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "longrope"}}, "rope_type=longrope"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "mscale": 0.7}}, "yarn with attention_factor"),
+        ({"model_type": "mistral", "sliding_window": 32}, r"32 tokens alone and reads 64; .*context_length=32"),
+        ({"use_sliding_window": True, "sliding_window": 16}, r"model.context_length=16"),
+        ({"model_type": "gemma2"}, "gemma2"),
         ({"quantization_config": {}}, "quantization_config"),
         ({"hidden_size": "wide"}, "emb_dim=wide"),
         ({"num_attention_heads": 3}, "n_heads"),

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig, RuntimeConfig
-from kiara_cli.core.data.conversations import document_mask
 from kiara_cli.core.model.fused import Dropped, decide_fused, fuse, load
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime import native
@@ -45,7 +44,7 @@ def learned(model: Transformer, bf16: bool, documents: bool) -> dict[str, Tensor
     ids = torch.randint(1, 64, (3, 40), generator=torch.Generator().manual_seed(1))
     ids[:, 0] = ids[:, 17] = 0
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = model(ids, visible=document_mask(ids, 0) if documents else None)
+        logits = model(ids, segments=(ids == 0).cumsum(1) if documents else None)
     F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten()).backward()
     return {"logits": logits.detach()} | {name: weight.grad for name, weight in model.named_parameters()}
 

@@ -66,6 +66,17 @@ def test_every_option_changes_what_the_model_computes(tiny: ModelConfig) -> None
         {"qk_norm": False},
         {"tied_head": False},
         {"rope_theta": 100.0},
+        {"rotary_share": 0.5},
+        {"rope_scaling": "linear", "rope_factor": 2.0},
+        {"rope_scaling": "llama3", "rope_factor": 2.0, "rope_original_context": 16},
+        {"rope_scaling": "yarn", "rope_factor": 2.0, "rope_original_context": 16},
+        {"norm": "rmsnorm_1p"},
+        {"feedforward": "gelu_erf"},
+        {"feedforward": "geglu"},
+        {"residual": "parallel"},
+        {"scale_embeddings": True},
+        {"attention_bias": "all"},
+        {"attention_bias": "qkv"},
     ]
     seen = []
     for changes in options:
@@ -81,17 +92,16 @@ def test_rows_of_a_batch_do_not_see_each_other(tiny: ModelConfig) -> None:
 
 
 @torch.no_grad()
-def test_what_is_not_visible_is_not_seen(every_model: list[ModelConfig]) -> None:
+def test_another_segment_of_a_row_is_not_seen(every_model: list[ModelConfig]) -> None:
     ids = torch.randint(0, 64, (2, T))
     changed = ids.clone()
     changed[:, :5] = (ids[:, :5] + 1) % 64
-    causal = torch.ones(T, T, dtype=torch.bool).tril().expand(2, 1, T, T)
-    apart = causal.clone()
-    apart[..., 5:, :5] = False  # two texts in one row
+    one, two = torch.zeros_like(ids), (torch.arange(T) >= 5).long().expand(2, T)  # segments of a row
     for config in every_model[::7]:
         model = wide_awake(config)
-        torch.testing.assert_close(model(ids, visible=causal), model(ids), atol=2e-5, rtol=1e-4)
-        torch.testing.assert_close(model(changed, visible=apart)[:, 5:], model(ids, visible=apart)[:, 5:])
+        torch.testing.assert_close(model(ids, segments=one), model(ids), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(model(changed, segments=two)[:, 5:], model(ids, segments=two)[:, 5:])
+        assert not torch.allclose(model(changed, segments=one)[:, 5:], model(ids, segments=one)[:, 5:])
 
 
 def test_the_order_of_tokens_matters(every_model: list[ModelConfig]) -> None:

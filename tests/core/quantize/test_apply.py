@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import GenerateConfig, ModelConfig, QuantizeConfig
+from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.generate.engine import Engine, Options
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.apply import full_weights, is_small, prepare, quantize
@@ -81,8 +82,8 @@ def test_gptq_makes_the_model_better_than_rounding_does(tiny: ModelConfig) -> No
     torch.manual_seed(0)
     tokens = torch.randint(64, (4000,)).numpy()
     model = Transformer(dataclasses.replace(tiny, tied_head=False))
-    batches = batches_of(tokens, {}, tiny.context_length, False, 2000)
-    assert sum(ids.numel() for ids, *_ in batches) >= 1500
+    batches = batches_of(tokens, {}, tiny.context_length, 2000)
+    assert sum(batch.inputs.numel() for batch in batches) >= 1500
     layers = list(quantize(model, scheme(4, model.config, "gptq"), batches))
     assert len(layers) == 10
     for layer in layers:
@@ -94,7 +95,7 @@ def test_moments_are_those_of_the_inputs_of_each_matrix(tiny: ModelConfig) -> No
     model = Transformer(tiny).eval()
     ids = torch.randint(64, (3, 16))
     names = []
-    for name, hessian in moments(model, [(ids, ids, None)]):
+    for name, hessian in moments(model, [Batch.of(ids, ids)]):
         names.append(name)
         assert torch.allclose(hessian, hessian.T, rtol=1e-4, atol=1e-4)
         assert float(torch.linalg.eigvalsh(hessian).min()) > -1e-3

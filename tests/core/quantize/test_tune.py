@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import ModelConfig
+from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize import tune as tuning
 from kiara_cli.core.quantize.apply import quantize
-from kiara_cli.core.quantize.calibrate import Batch, batches_of
+from kiara_cli.core.quantize.calibrate import batches_of
 from kiara_cli.core.quantize.scheme import Scheme
 from kiara_cli.core.quantize.tune import tune
 
@@ -26,7 +27,7 @@ def small_full_and_batches(config: ModelConfig) -> tuple[Transformer, Transforme
     small = copy.deepcopy(full)
     for _ in quantize(small, Scheme(4, "rtn", 16, 4, 4)):
         pass
-    return small, full, batches_of(torch.randint(64, (6000,)).numpy(), {}, config.context_length, False, 4096)
+    return small, full, batches_of(torch.randint(64, (6000,)).numpy(), {}, config.context_length, 4096)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -36,6 +36,12 @@ Configure = Callable[..., Config]
 
 
 @pytest.fixture
+def settings() -> tuple[str, ...]:
+    """Return the words of a tiny config."""
+    return SETTINGS
+
+
+@pytest.fixture
 def configure() -> Configure:
     """Return a function from KEY=VALUE words to a config; the words come after those above."""
 

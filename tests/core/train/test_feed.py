@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kiara_cli.core.data.batches import IGNORE, Batcher
+from kiara_cli.core.data.batches import IGNORE, Batch
+from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.train.feed import PIECE, Feed, rows_at_once
 
 CPU = torch.device("cpu")
@@ -13,21 +14,22 @@ TOKENS = np.arange(500, dtype=np.uint16)
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_batches_drawn_ahead_are_the_same_in_any_order(accumulation: int) -> None:
-    batcher = Batcher(TOKENS, 16, 4, 16, 3)
+    batcher = WindowBatcher(TOKENS, 16, 4, 16, 3)
     feed = Feed(batcher, accumulation, CPU)
     for position in (0, 3, 6, 9, 12, 40, 41, 3, 100):
         batches = feed.take(position)
-        assert len(batches.pairs) == accumulation
+        assert len(batches.parts) == accumulation
         assert batches.targets == accumulation * 4 * 16
-        for index, made in enumerate(batches.pairs):
-            for one, plain in zip(made, batcher.batch(position + index), strict=True):
-                assert torch.equal(one, plain)
+        for index, made in enumerate(batches.parts):
+            plain = batcher.batch(position + index)
+            assert torch.equal(made.inputs, plain.inputs)
+            assert torch.equal(made.targets, plain.targets)
     feed.close()
 
 
 def test_what_goes_wrong_ahead_is_raised_where_it_is_asked_for() -> None:
-    class Broken(Batcher):
-        def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    class Broken(WindowBatcher):
+        def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
             if step == 2:
                 raise OSError("the disk is gone")
             return super().batch(step)
@@ -41,11 +43,11 @@ def test_what_goes_wrong_ahead_is_raised_where_it_is_asked_for() -> None:
 
 
 def test_only_what_is_learned_is_counted_and_nothing_counts_as_one() -> None:
-    class Masked(Batcher):
-        def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-            inputs, targets = super().batch(step)
-            targets[:, 1 - step :] = IGNORE  # one column, then none
-            return inputs, targets
+    class Masked(WindowBatcher):
+        def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+            batch = super().batch(step)
+            batch.targets[:, 1 - step :] = IGNORE  # one column, then none
+            return Batch.of(batch.inputs, batch.targets)
 
     feed = Feed(Masked(TOKENS, 16, 4, 16, 3), 1, CPU)
     assert feed.take(0).targets == 4
@@ -56,15 +58,15 @@ def test_only_what_is_learned_is_counted_and_nothing_counts_as_one() -> None:
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_large_batch_comes_in_pieces_that_make_it_up(accumulation: int) -> None:
     tokens = np.arange(20_000, dtype=np.uint16)
-    batcher = Batcher(tokens, 512, 20, 512, 3)  # 2.5 times what goes through the model at once
+    batcher = WindowBatcher(tokens, 512, 20, 512, 3)  # 2.5 times what goes through the model at once
     feed = Feed(batcher, accumulation, CPU)
     batches = feed.take(0)
     feed.close()
-    assert [len(inputs) for inputs, _ in batches.pairs] == [10, 10] * accumulation
+    assert [len(part.inputs) for part in batches.parts] == [10, 10] * accumulation
     assert batches.targets == accumulation * 20 * 512
-    for which in (0, 1):
-        whole = torch.cat([batcher.batch(index)[which] for index in range(accumulation)])
-        assert torch.equal(torch.cat([pair[which] for pair in batches.pairs]), whole)
+    for name in ("inputs", "targets"):
+        whole = torch.cat([getattr(batcher.batch(index), name) for index in range(accumulation)])
+        assert torch.equal(torch.cat([getattr(part, name) for part in batches.parts]), whole)
 
 
 def test_pieces_are_about_as_large_as_each_other_and_never_less_than_a_row() -> None:

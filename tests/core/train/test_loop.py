@@ -13,15 +13,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
-from kiara_cli.core.data.batches import IGNORE
+from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.loss import batch_loss
-from kiara_cli.core.train import feed, start
+from kiara_cli.core.train import feed
+from kiara_cli.core.train.build import begin
 from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Stepped
 from kiara_cli.core.train.loop import train, update
 from kiara_cli.core.train.meter import Meter
-from kiara_cli.core.train.start import Training
+from kiara_cli.core.train.plan import plan
+from kiara_cli.core.train.state import Training
 from kiara_cli.errors import KiaraError
 
 ROOT = Path("checkpoints")
@@ -61,7 +63,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def test_the_loss_falls_on_a_text_that_repeats_itself(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure("train.max_steps=60", "train.eval_interval=60"), data, ROOT)
+    training = begin(plan(configure("train.max_steps=60", "train.eval_interval=60"), data), ROOT)
     events, finished = run(training)
     losses = [event.loss for event in events if isinstance(event, Stepped)]
     assert losses[0] > 2.5
@@ -78,41 +80,55 @@ def test_accumulated_halves_equal_one_whole_batch(
         training.optimizer = torch.optim.SGD(training.model.parameters())
         made: list[float] = []
         for step in range(3):
-            assert len(training.feed.take(step * training.config.train.accumulation).pairs) == parts
+            assert len(training.feed.take(step * training.config.train.accumulation).parts) == parts
             made += update(training, 0.1, Meter())[:2]
             training.progress.step += 1
         return made
 
-    whole = start.begin(configure("train.batch_size=8"), data, ROOT)
+    whole = begin(plan(configure("train.batch_size=8"), data), ROOT)
     losses_and_norms = steps(whole, 1)
     by_batches = way == "accumulation"
     if not by_batches:
-        monkeypatch.setattr(feed, "PIECE", 4 * whole.batcher.context_length)
+        monkeypatch.setattr(feed, "PIECE", 4 * whole.plan.batcher.context_length)
     changed = ("train.batch_size=4", "train.accumulation=2") if by_batches else ("train.batch_size=8",)
-    halves = start.begin(configure(*changed), data, ROOT)
+    halves = begin(plan(configure(*changed), data), ROOT)
     assert steps(halves, 2) == pytest.approx(losses_and_norms, abs=1e-5)
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(tensor, weights(halves)[name], rtol=0, atol=1e-5)
 
 
 def test_the_same_run_twice_gives_the_same_weights(configure: Configure, data: Prepared) -> None:
-    one = start.begin(configure("model.drop_rate=0.1"), data, ROOT)
+    one = begin(plan(configure("model.drop_rate=0.1"), data), ROOT)
     run(one)
-    other = start.begin(configure("model.drop_rate=0.1"), data, ROOT)
+    other = begin(plan(configure("model.drop_rate=0.1"), data), ROOT)
     run(other)
     assert one.run.name != other.run.name
     assert_same(weights(one), weights(other))
 
 
 def test_another_seed_gives_other_weights_and_batches(configure: Configure, data: Prepared) -> None:
-    one = start.begin(configure(), data, ROOT)
-    other = start.begin(configure("runtime.seed=7"), data, ROOT)
+    one = begin(plan(configure(), data), ROOT)
+    other = begin(plan(configure("runtime.seed=7"), data), ROOT)
     assert not torch.equal(one.model.tokens.weight, other.model.tokens.weight)
-    assert not torch.equal(one.batcher.batch(0)[0], other.batcher.batch(0)[0])
+    assert not torch.equal(one.plan.batcher.batch(0).inputs, other.plan.batcher.batch(0).inputs)
+
+
+def test_a_training_that_fails_or_is_left_alone_says_so_in_run_json(configure: Configure, data: Prepared) -> None:
+    failing, left = (begin(plan(configure("train.log_interval=1"), data), ROOT) for _ in range(2))
+    failing.objective = None  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        list(train(failing))
+    assert failing.run.facts()["status"] == "failed"
+    assert failing.run.facts()["reason"].startswith("TypeError: ")
+    events = train(left)
+    next(events)
+    assert left.run.facts()["status"] == "running"
+    events.close()  # type: ignore[attr-defined]
+    assert left.run.facts()["status"] == "interrupted"
 
 
 def test_a_request_to_stop_saves_and_ends_as_interrupted(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure("train.checkpoint_interval=100", "train.log_interval=100"), data, ROOT)
+    training = begin(plan(configure("train.checkpoint_interval=100", "train.log_interval=100"), data), ROOT)
     steps = itertools.count(1)
     events, finished = run(training, should_stop=lambda: next(steps) == 2)
     assert finished.status == "interrupted"
@@ -129,7 +145,7 @@ def test_a_request_to_stop_saves_and_ends_as_interrupted(configure: Configure, d
 
 def test_best_is_the_best(configure: Configure, data: Prepared) -> None:
     config = configure("train.max_steps=8", "train.eval_interval=1", "train.lr=0.3", "train.min_lr_ratio=1.0")
-    training = start.begin(config, data, ROOT)
+    training = begin(plan(config, data), ROOT)
     events, finished = run(training)
     measured = {event.step: event.metrics.loss for event in events if isinstance(event, Evaluated)}
     assert len(set(measured.values())) == 8
@@ -151,7 +167,7 @@ def test_best_is_the_best(configure: Configure, data: Prepared) -> None:
 
 
 def test_events_arrive_in_order(configure: Configure, data: Prepared) -> None:
-    events, finished = run(start.begin(configure("train.max_steps=4"), data, ROOT))
+    events, finished = run(begin(plan(configure("train.max_steps=4"), data), ROOT))
     seen = [(type(event), event.step) for event in events if not isinstance(event, Finished)]
     expected = [
         (Stepped, 1),
@@ -165,7 +181,7 @@ def test_events_arrive_in_order(configure: Configure, data: Prepared) -> None:
 
 
 def test_each_logged_step_and_each_evaluation_is_a_record(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure("train.log_interval=2", "train.lr=0.01"), data, ROOT)
+    training = begin(plan(configure("train.log_interval=2", "train.lr=0.01"), data), ROOT)
     events, finished = run(training)
     logged = [record for record in records(training) if "loss" in record]
     measured = [record for record in records(training) if "val_loss" in record]
@@ -185,8 +201,8 @@ def test_each_logged_step_and_each_evaluation_is_a_record(configure: Configure, 
 
 
 def test_the_logged_loss_is_the_mean_since_the_last_record(configure: Configure, data: Prepared) -> None:
-    fine = start.begin(configure("train.max_steps=4", "eval.sample_tokens=0"), data, ROOT)
-    coarse = start.begin(configure("train.max_steps=4", "eval.sample_tokens=0", "train.log_interval=4"), data, ROOT)
+    fine = begin(plan(configure("train.max_steps=4", "eval.sample_tokens=0"), data), ROOT)
+    coarse = begin(plan(configure("train.max_steps=4", "eval.sample_tokens=0", "train.log_interval=4"), data), ROOT)
     losses = [event.loss for event in run(fine)[0] if isinstance(event, Stepped)]
     (mean,) = [event.loss for event in run(coarse)[0] if isinstance(event, Stepped)]
     assert mean == pytest.approx(sum(losses) / 4, rel=1e-5)
@@ -195,17 +211,17 @@ def test_the_logged_loss_is_the_mean_since_the_last_record(configure: Configure,
 def test_samples_and_evaluations_leave_the_training_as_it_would_have_been(
     configure: Configure, data: Prepared
 ) -> None:
-    quiet = start.begin(
-        configure("eval.sample_tokens=0", "train.eval_interval=100", "model.drop_rate=0.3"), data, ROOT
+    quiet = begin(
+        plan(configure("eval.sample_tokens=0", "train.eval_interval=100", "model.drop_rate=0.3"), data), ROOT
     )
     run(quiet)
-    loud = start.begin(configure("eval.sample_tokens=9", "train.eval_interval=1", "model.drop_rate=0.3"), data, ROOT)
+    loud = begin(plan(configure("eval.sample_tokens=9", "train.eval_interval=1", "model.drop_rate=0.3"), data), ROOT)
     run(loud)
     assert_same(weights(quiet), weights(loud))
 
 
 def test_safetensors_are_written_beside_each_checkpoint_when_asked_for(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure("train.save_safetensors=true", "train.keep_last=2"), data, ROOT)
+    training = begin(plan(configure("train.save_safetensors=true", "train.keep_last=2"), data), ROOT)
     run(training)
     names = {path.name for path in training.run.folder.iterdir()}
     assert {"best.safetensors", "step_0000006.safetensors", "step_0000006.pt", "best.pt", "last.pt"} <= names
@@ -216,7 +232,7 @@ def test_safetensors_are_written_beside_each_checkpoint_when_asked_for(configure
 def test_the_step_size_is_that_of_the_schedule_and_clipping_limits_the_gradient(
     configure: Configure, data: Prepared
 ) -> None:
-    training = start.begin(configure("train.grad_clip=0.001", "train.lr=1.0"), data, ROOT)
+    training = begin(plan(configure("train.grad_clip=0.001", "train.lr=1.0"), data), ROOT)
     training.optimizer = torch.optim.SGD(training.model.parameters(), lr=77.0)
     before = weights(training)
     _, norm, _ = update(training, 0.5, Meter())
@@ -227,40 +243,39 @@ def test_the_step_size_is_that_of_the_schedule_and_clipping_limits_the_gradient(
 
 def test_a_target_counts_the_same_in_whichever_batch_it_is(configure: Configure, data: Prepared) -> None:
     """Of two accumulated batches the one has few targets; its mean must not weigh as much as the other's."""
-    training = start.begin(configure("train.accumulation=2"), data, ROOT)
-    draw = type(training.batcher).batch
+    training = begin(plan(configure("train.accumulation=2"), data), ROOT)
+    draw = type(training.plan.batcher).batch
 
-    def uneven(batcher: Any, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs, targets = draw(batcher, step)
+    def uneven(batcher: Any, step: int) -> Batch:
+        batch = draw(batcher, step)
         if step % 2:
-            targets[:, 1:] = IGNORE
-        return inputs, targets
+            batch.targets[:, 1:] = IGNORE
+        return Batch.of(batch.inputs, batch.targets)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(training.batcher), "batch", uneven)
-        (one, few), (two, many) = (uneven(training.batcher, step) for step in (1, 0))
+        patch.setattr(type(training.plan.batcher), "batch", uneven)
         with torch.no_grad():
-            sums = [batch_loss(training.model, *pair)[0].item() for pair in ((one, few), (two, many))]
+            sums = [batch_loss(training.model, uneven(training.plan.batcher, step))[0].item() for step in (1, 0)]
         loss, _, _ = update(training, 0.0, Meter())
     assert loss == pytest.approx(sum(sums) / (4 + 4 * 16), rel=1e-5)
 
 
 def test_a_target_batch_in_tokens_sets_the_accumulation(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure("train.batch_tokens=200"), data, ROOT)  # batches of 4 × 16
+    training = begin(plan(configure("train.batch_tokens=200"), data), ROOT)  # batches of 4 × 16
     assert training.config.train.accumulation == 3
     assert run(training)[1].tokens == 6 * 3 * 64
-    assert start.begin(configure("train.batch_tokens=10"), data, ROOT).config.train.accumulation == 1
-    again = start.begin(configure("train.batch_tokens=200", "train.accumulation=3"), data, ROOT)
+    assert begin(plan(configure("train.batch_tokens=10"), data), ROOT).config.train.accumulation == 1
+    again = begin(plan(configure("train.batch_tokens=200", "train.accumulation=3"), data), ROOT)
     assert again.config.train.accumulation == 3
     with pytest.raises(KiaraError, match="train.batch_tokens=200 needs train.accumulation=3, not 5; leave one"):
-        start.plan(configure("train.batch_tokens=200", "train.accumulation=5"), data)
+        plan(configure("train.batch_tokens=200", "train.accumulation=5"), data)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "lion", "sgd"])
 def test_every_optimizer_learns(configure: Configure, data: Prepared, optimizer: str) -> None:
     lr = {"adamw": 0.01, "muon": 0.01, "lion": 0.003, "sgd": 0.2}[optimizer]
     words = ("train.max_steps=60", "train.eval_interval=60", f"train.optimizer={optimizer}", f"train.lr={lr}")
-    _, finished = run(start.begin(configure(*words, "eval.sample_tokens=0"), data, ROOT))
+    _, finished = run(begin(plan(configure(*words, "eval.sample_tokens=0"), data), ROOT))
     assert finished.val_loss is not None
     assert finished.val_loss < 1.5  # of 2.9 at the start
 
@@ -268,7 +283,7 @@ def test_every_optimizer_learns(configure: Configure, data: Prepared, optimizer:
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_lower_precisions_learn_and_keep_float32_weights(configure: Configure, data: Prepared, dtype: str) -> None:
     words = ("train.max_steps=40", "train.eval_interval=40", f"runtime.dtype={dtype}", "train.lr=0.01")
-    training = start.begin(configure(*words, "eval.sample_tokens=0"), data, ROOT)
+    training = begin(plan(configure(*words, "eval.sample_tokens=0"), data), ROOT)
     _, finished = run(training)
     assert finished.val_loss is not None
     assert finished.val_loss < 1.5
@@ -276,7 +291,7 @@ def test_lower_precisions_learn_and_keep_float32_weights(configure: Configure, d
 
 
 def test_an_average_of_the_weights_is_measured_and_kept_as_best(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure("train.ema_decay=0.9", "train.eval_interval=6"), data, ROOT)
+    training = begin(plan(configure("train.ema_decay=0.9", "train.eval_interval=6"), data), ROOT)
     _, finished = run(training)
     best, last = files.load(training.run.best), files.load(training.run.last)
     assert any(not torch.equal(best.model[name], last.model[name]) for name in best.model)
@@ -291,7 +306,7 @@ def test_an_average_of_the_weights_is_measured_and_kept_as_best(configure: Confi
 
 def test_patience_ends_a_run_that_gets_no_better(configure: Configure, data: Prepared) -> None:
     words = ("train.max_steps=50", "train.eval_interval=1", "train.patience=2", "train.lr=1.0", "train.grad_clip=0")
-    training = start.begin(configure(*words, "train.optimizer=sgd", "train.min_lr_ratio=1.0"), data, ROOT)
+    training = begin(plan(configure(*words, "train.optimizer=sgd", "train.min_lr_ratio=1.0"), data), ROOT)
     events, finished = run(training)
     measured = [event for event in events if isinstance(event, Evaluated)]
     assert finished.status == "finished"
@@ -305,7 +320,7 @@ def test_patience_ends_a_run_that_gets_no_better(configure: Configure, data: Pre
 def test_recomputing_changes_no_gradient_and_holds_less(configure: Configure, data: Prepared) -> None:
     held, trained = [], []
     for words in ((), ("train.recompute=true",)):
-        training = start.begin(configure("model.drop_rate=0.2", "model.n_layers=4", *words), data, ROOT)
+        training = begin(plan(configure("model.drop_rate=0.2", "model.n_layers=4", *words), data), ROOT)
         kept: dict[int, int] = {}
 
         def keep(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
@@ -313,7 +328,7 @@ def test_recomputing_changes_no_gradient_and_holds_less(configure: Configure, da
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            batch_loss(training.model.train(), *training.batcher.batch(0))
+            batch_loss(training.model.train(), training.plan.batcher.batch(0))
         held.append(sum(kept.values()))
         torch.manual_seed(5)
         run(training)
@@ -324,7 +339,7 @@ def test_recomputing_changes_no_gradient_and_holds_less(configure: Configure, da
 
 def test_nothing_waits_for_the_device_but_one_reading_an_update(configure: Configure, data: Prepared) -> None:
     """A scalar that Python asks of a tensor is where a GPU would be waited for."""
-    training = start.begin(configure("train.accumulation=3", "train.optimizer=adamw"), data, ROOT)
+    training = begin(plan(configure("train.accumulation=3", "train.optimizer=adamw"), data), ROOT)
     update(training, 0.01, Meter())
     asked = []
 

@@ -10,13 +10,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kiara_cli.config.schema import Config, ModelConfig
+from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.data.prepare import Prepared
 from kiara_cli.core.loss import batch_loss
 from kiara_cli.core.model.count import count
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.train import start
+from kiara_cli.core.train.build import begin
 from kiara_cli.core.train.loop import train
 from kiara_cli.core.train.meter import WINDOW, Meter
+from kiara_cli.core.train.plan import plan
 
 
 class Clock:
@@ -134,13 +136,13 @@ def test_the_count_of_flops_is_what_torch_counts_in_a_real_step(feedforward: str
         torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
         FlopCounterMode(display=False) as counter,
     ):
-        batch_loss(model, ids, ids)[0].backward()  # type: ignore[no-untyped-call]
+        batch_loss(model, Batch.of(ids, ids))[0].backward()  # type: ignore[no-untyped-call]
     unmasked = 3 * config.n_layers * 4 * 32 * (16 - 17 / 2)
     assert counter.get_total_flops() == pytest.approx(48 * (count(config).training_flops + unmasked), rel=1e-6)
 
 
 def test_training_reports_what_it_reached(configure: Callable[..., Config], data: Prepared) -> None:
-    training = start.begin(configure("train.max_steps=2", "eval.sample_tokens=0"), data, Path("checkpoints"))
+    training = begin(plan(configure("train.max_steps=2", "eval.sample_tokens=0"), data), Path("checkpoints"))
     first = next(train(training))
     reading = first.reading  # type: ignore[union-attr]
     flops = count(training.config.model).training_flops

@@ -13,12 +13,14 @@ import torch
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.data.prepare import Prepared
-from kiara_cli.core.train import start
+from kiara_cli.core.train.build import begin
 from kiara_cli.core.train.events import Finished, Skipped, Stepped
-from kiara_cli.core.train.loop import record_of, train
-from kiara_cli.core.train.numerics import FIRST_SCALE, grow_scale, leap, shrink_scale
+from kiara_cli.core.train.loop import train
+from kiara_cli.core.train.numerics import FIRST_SCALE, loss_spike, lower_loss_scale, raise_loss_scale
+from kiara_cli.core.train.plan import plan
 from kiara_cli.core.train.progress import Progress
-from kiara_cli.core.train.start import Training
+from kiara_cli.core.train.records import record_of
+from kiara_cli.core.train.state import Training
 
 ROOT = Path("checkpoints")
 Configure = Callable[..., Config]
@@ -35,7 +37,7 @@ def plant(training: Training, poison: float, positions: set[int]) -> None:
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_bad_batch_is_skipped_and_changes_nothing(configure: Configure, data: Prepared, poison: float) -> None:
-    training = start.begin(configure("eval.sample_tokens=0", "train.optimizer=muon"), data, ROOT)
+    training = begin(plan(configure("eval.sample_tokens=0", "train.optimizer=muon"), data), ROOT)
     plant(training, poison, {2})
     before: dict[str, Any] = {}
     seen = []
@@ -56,7 +58,7 @@ def test_a_bad_batch_is_skipped_and_changes_nothing(configure: Configure, data: 
 def test_too_many_bad_batches_in_a_row_end_the_run_as_diverged(
     configure: Configure, data: Prepared, allowed: int
 ) -> None:
-    training = start.begin(configure(f"train.skip_batches={allowed}", "train.eval_interval=2"), data, ROOT)
+    training = begin(plan(configure(f"train.skip_batches={allowed}", "train.eval_interval=2"), data), ROOT)
     plant(training, math.nan, set(range(3, 99)))
     events = list(train(training))
     skipped = [event for event in events if isinstance(event, Skipped)]
@@ -82,7 +84,7 @@ def test_too_many_bad_batches_in_a_row_end_the_run_as_diverged(
 
 
 def test_a_loss_that_is_not_finite_is_caught_too(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure("train.skip_batches=0"), data, ROOT)
+    training = begin(plan(configure("train.skip_batches=0"), data), ROOT)
     training.model.norm.register_forward_hook(lambda module, inputs, output: output * math.inf)
     *_, finished = train(training)
     assert finished.status == "diverged"  # type: ignore[union-attr]
@@ -93,29 +95,29 @@ def test_a_loss_that_is_not_finite_is_caught_too(configure: Configure, data: Pre
 def test_a_loss_that_leaps_is_a_spike_and_noise_is_not() -> None:
     progress = Progress()
     noisy = [2.0 + 0.05 * (-1) ** step for step in range(30)]
-    assert [leap(progress, loss) for loss in noisy] == [None] * 30
-    usual = leap(progress, 4.0)
+    assert [loss_spike(progress, loss) for loss in noisy] == [None] * 30
+    usual = loss_spike(progress, 4.0)
     assert usual == pytest.approx(2.0, abs=0.1)
     falling = Progress()
-    assert [leap(falling, 5.0 * 0.9**step) for step in range(40)] == [None] * 40
+    assert [loss_spike(falling, 5.0 * 0.9**step) for step in range(40)] == [None] * 40
 
 
 def test_fp16s_scale_halves_when_it_overflows_and_doubles_when_it_has_long_not() -> None:
     progress = Progress(step=10, loss_scale=FIRST_SCALE)
-    assert shrink_scale(progress)
+    assert lower_loss_scale(progress)
     assert progress.loss_scale == FIRST_SCALE / 2
     progress.step += 1999
-    grow_scale(progress)
+    raise_loss_scale(progress)
     assert progress.loss_scale == FIRST_SCALE / 2
     progress.step += 1
-    grow_scale(progress)
+    raise_loss_scale(progress)
     assert progress.loss_scale == FIRST_SCALE
     progress.loss_scale = 1.0
-    assert not shrink_scale(progress)
+    assert not lower_loss_scale(progress)
 
 
 def test_an_overflow_of_fp16_is_no_divergence(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure("runtime.dtype=fp16", "train.skip_batches=0"), data, ROOT)
+    training = begin(plan(configure("runtime.dtype=fp16", "train.skip_batches=0"), data), ROOT)
     training.progress.loss_scale = 2.0**30  # far too large
     events = list(train(training))
     assert events[-1].status == "finished"  # type: ignore[union-attr]

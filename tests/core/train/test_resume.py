@@ -17,10 +17,14 @@ from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.data.prepare import Prepared, prepare
+from kiara_cli.core.model import fused as native_loops
+from kiara_cli.core.runtime import compile
 from kiara_cli.core.runtime.native import CompilerError
-from kiara_cli.core.train import resume, start
+from kiara_cli.core.train.build import begin
 from kiara_cli.core.train.loop import train
-from kiara_cli.core.train.start import Training
+from kiara_cli.core.train.plan import plan, settle
+from kiara_cli.core.train.resume import plan_resumed, resume, resumed_config
+from kiara_cli.core.train.state import Training
 from kiara_cli.errors import KiaraError
 
 ROOT = Path("checkpoints")
@@ -31,7 +35,7 @@ OF_THE_CLOCK = ("tokens_per_second", "flops_per_second", "fraction_of_peak", "me
 @pytest.fixture
 def stopped(configure: Configure, data: Prepared) -> Checkpoint:
     """The checkpoint of a run that has made two of its six steps."""
-    training = start.begin(configure(), data, ROOT, name="stopped")
+    training = begin(plan(configure(), data), ROOT, name="stopped")
     list(train(training, should_stop=lambda: training.progress.step == 2))
     return files.load(training.run.last)
 
@@ -51,6 +55,10 @@ def assert_same(one: Any, other: Any) -> None:
             assert_same(*pair)
     else:
         assert one == other
+
+
+def resumed(config: Config, checkpoint: Checkpoint, data: Prepared, run: Run, **allowed: bool) -> Training:
+    return resume(plan_resumed(config, checkpoint, data, **allowed), checkpoint, run)
 
 
 def timeless(training: Training) -> list[dict[str, Any]]:
@@ -80,10 +88,10 @@ def test_a_resumed_run_is_the_straight_run_bit_for_bit(
     configure: Configure, data: Prepared, stopped_by_signal: bool, variant: str
 ) -> None:
     config = configure(*EVERYTHING, *VARIANTS[variant])
-    straight = start.begin(config, data, ROOT, name="straight")
+    straight = begin(plan(config, data), ROOT, name="straight")
     list(train(straight))
 
-    parted = start.begin(config, data, ROOT, name="parted")
+    parted = begin(plan(config, data), ROOT, name="parted")
     if stopped_by_signal:
         list(train(parted, should_stop=lambda: parted.progress.step == 3))
     else:
@@ -94,56 +102,54 @@ def test_a_resumed_run_is_the_straight_run_bit_for_bit(
     checkpoint = files.load(parted.run.steps()[0])
     assert checkpoint.progress is not None
     assert checkpoint.progress["step"] == 3
-    resumed = resume.resume(parted.config, checkpoint, data, parted.run)
-    assert resumed.metrics["val_loss"] == checkpoint.metrics["val_loss"]
-    *_, finished = train(resumed)
+    again = resumed(parted.config, checkpoint, data, parted.run)
+    assert again.metrics["val_loss"] == checkpoint.metrics["val_loss"]
+    *_, finished = train(again)
 
     assert finished.status == "finished"  # type: ignore[union-attr]
-    assert_same(dict(resumed.model.state_dict()), dict(straight.model.state_dict()))
-    assert_same(resumed.optimizer.state_dict(), straight.optimizer.state_dict())
-    one, other = files.load(straight.run.last), files.load(resumed.run.last)
+    assert_same(dict(again.model.state_dict()), dict(straight.model.state_dict()))
+    assert_same(again.optimizer.state_dict(), straight.optimizer.state_dict())
+    one, other = files.load(straight.run.last), files.load(again.run.last)
     assert_same(dict(one.model), dict(other.model))
     assert_same({**one.progress, "seconds": 0}, {**other.progress, "seconds": 0})  # type: ignore[dict-item]
     assert one.metrics == other.metrics
-    assert timeless(straight) == timeless(resumed)
+    assert timeless(straight) == timeless(again)
 
 
 @pytest.mark.parametrize("interval", [1, 2, 5])
 def test_another_checkpoint_interval_changes_nothing(configure: Configure, data: Prepared, interval: int) -> None:
-    straight = start.begin(configure(*EVERYTHING), data, ROOT, name="straight")
+    straight = begin(plan(configure(*EVERYTHING), data), ROOT, name="straight")
     list(train(straight))
-    parted = start.begin(configure(*EVERYTHING), data, ROOT, name="parted")
+    parted = begin(plan(configure(*EVERYTHING), data), ROOT, name="parted")
     list(train(parted, should_stop=lambda: parted.progress.step == 3))
     checkpoint = files.load(parted.run.last)
     word = f"train.checkpoint_interval={interval}"
-    resumed = resume.resume(
-        resume.resumed_config(load_config(overrides=[word]), checkpoint), checkpoint, data, parted.run
-    )
-    list(train(resumed))
-    assert_same(dict(resumed.model.state_dict()), dict(straight.model.state_dict()))
+    again = resumed(resumed_config(load_config(overrides=[word]), checkpoint), checkpoint, data, parted.run)
+    list(train(again))
+    assert_same(dict(again.model.state_dict()), dict(straight.model.state_dict()))
 
 
 def test_a_checkpoint_between_two_evaluations_still_says_what_was_measured(
     configure: Configure, data: Prepared
 ) -> None:
-    training = start.begin(configure("train.max_steps=9"), data, ROOT)
+    training = begin(plan(configure("train.max_steps=9"), data), ROOT)
     list(train(training, should_stop=lambda: training.progress.step == 4))
-    resumed = resume.resume(training.config, files.load(training.run.last), data, training.run)
-    list(train(resumed, should_stop=lambda: resumed.progress.step == 5))
+    again = resumed(training.config, files.load(training.run.last), data, training.run)
+    list(train(again, should_stop=lambda: again.progress.step == 5))
     metrics = files.load(training.run.last).metrics
     assert metrics["step"] == 5
     assert metrics["val_loss"] == training.progress.best_val_loss
 
 
 def test_a_run_that_is_being_trained_cannot_be_resumed(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure(), data, ROOT)
+    training = begin(plan(configure(), data), ROOT)
     events = train(training)
     while not training.run.last.is_file():
         next(events)
     with pytest.raises(KiaraError, match="text is being trained by another process; wait for it, or start a new run"):
-        resume.resume(training.config, files.load(training.run.last), data, training.run)
+        resumed(training.config, files.load(training.run.last), data, training.run)
     list(events)
-    resume.resume(training.config, files.load(training.run.last), data, training.run).lock.release()
+    resumed(training.config, files.load(training.run.last), data, training.run).lock.release()
 
 
 def test_other_data_is_refused_and_may_be_allowed(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
@@ -153,9 +159,9 @@ def test_other_data_is_refused_and_may_be_allowed(configure: Configure, data: Pr
     other = prepare(config.data, config.tokenizer, Path("data"), tokenizer)
     run = Run.find(ROOT, "stopped")
     with pytest.raises(KiaraError, match="holds other data than .*; restore it, or .*--allow-changed-data"):
-        resume.resume(configure(), stopped, other, run)
-    config = start.settle(configure(), data.tokenizer)
-    training = resume.resume(config, stopped, other, run, allow_changed_data=True)
+        resumed(configure(), stopped, other, run)
+    config = settle(configure(), data.tokenizer)
+    training = resumed(config, stopped, other, run, allow_changed_data=True)
     list(train(training))
     assert training.progress.step == 6
     assert training.run.facts()["data_changed_at_step"] == 2
@@ -169,14 +175,14 @@ def test_another_tokenizer_is_refused_even_if_changed_data_is_allowed(
     config = configure("data.source=other.txt")
     other = prepare(config.data, config.tokenizer, Path("data"))
     with pytest.raises(KiaraError, match="another tokenizer than .*; a model cannot change its tokenizer"):
-        resume.resume(configure(), stopped, other, Run.find(ROOT, "stopped"), allow_changed_data=True)
+        resumed(configure(), stopped, other, Run.find(ROOT, "stopped"), allow_changed_data=True)
 
 
 def test_weights_of_another_shape_are_refused(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
     weights = {**stopped.model, "norm.weight": torch.ones(7)}
     with pytest.raises(KiaraError, match=r"norm\.weight is \(7,\) in the file and \(32,\) in the model"):
-        resume.resume(
-            start.settle(configure(), data.tokenizer),
+        resumed(
+            settle(configure(), data.tokenizer),
             dataclasses.replace(stopped, model=weights),
             data,
             Run.find(ROOT, "stopped"),
@@ -190,19 +196,17 @@ def test_a_checkpoint_from_before_positions_were_counted_goes_on(
     known = ("step", "tokens", "seconds", "best_val_loss", "best_step", "random")
     old = {key: stopped.progress[key] for key in known}
     run = Run.find(ROOT, "stopped")
-    training = resume.resume(
-        start.settle(configure(), data.tokenizer), dataclasses.replace(stopped, progress=old), data, run
-    )
+    training = resumed(settle(configure(), data.tokenizer), dataclasses.replace(stopped, progress=old), data, run)
     assert training.progress.position == 2
     list(train(training))
-    straight = start.begin(configure(), data, ROOT)
+    straight = begin(plan(configure(), data), ROOT)
     list(train(straight))
     assert_same(dict(training.model.state_dict()), dict(straight.model.state_dict()))
 
 
 def test_resuming_takes_up_step_and_config(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
     loaded = load_config()
-    assert to_mapping(resume.resumed_config(loaded, stopped)) == stopped.config
+    assert to_mapping(resumed_config(loaded, stopped)) == stopped.config
 
 
 @pytest.mark.parametrize(
@@ -214,24 +218,23 @@ def test_resuming_takes_up_step_and_config(configure: Configure, data: Prepared,
         ("tokenizer.kind=bpe", "the run to resume has tokenizer.kind=char"),
         ("data.val_fraction=0.2", "the run to resume has data.val_fraction=0.1"),
         ("runtime.seed=1", "the run to resume has runtime.seed=1337"),
-        ("train.max_steps=5", "the run was planned for 6 steps and has made 2; give a larger number"),
     ],
 )
 def test_a_change_that_would_make_it_another_training_is_refused(stopped: Checkpoint, word: str, reason: str) -> None:
     with pytest.raises(KiaraError) as caught:
-        resume.resumed_config(load_config(overrides=[word]), stopped)
+        resumed_config(load_config(overrides=[word]), stopped)
     assert reason in str(caught.value)
 
 
 def test_a_refused_change_names_its_source(stopped: Checkpoint) -> None:
     with pytest.raises(KiaraError, match="KIARA__TRAIN__LR: train.lr=0.1"):
-        resume.resumed_config(load_config(environ={"KIARA__TRAIN__LR": "0.1"}), stopped)
+        resumed_config(load_config(environ={"KIARA__TRAIN__LR": "0.1"}), stopped)
 
 
 def test_logging_intervals_and_a_larger_number_of_steps_may_change(stopped: Checkpoint) -> None:
     words = ["train.max_steps=9", "train.log_interval=5", "train.keep_last=7", "eval.sample_tokens=0"]
     words += ["logging.level=debug", f"train.lr={Config().train.lr}"]  # the last is as it was
-    config = resume.resumed_config(load_config(overrides=words), stopped)
+    config = resumed_config(load_config(overrides=words), stopped)
     assert (config.train.max_steps, config.train.log_interval, config.train.keep_last) == (9, 5, 7)
     assert config.eval.sample_tokens == 0
     assert config.logging.level == "debug"
@@ -242,12 +245,12 @@ def test_logging_intervals_and_a_larger_number_of_steps_may_change(stopped: Chec
 def test_the_default_config_of_the_working_folder_changes_nothing_on_resuming(stopped: Checkpoint) -> None:
     Path("configs").mkdir()
     Path("configs/default.yaml").write_text("model:\n  n_layers: 9\ntrain:\n  lr: 1.0\n")
-    assert to_mapping(resume.resumed_config(load_config(), stopped)) == stopped.config
+    assert to_mapping(resumed_config(load_config(), stopped)) == stopped.config
 
 
 def test_a_longer_run_goes_on_to_the_new_end(configure: Configure, data: Prepared, stopped: Checkpoint) -> None:
-    config = resume.resumed_config(load_config(overrides=["train.max_steps=8"]), stopped)
-    training = resume.resume(config, stopped, data, Run.find(ROOT, "stopped"))
+    config = resumed_config(load_config(overrides=["train.max_steps=8"]), stopped)
+    training = resumed(config, stopped, data, Run.find(ROOT, "stopped"))
     assert training.progress.step == 2
     list(train(training))
     assert training.progress.step == 8
@@ -256,12 +259,44 @@ def test_a_longer_run_goes_on_to_the_new_end(configure: Configure, data: Prepare
     assert load_config([str(training.run.folder / "config.yaml")]).config.train.max_steps == 8
 
 
+@pytest.mark.parametrize(
+    ("words", "steps", "limit"),
+    [
+        (["train.max_epochs=2"], 57, "train.max_epochs"),
+        (["train.max_steps=40"], 40, "train.max_steps"),
+        (["train.max_epochs=2", "train.max_steps=40"], 40, "train.max_steps"),
+        (["train.log_interval=2"], 29, "train.max_epochs"),
+    ],
+)
+def test_a_run_limited_by_epochs_goes_on_to_a_new_limit_of_either_kind(
+    configure: Configure, data: Prepared, words: list[str], steps: int, limit: str
+) -> None:
+    config = configure("train.max_epochs=1", "train.eval_interval=100", "eval.sample_tokens=0")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, max_steps=None))
+    training = begin(plan(config, data), ROOT, name="epochs")
+    list(train(training, should_stop=lambda: training.progress.step == 2))
+    checkpoint = files.load(training.run.last)
+    planned = plan_resumed(resumed_config(load_config(overrides=words), checkpoint), checkpoint, data)
+    assert (planned.steps, planned.limit) == (steps, limit)
+
+
+@pytest.mark.parametrize("word", ["train.max_steps=5", "train.max_epochs=0.1"])
+def test_a_limit_below_what_was_planned_is_refused(data: Prepared, stopped: Checkpoint, word: str) -> None:
+    config = resumed_config(load_config(overrides=[word]), stopped)
+    with pytest.raises(
+        KiaraError, match="the run was planned for 6 steps and has made 2; give a larger number"
+    ) as no:
+        plan_resumed(config, stopped, data)
+    assert no.value.cause.startswith(f"{word}: ")
+    assert no.value.key == word.split("=")[0]
+
+
 def test_weights_alone_cannot_be_resumed(configure: Configure, data: Prepared) -> None:
-    training = start.begin(configure(), data, ROOT)
+    training = begin(plan(configure(), data), ROOT)
     list(train(training))
     best = files.load(training.run.best)
     with pytest.raises(KiaraError, match="weights alone and cannot be resumed; .*kiara train --from .*best.pt"):
-        resume.resume(training.config, best, data, training.run)
+        resumed(training.config, best, data, training.run)
 
 
 def test_a_machine_that_cannot_honour_what_was_decided_is_said_so(
@@ -270,23 +305,25 @@ def test_a_machine_that_cannot_honour_what_was_decided_is_said_so(
     remedy = (
         "resume it where there is one, or start a new run from it: kiara train --from checkpoints/stopped/last.pt"
     )
-    run, config = Run.find(ROOT, "stopped"), start.settle(configure(), data.tokenizer)
+    run, config = Run.find(ROOT, "stopped"), settle(configure(), data.tokenizer)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     elsewhere = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cuda"))
     with pytest.raises(KiaraError, match="has no cuda; ") as caught:
-        resume.resume(elsewhere, stopped, data, run)
+        resumed(elsewhere, stopped, data, run)
     assert caught.value.remedy == remedy
-    monkeypatch.setattr(resume, "broken_toolchain", lambda device: "No working C++ compiler found")
+    monkeypatch.setattr(compile, "broken_toolchain", lambda device: "No working C++ compiler found")
     compiled = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, compile=True))
-    with pytest.raises(KiaraError, match=r"no working compiler here \(No working C\+\+ compiler found\)") as caught:
-        resume.resume(compiled, stopped, data, run)
+    wanted = r"the run has runtime.compile=true, and the compiler does not work here: No working C\+\+ compiler found"
+    with pytest.raises(KiaraError, match=wanted) as caught:
+        resumed(compiled, stopped, data, run)
     assert caught.value.remedy == remedy
 
     def missing() -> None:
         raise CompilerError("no C compiler")
 
-    monkeypatch.setattr(resume, "load", missing)
-    fused = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, native=True))
-    with pytest.raises(KiaraError, match=r"the C compiler fails here \(no C compiler\)") as caught:
-        resume.resume(fused, stopped, data, run)
+    monkeypatch.setattr(native_loops, "load", missing)
+    fused = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, native=True, dtype="bf16"))
+    wanted = "the run has runtime.native=true, and the C compiler does not work here: no C compiler"
+    with pytest.raises(KiaraError, match=wanted) as caught:
+        resumed(fused, stopped, data, run)
     assert caught.value.remedy == remedy

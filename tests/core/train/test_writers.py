@@ -14,8 +14,11 @@ import pytest
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.data.prepare import Prepared
-from kiara_cli.core.train import resume, start, writers
+from kiara_cli.core.train import writers
+from kiara_cli.core.train.build import begin
 from kiara_cli.core.train.loop import train
+from kiara_cli.core.train.plan import plan
+from kiara_cli.core.train.resume import plan_resumed, resume
 from kiara_cli.errors import KiaraError
 
 ROOT = Path("checkpoints")
@@ -34,11 +37,12 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tensorboard's own imports
 def test_tensorboard_shows_what_metrics_jsonl_says_also_after_a_resume(configure: Configure, data: Prepared) -> None:
     pytest.importorskip("tensorboard")
-    training = start.begin(configure("logging.writers=[tensorboard]"), data, ROOT)
+    training = begin(plan(configure("logging.writers=[tensorboard]"), data), ROOT)
     list(train(training))
     folder = training.run.folder / "tensorboard"
     assert [step for step, _ in scalars(folder, "loss")] == [1, 2, 3, 4, 5, 6]
-    resumed = resume.resume(training.config, files.load(training.run.steps()[0]), data, training.run)
+    first = files.load(training.run.steps()[0])
+    resumed = resume(plan_resumed(training.config, first, data), first, training.run)
     list(train(resumed))
     records = [json.loads(line) for line in (training.run.folder / "metrics.jsonl").read_text().splitlines()]
     for name in ("loss", "val_loss", "lr"):
@@ -61,7 +65,7 @@ def test_wandb_works_offline_and_looks_no_address_up(
 
     asked: list[Any] = []
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    training = start.begin(configure("logging.writers=[wandb]"), data, ROOT)
+    training = begin(plan(configure("logging.writers=[wandb]"), data), ROOT)
     list(train(training))
     wandb.teardown()  # its process writes the file on its own time
     (folder,) = (training.run.folder / "wandb").glob("offline-run-*")
@@ -76,7 +80,7 @@ def test_a_missing_package_is_one_line_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(KiaraError, match=rf"the package {writer} is not installed; pip install 'kiara-slm\[track\]'"):
-        start.begin(configure(f"logging.writers=[{writer}]"), data, ROOT)
+        begin(plan(configure(f"logging.writers=[{writer}]"), data), ROOT)
     assert not ROOT.exists()
 
 

@@ -1,8 +1,8 @@
 """Conversation shards to batches: whole conversations packed into rows, each seeing only itself.
 
-In: ids in which end-of-text opens each conversation. Out: for any step the batch of that step, as `Batcher` does,
-with targets only where there is something to learn. No row cuts a conversation unless it is longer than a row, and
-`document_mask` keeps conversations that share a row from seeing each other.
+In: ids in which end-of-text opens each conversation. Out: for any step the batch of that step, with targets only
+where there is something to learn and `segments` that keep conversations that share a row from seeing each other. No
+row cuts a conversation unless it is longer than a row.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from kiara_cli.core.data.batches import IGNORE, epoch_key, permute, positions
+from kiara_cli.core.data.batches import IGNORE, Batch, epoch_key, permute, positions
 from kiara_cli.core.data.shards import Tokens
-from kiara_cli.core.tokenizer.chat_format import target_mask
+from kiara_cli.core.tokenizer.chat_format import ROLES, target_mask
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT
 from kiara_cli.errors import KiaraError
 
@@ -28,7 +27,7 @@ TALKS = 1 << 12  # conversations looked at at a time
 
 
 @dataclass(frozen=True)
-class ConversationBatcher:
+class PackedBatcher:
     """Pack conversations into rows of at most `context_length` + 1 tokens; shuffle rows by epoch.
 
     Raises KiaraError if there is nothing to learn.
@@ -41,8 +40,6 @@ class ConversationBatcher:
     seed: int
     loss_on: str = "assistant"  # or all
     primer: bool = False  # begin with the short conversations, once, in rows of their own
-    rank: int = 0
-    world: int = 1
 
     def __post_init__(self) -> None:
         if not len(self.starts):
@@ -61,7 +58,7 @@ class ConversationBatcher:
         return np.minimum(np.diff(np.append(self.starts, len(self.tokens))), self.context_length + 1)
 
     @cached_property
-    def rows(self) -> list[list[int]]:
+    def packed(self) -> list[list[int]]:
         """Which conversations share a row."""
         return self._pack(np.arange(len(self.starts)))
 
@@ -107,33 +104,29 @@ class ConversationBatcher:
         return len(self.starts) - answered
 
     @property
-    def windows(self) -> int:
-        """Rows in an epoch."""
-        return len(self.rows)
+    def rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self.packed)
 
-    @property
-    def steps_per_epoch(self) -> float:
-        return self.windows / (self.batch_size * self.world)
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets of a step, both (B, T) int64; targets to be ignored are IGNORE."""
-        position = positions(step, self.batch_size, self.rank, self.world)
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """Return what one of `world` processes learns from at a step."""
+        position = positions(step, self.batch_size, rank, world)
         first = len(self.first_rows)
         chosen = [
-            self.first_rows[rank] for rank in permute(position[position < first], first, epoch_key(self.seed, -1))
+            self.first_rows[row] for row in permute(position[position < first], first, epoch_key(self.seed, -1))
         ]
         position = position[position >= first] - first
-        for epoch in np.unique(position // self.windows):
-            rank = position[position // self.windows == epoch] % self.windows
-            chosen += [self.rows[row] for row in permute(rank, self.windows, epoch_key(self.seed, int(epoch)))]
+        for epoch in np.unique(position // self.rows):
+            place = position[position // self.rows == epoch] % self.rows
+            chosen += [self.packed[row] for row in permute(place, self.rows, epoch_key(self.seed, int(epoch)))]
         return self._gather(chosen)
 
-    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def in_order(self) -> Iterator[Batch]:
         """Yield every row once."""
-        for first in range(0, self.windows, self.batch_size):
-            yield self._gather(self.rows[first : first + self.batch_size])
+        for first in range(0, self.rows, self.batch_size):
+            yield self._gather(self.packed[first : first + self.batch_size])
 
-    def _gather(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    def _gather(self, rows: list[list[int]]) -> Batch:
         length = self.context_length + 1
         block = np.full((len(rows), length), self.specials[END_OF_TEXT], dtype=np.int64)
         counts = np.zeros((len(rows), length), dtype=bool)  # which ids are targets
@@ -143,8 +136,9 @@ class ConversationBatcher:
             counts[index, : len(ids)] = (
                 target_mask(ids, self.specials) if self.loss_on == "assistant" else ids != self.specials[END_OF_TEXT]
             )
-        targets = torch.from_numpy(np.where(counts, block, IGNORE)[:, 1:].copy())
-        return torch.from_numpy(block[:, :-1].copy()), targets
+        segments = (block[:, :-1] == self.specials[END_OF_TEXT]).cumsum(axis=1)
+        targets = np.where(counts, block, IGNORE)[:, 1:].copy()
+        return Batch.of(*map(torch.from_numpy, (block[:, :-1].copy(), targets, segments)))
 
     def _chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield all ids piece by piece, with where each piece begins."""
@@ -156,9 +150,11 @@ class ConversationBatcher:
         return np.asarray(self.tokens[start : start + self.lengths[talk]], dtype=np.int64)
 
 
-def document_mask(inputs: Tensor, end_of_text: int) -> Tensor:
-    """Return which positions each may look at, (B, 1, T, T): earlier ones of its own conversation, and itself."""
-    document = (inputs == end_of_text).cumsum(dim=1)  # (B, T)
-    same = document[:, None, :, None] == document[:, None, None, :]
-    T = inputs.shape[1]
-    return same & torch.ones(T, T, dtype=torch.bool, device=inputs.device).tril()
+def holds_conversations(tokens: Tokens, specials: Mapping[str, int]) -> bool:
+    """Say whether any document among these ids is a conversation: a role's mark stands after its first mark."""
+    roles, mark = [specials[name] for name in ROLES.values() if name in specials], specials.get(END_OF_TEXT)
+    for first in range(0, len(tokens), CHUNK):
+        ids = tokens[first : first + CHUNK + 1]
+        if np.isin(ids[1:][ids[:-1] == mark], roles).any():
+            return True
+    return False

@@ -1,0 +1,112 @@
+"""How a training is put together: the plan's model, changed step by step as the plan says, and its optimizer.
+
+In: a plan, and a checkpoint to start from if there is one. Out: `Training`, ready for the loop.
+
+`TRANSFORMATIONS` is the one place where a model is changed for training. Each entry takes a model and returns one;
+they are applied from top to bottom, and the order matters:
+1. what adds or freezes weights, as all that follows must see the weights that are trained;
+2. what watches or changes named points: it has to attach to plain modules;
+3. recompute, which wraps whole blocks with whatever is in them by then;
+4. native code in the place of modules' own operators; it leaves alone what an earlier entry has exchanged;
+5. what spreads the model over processes;
+6. compile, last: it traces all of the above into one graph.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kiara_cli.core.checkpoint.files import Checkpoint
+from kiara_cli.core.checkpoint.run import Lock, Run
+from kiara_cli.core.model.fused import fuse, load
+from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime.device import seed_everything
+from kiara_cli.core.train.average import Average
+from kiara_cli.core.train.numerics import FIRST_SCALE
+from kiara_cli.core.train.optimizer import make_optimizer
+from kiara_cli.core.train.plan import Plan
+from kiara_cli.core.train.progress import Progress
+from kiara_cli.core.train.recompute import recompute_blocks
+from kiara_cli.core.train.state import Training
+
+log = logging.getLogger("kiara.train")
+
+
+def compile_states(model: Transformer) -> Transformer:
+    """Compile the way from ids to the last hidden states, for training alone: evaluation has other shapes."""
+    plain, compiled = model.states, torch.compile(model.states, dynamic=False)
+    model.states = functools.partial(_states, model, plain, compiled)  # type: ignore[method-assign]
+    return model
+
+
+def _states(
+    model: Transformer, plain: Callable[..., Tensor], compiled: Callable[..., Tensor], *inputs: Any, **named: Any
+) -> Tensor:
+    return (compiled if model.training else plain)(*inputs, **named)
+
+
+class Transformation(NamedTuple):
+    """One change of the model: its name, whether the plan asks for it, and what it does."""
+
+    name: str
+    applies: Callable[[Plan], bool]
+    apply: Callable[[Transformer, Plan], Transformer]
+
+
+TRANSFORMATIONS = (
+    Transformation("recompute", lambda plan: plan.config.train.recompute, lambda model, _: recompute_blocks(model)),
+    Transformation("fuse", lambda plan: plan.config.runtime.native is True, lambda model, _: fuse(model, load())),
+    Transformation(
+        "compile", lambda plan: plan.config.runtime.compile is True, lambda model, _: compile_states(model)
+    ),
+)
+
+
+def begin(plan: Plan, root: Path, weights: Checkpoint | None = None, name: str | None = None) -> Training:
+    """Start a new run in a new folder under `root`, from random weights or from a checkpoint's."""
+    for key, reason in plan.unmet.items():
+        log.warning("runtime.%s=true cannot be honoured: %s", key, reason)
+    seed_everything(plan.config.runtime.seed)
+    if weights is not None:
+        weights.check_trainable()
+    model = weights.make_model(plan.config.model) if weights is not None else Transformer(plan.config.model)
+    progress = Progress(loss_scale=FIRST_SCALE if plan.runtime.dtype == "fp16" else 1.0)
+    run = Run.create(root, name or plan.data.meta.name)
+    training = build(plan, model, run, run.lock(), progress)
+    describe(training, {"from": str(weights.path)} if weights else {})
+    return training
+
+
+def build(plan: Plan, model: Transformer, run: Run, lock: Lock, progress: Progress) -> Training:
+    """Apply the transformations that the plan asks for, and make the optimizer of the weights there are then."""
+    model.to(plan.runtime.device)
+    for transformation in TRANSFORMATIONS:
+        if transformation.applies(plan):
+            model = transformation.apply(model, plan)
+    decay = plan.config.train.ema_decay
+    average = Average(model, decay) if decay else None
+    return Training(plan, model, make_optimizer(model, plan.config.train), average, run, lock, progress)
+
+
+def describe(training: Training, facts: Mapping[str, Any]) -> None:
+    """Write config.yaml and run.json."""
+    meta = training.data.meta
+    training.run.describe(
+        training.config,
+        {
+            "status": "running",
+            "seed": training.config.runtime.seed,
+            "data_folder": str(training.data.folder),
+            "data_hash": meta.hash,
+            "tokenizer_hash": meta.tokenizer_hash,
+            "parameters": training.plan.count.parameters,
+            **facts,
+        },
+    )

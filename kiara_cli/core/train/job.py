@@ -1,0 +1,124 @@
+"""The one way into training: from what is asked for to events. Behind `kiara train` and `api.train`.
+
+In: a `Job`: the layers of the config, and what to start from. Out: `Planned`, `Started`, then the loop's events.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kiara_cli.config.load import Loaded, adopt
+from kiara_cli.config.schema import Config
+from kiara_cli.core.checkpoint.find import open_checkpoint, open_for_resume
+from kiara_cli.core.checkpoint.run import Run
+from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.prepare import Report, means_of, prepare, reopen
+from kiara_cli.core.train.build import begin
+from kiara_cli.core.train.events import Event, Planned, Started
+from kiara_cli.core.train.loop import train
+from kiara_cli.core.train.plan import Plan, plan
+from kiara_cli.core.train.resume import plan_resumed, resume, resumed_config
+from kiara_cli.core.train.state import Training
+from kiara_cli.core.train.writers import check_writers
+from kiara_cli.errors import KiaraError
+
+log = logging.getLogger("kiara.train")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training as it is asked for."""
+
+    loaded: Loaded
+    data_root: Path
+    runs_root: Path
+    source: str | None = None  # in the place of data.source
+    name: str | None = None  # of the run
+    weights: str | None = None  # a checkpoint to start a new run from
+    resume: bool = False
+    allow_changed_data: bool = False  # on resuming
+    skip_bad: bool = False  # leave out what cannot be read of the data
+    dry_run: bool = False  # stop after `Planned`, and leave nothing behind
+
+
+def run(
+    job: Job, report: Report = lambda progress: None, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[Event]:
+    """Prepare the data, plan, build and train; `report` is told how far the data is. Raises KiaraError."""
+    if job.resume and (job.weights or job.source or job.dry_run):
+        raise KiaraError(
+            "--resume continues a run as it was",
+            "leave out the path, --from and --dry-run, or start a new run without --resume",
+        )
+    if job.allow_changed_data and not job.resume:
+        raise KiaraError("--allow-changed-data goes with --resume", "leave it out: a new run takes the data as it is")
+    training = yield from (_resumed if job.resume else _begun)(job, report)
+    if training is not None:
+        yield Started(training.run.name, training.run.folder, training.progress.step, training.plan.steps)
+        yield from train(training, should_stop)
+
+
+def _begun(job: Job, report: Report) -> Generator[Event, None, Training | None]:
+    """Plan a new run and begin it; with `weights`, on that checkpoint's tokenizer and model."""
+    config, weights, tokenizer = job.loaded.config, None, None
+    if job.weights is not None:
+        weights, warnings = open_checkpoint(job.weights)
+        for warning in warnings:
+            log.warning(warning)
+        weights.check_trainable()
+        config = adopt(job.loaded, weights.config, ("tokenizer", "model"), str(weights.path))
+        tokenizer = weights.make_tokenizer()
+    if job.source is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=job.source))
+    if job.dry_run:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, output=None))
+    check_writers(config)
+    Run.check(job.runs_root, job.name)
+    means = means_of(config, job.skip_bad)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory())) if job.dry_run else None
+        data = prepare(config.data, config.tokenizer, job.data_root, tokenizer, report, means, scratch)
+        planned = _planned(config, data)
+        yield Planned(planned)
+    return None if job.dry_run else begin(planned, job.runs_root, weights, job.name)
+
+
+def _planned(config: Config, data: Prepared) -> Plan:
+    """Plan a new run; data that was made just now and cannot be trained on as the config says is not kept."""
+    try:
+        return plan(config, data)
+    except KiaraError:
+        if data.made:
+            shutil.rmtree(data.folder)
+            with suppress(OSError):  # others are in it
+                data.folder.parent.rmdir()
+        raise
+
+
+def _resumed(job: Job, report: Report) -> Generator[Event, None, Training]:
+    """Claim a run, load its last good checkpoint, plan what is left and go on."""
+    found = Run.find(job.runs_root, job.name)
+    lock = found.lock()
+    checkpoint, warnings = open_for_resume(found)
+    for warning in warnings:
+        log.warning(warning)
+    config, tokenizer = resumed_config(job.loaded, checkpoint), checkpoint.make_tokenizer()
+    means = means_of(config, job.skip_bad)
+    if job.allow_changed_data:
+        data = prepare(config.data, config.tokenizer, job.data_root, tokenizer, report, means)
+    else:
+        try:
+            recorded = checkpoint.data
+            data = reopen(config.data, config.tokenizer, job.data_root, tokenizer, recorded, report, means)
+        except KiaraError as error:
+            raise KiaraError(error.cause, "restore it, or go on with it as it is: --allow-changed-data") from None
+    planned = plan_resumed(config, checkpoint, data, job.allow_changed_data)
+    yield Planned(planned)
+    return resume(planned, checkpoint, found, lock)

@@ -1,0 +1,153 @@
+"""What a training will do, decided before anything is built or written.
+
+In: a checked config and a data folder. Out: a frozen `Plan`: every `auto` decided, the batches, how many steps and
+what limits them, and what it costs in tokens, memory and floating-point operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from kiara_cli.config.schema import DEFAULT_STEPS, Config, RuntimeConfig, TrainConfig
+from kiara_cli.core.data.batches import Batcher
+from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.packing import PackedBatcher
+from kiara_cli.core.data.windows import WindowBatcher
+from kiara_cli.core.model.count import Count, count
+from kiara_cli.core.model.fused import decide_fused
+from kiara_cli.core.runtime.compile import decide_compile
+from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate
+from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.core.train.feed import rows_at_once
+from kiara_cli.core.train.writers import check_writers
+from kiara_cli.errors import KiaraError
+
+USUAL_SHARE = 0.5  # of the machine's peak that training reaches, to estimate how long it takes (a guess)
+LIMITS = ("train.max_steps", "train.max_epochs")
+PAD_TO = 64  # the model's vocabulary is rounded up to this, as products with odd widths are slow
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will do and cost. A run stores `config`, so that resuming decides nothing anew."""
+
+    config: Config
+    runtime: Runtime
+    data: Prepared
+    batcher: Batcher
+    steps: int
+    limit: str  # the setting that ends the run: train.max_steps or train.max_epochs
+    tokens: int  # inputs of all steps together
+    how: str  # device, precision, threads; compiled or with native code, or why neither
+    unmet: Mapping[str, str]  # keys of `runtime` that ask for what this machine cannot do, and why
+
+    @cached_property
+    def count(self) -> Count:
+        return count(self.config.model)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.tokens // self.steps
+
+    @property
+    def epochs(self) -> float:
+        return self.tokens / (self.config.model.context_length * self.batcher.rows)
+
+    @property
+    def training_bytes(self) -> int:
+        context = self.config.model.context_length
+        rows = rows_at_once(self.config.train.batch_size, context, self.runtime.device.type)
+        return self.count.training_bytes(context * rows)
+
+    @property
+    def training_flops(self) -> int:
+        return self.count.training_flops * self.tokens
+
+
+def plan(config: Config, data: Prepared) -> Plan:
+    """Decide everything. Raises KiaraError for settings that contradict each other, the data or the machine."""
+    check_writers(config)
+    config = settle(config, data.tokenizer)
+    batcher = make_batcher(config, data)
+    steps, limit = total_steps(config.train, batcher)
+    tokens = steps * config.train.batch_size * config.train.accumulation * config.model.context_length
+    flops = count(config.model).training_flops * tokens
+    decided, runtime, how, unmet = decide_runtime(config.runtime, flops)
+    config = dataclasses.replace(config, runtime=decided)
+    return Plan(config, runtime, data, batcher, steps, limit, tokens, how, unmet)
+
+
+def settle(config: Config, tokenizer: Tokenizer) -> Config:
+    """Fix what follows from the rest: the model's vocabulary, the batches of train.batch_tokens, the default steps.
+
+    Raises KiaraError if the vocabulary asked for is too small.
+    """
+    padded = math.ceil(tokenizer.size / PAD_TO) * PAD_TO
+    vocab_size = config.model.vocab_size or padded
+    if vocab_size < tokenizer.size:
+        raise KiaraError(
+            f"model.vocab_size={vocab_size} is smaller than the tokenizer's {tokenizer.size} ids",
+            f"leave it out, or set it to {padded}",
+        )
+    train, model = config.train, dataclasses.replace(config.model, vocab_size=vocab_size)
+    if train.batch_tokens is not None:
+        needed = max(1, round(train.batch_tokens / (train.batch_size * model.context_length)))
+        if train.accumulation not in (1, needed):
+            raise KiaraError(
+                f"train.batch_tokens={train.batch_tokens} needs train.accumulation={needed}, "
+                f"not {train.accumulation}",
+                "leave one of the two out",
+            )
+        train = dataclasses.replace(train, accumulation=needed)
+    if train.max_steps is None and train.max_epochs is None:
+        train = dataclasses.replace(train, max_steps=DEFAULT_STEPS)
+    return dataclasses.replace(config, model=model, train=train)
+
+
+def make_batcher(config: Config, data: Prepared) -> Batcher:
+    """Cut the training split into batches as the config says."""
+    context, train, seed = config.model.context_length, config.train, config.runtime.seed
+    if data.meta.conversations:
+        specials = data.tokenizer.specials
+        return PackedBatcher(data.train, specials, context, train.batch_size, seed, train.loss_on, train.primer)
+    stride = config.data.stride or context
+    return WindowBatcher(
+        data.train, context, config.train.batch_size, stride, config.runtime.seed, config.data.sampling
+    )
+
+
+def total_steps(train: TrainConfig, batcher: Batcher) -> tuple[int, str]:
+    """Return how many updates a run makes, and which setting says so: of two that are set, the smaller."""
+    limits = [(train.max_steps, LIMITS[0])] if train.max_steps is not None else []
+    if train.max_epochs is not None:
+        steps = math.ceil(train.max_epochs * batcher.rows / (train.batch_size * train.accumulation))
+        limits.append((max(1, steps), LIMITS[1]))
+    return min(limits)
+
+
+def decide_runtime(wanted: RuntimeConfig, flops: int) -> tuple[RuntimeConfig, Runtime, str, dict[str, str]]:
+    """Decide every `auto` of the machine for a training of so many operations.
+
+    Also return in words how it will compute, and what was asked for that this machine cannot do, with the reason.
+    """
+    runtime = decide(wanted)
+    fuses, why_fused = decide_fused(wanted, runtime)
+    usual = USUAL_SHARE * matrix_rate(runtime.device, runtime.dtype)
+    compiles, why = decide_compile(False if fuses else wanted.compile, runtime.device, flops / usual)
+    found = {"compile": (compiles, why), "native": (fuses, why_fused)}
+    unmet = {key: reason for key, (kept, reason) in found.items() if getattr(wanted, key) is True and not kept}
+    threads = f"{runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
+    how = "C loops" if fuses else f"{'compiled' if compiles else 'not compiled'}: {why}; no C loops: {why_fused}"
+    decided = dataclasses.replace(
+        wanted,
+        device=runtime.device_name,
+        dtype=runtime.dtype,
+        threads=runtime.threads,
+        compile=compiles,
+        native=fuses,
+    )
+    return decided, runtime, f"{runtime.device_name}, {runtime.dtype}, {threads}, {how}", unmet

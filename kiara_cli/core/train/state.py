@@ -1,0 +1,89 @@
+"""A training in progress: what the loop works on, and all that an exact resume needs.
+
+In: a plan, and the parts built after it. Out: `Training`, and the checkpoint that holds its state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from kiara_cli.config import load as config_load
+from kiara_cli.config.schema import Config
+from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint.files import Checkpoint
+from kiara_cli.core.checkpoint.run import Lock, Run
+from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.loss import Objective
+from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.core.train.average import Average
+from kiara_cli.core.train.feed import Feed
+from kiara_cli.core.train.plan import Plan
+from kiara_cli.core.train.progress import Progress, random_state
+
+
+@dataclass
+class Training:
+    """The plan, which stays as it is, and what each step changes."""
+
+    plan: Plan
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    run: Run
+    lock: Lock  # this process's claim on the run
+    progress: Progress
+    metrics: dict[str, Any] = field(default_factory=dict)  # the newest, as checkpoints carry them
+
+    @property
+    def config(self) -> Config:
+        return self.plan.config
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.plan.runtime
+
+    @property
+    def data(self) -> Prepared:
+        return self.plan.data
+
+    @cached_property
+    def feed(self) -> Feed:
+        return Feed(self.plan.batcher, self.config.train.accumulation, self.runtime.device)
+
+    @cached_property
+    def objective(self) -> Objective:
+        train = self.config.train
+        return Objective(train.z_loss, train.label_smoothing, train.loss_chunk)
+
+    @cached_property
+    def weights(self) -> list[nn.Parameter]:
+        """The model's parameters, listed once: small models take a step in less time than ten listings."""
+        return list(self.model.parameters())
+
+    def checkpoint(self, metrics: Mapping[str, Any], resumable: bool) -> Checkpoint:
+        """Collect what a checkpoint holds; with `resumable`, the optimizer and progress too."""
+        self.progress.random = random_state(self.runtime.device)
+        self.progress.average = self.average.state() if self.average is not None else {}
+        return Checkpoint(
+            model=files.weights_of(self.model),
+            config=config_load.to_mapping(self.config),
+            tokenizer=self.data.tokenizer.state(),
+            metrics=dict(metrics),
+            data={
+                "folder": str(self.data.folder),
+                "hash": self.data.meta.hash,
+                "tokenizer_hash": self.data.meta.tokenizer_hash,
+                "name": self.data.meta.name,
+                "conversations": self.data.meta.conversations,
+            },
+            optimizer=self.optimizer.state_dict() if resumable else None,
+            progress=dataclasses.asdict(self.progress) if resumable else None,
+        )
