@@ -9,15 +9,16 @@ from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
 
 def chat(words: Words = None, config: ConfigFiles = None, debug: Debug = False) -> None:
     """Talk with a model: kiara chat, or kiara chat checkpoints/best.pt."""
-    from kiara_cli.commands.model import open_engine, open_model
+    from kiara_cli.commands.model import open_model
     from kiara_cli.console import output, repl
 
     opened = open_model(read(words, config))
     from kiara_cli.core.chat.session import Session
 
-    engine = open_engine(opened)
-    learned = bool(opened.checkpoint.data.get("conversations"))
-    session = Session(engine, opened.tokenizer, opened.config.generate, opened.config.chat, conversations=learned)
+    learned = opened.conversations
+    session = Session(
+        opened.engine(), opened.tokenizer, opened.config.generate, opened.config.chat, conversations=learned
+    )
     if not learned:
         output.warn(
             "this model learned from plain text, not from conversations; expect it to ramble "

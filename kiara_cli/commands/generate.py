@@ -14,9 +14,7 @@ from kiara_cli.commands.options import ConfigFiles, Debug, Json, Words, read
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
-    from kiara_cli.commands.model import Opened
     from kiara_cli.config.schema import GenerateConfig
-    from kiara_cli.core.generate.text import Completion
 
 
 def generate(
@@ -62,43 +60,14 @@ def generate(
     }  # fmt: skip
     settled(GenerateConfig(), chosen)  # a wrong option is said before a checkpoint is looked for
     opened = open_model(given)
+    from kiara_cli.console.completions import show_in_order, stream_each
+
     settings = settled(opened.config.generate, chosen)
     several = [(text, seeded(settings, index)) for text in texts for index in range(n)]
     if prompts is not None or (json_ and n > 1):
-        together(opened, several, n, stats)
+        show_in_order(opened, several, n, stats)
     else:
-        one_by_one(opened, several, json_, stats)
-
-
-def one_by_one(opened: Opened, several: list[tuple[str, GenerateConfig]], json_: bool, stats: bool) -> None:
-    """Stream one continuation after the other."""
-    from kiara_cli.commands.model import ends_of, open_engine
-    from kiara_cli.console import output
-    from kiara_cli.core.generate.text import Completion, generate_text
-
-    engine = open_engine(opened)
-    for index, (text, settings) in enumerate(several):
-        if index and not json_:
-            output.result("\n---")
-        for event in generate_text(engine, opened.tokenizer, text, settings, ends_of(opened)):
-            if isinstance(event, Completion):
-                finish(event, json_, stats)
-            elif not json_:
-                output.stream(event.text)
-
-
-def together(opened: Opened, several: list[tuple[str, GenerateConfig]], n: int, stats: bool) -> None:
-    """Write all continuations at once; one JSON object each, in the order of the prompts."""
-    from kiara_cli.commands.model import ends_of, open_engine
-    from kiara_cli.core.generate.text import complete_all
-
-    early: dict[int, Completion] = {}
-    printed = 0
-    for number, done in complete_all(open_engine(opened), opened.tokenizer, several, ends_of(opened)):
-        early[number] = done
-        while printed in early:
-            finish(early.pop(printed), True, stats, {"index": printed // n})
-            printed += 1
+        stream_each(opened, several, json_, stats)
 
 
 def seeded(settings: GenerateConfig, index: int) -> GenerateConfig:
@@ -143,35 +112,3 @@ def read_prompt(prompt: str) -> str:
 def settled(settings: GenerateConfig, chosen: dict[str, Any]) -> GenerateConfig:
     """Put the options that were given over the config's settings. Raises KiaraError for one out of range."""
     return dataclasses.replace(settings, **{key: value for key, value in chosen.items() if value is not None})
-
-
-def finish(done: Completion, json_: bool, stats: bool, about: dict[str, int] | None = None) -> None:
-    """End a continuation: with its JSON object, or a newline where a person reads it."""
-    from kiara_cli.console import output
-
-    if json_:
-        output.record(
-            (about or {})
-            | {
-                "text": done.text,
-                "finish_reason": done.finish_reason,
-                "prompt_tokens": done.prompt_tokens,
-                "completion_tokens": done.completion_tokens,
-                "tokens_per_second": done.tokens_per_second,
-                "first_token_seconds": done.first_token_seconds,
-                "writing_tokens_per_second": done.writing_tokens_per_second,
-                "forgotten_tokens": done.forgotten_tokens,
-            }
-        )
-    elif sys.stdout.isatty():
-        output.stream("\n")
-    if done.forgotten_tokens:
-        output.warn(
-            f"the prompt is longer than the context: of its {done.prompt_tokens} tokens the model "
-            f"read the last {done.prompt_tokens - done.forgotten_tokens}"
-        )
-    if stats:
-        output.note(
-            f"{done.completion_tokens} tokens at {done.tokens_per_second:.0f} tokens/s, "
-            f"the first after {done.first_token_seconds * 1000:.0f} ms ({done.finish_reason})"
-        )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kiara_cli.commands.options import ConfigFiles, Debug, Json, read
+from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, read
 from kiara_cli.errors import KiaraError
 
 
@@ -32,9 +32,9 @@ def import_(
     Only JSON and safetensors are opened, and no code of the folder is run. model.context_length=N shortens the
     context of a model with rotary positions.
     """
-    from kiara_cli.commands.tokenize import open_tokenizer
     from kiara_cli.console import output
     from kiara_cli.core.checkpoint import files
+    from kiara_cli.core.checkpoint.tokenizers import open_tokenizer
     from kiara_cli.core.export.reading import read_folder
     from kiara_cli.core.export.target import check_free, check_suffix
 
@@ -46,7 +46,7 @@ def import_(
     typed = given.loaded.origins.get("model.context_length") == "command line"
     checkpoint = read_folder(
         Path(given.word).expanduser(),
-        open_tokenizer(tokenizer, given) if tokenizer else None,
+        open_tokenizer(tokenizer, "", DATA_ROOT) if tokenizer else None,
         given.loaded.config.model.context_length if typed else None,
     )
     files.save(checkpoint, out)

@@ -14,7 +14,7 @@ from kiara_cli.config.schema import ServeConfig
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
-    from kiara_cli.commands.model import Opened
+    from kiara_cli.core.generate.opened import Opened
     from kiara_cli.core.serve.served import Served
 
 KEY_VARIABLE = "KIARA_API_KEY"
@@ -69,7 +69,6 @@ def serve(
 
 def served_from(opened: Opened) -> Served:
     """Make what the server serves. Raises KiaraError."""
-    from kiara_cli.commands.model import ends_of, open_engine
     from kiara_cli.core.chat.template import template_for
     from kiara_cli.core.serve.served import Served
 
@@ -77,10 +76,10 @@ def served_from(opened: Opened) -> Served:
     run = opened.checkpoint.data.get("name") or path.stem
     return Served(
         name=config.serve.model_name or str(run),
-        engine=open_engine(opened),
+        engine=opened.engine(),
         tokenizer=opened.tokenizer,
-        template=template_for(opened.tokenizer, bool(opened.checkpoint.data.get("conversations"))),
-        ends=ends_of(opened),
+        template=template_for(opened.tokenizer, opened.conversations),
+        ends=opened.ends,
         settings=config.generate,
         chat=config.chat,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Given, Json, SkipBad, read, with_source
+from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, SkipBad, read, with_source
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
@@ -52,20 +52,24 @@ def tokenize(
 ) -> None:
     """Turn text into token files: kiara tokenize FILE."""
     from kiara_cli.console import output
+    from kiara_cli.core.checkpoint.tokenizers import open_tokenizer
     from kiara_cli.core.export.tokenizer import writing
 
     given = read(words, config, several=True)
-    if encode is not None or decode is not None:
-        return convert(open_tokenizer(tokenizer, given), encode, decode)
     settings, began = with_source(given, given.loaded.config), time.perf_counter()
+    kind = settings.tokenizer.kind
+    if encode is not None or decode is not None:
+        return convert(open_tokenizer(tokenizer, kind, DATA_ROOT), encode, decode)
     if shard is not None:
         if merge or export is not None:
             raise KiaraError("--shard does a share of the work", "give --merge or --export when all are done")
-        return share(settings, shard, open_shared(tokenizer, given), skip_bad, json_)
+        return share(settings, shard, open_shared(tokenizer, settings), skip_bad, json_)
     if merge:
-        prepared = merged(settings, open_shared(tokenizer, given), skip_bad, export)
+        prepared = merged(settings, open_shared(tokenizer, settings), skip_bad, export)
     else:
-        prepared = whole(settings, open_tokenizer(tokenizer, given) if tokenizer else None, skip_bad, export)
+        prepared = whole(
+            settings, open_tokenizer(tokenizer, kind, DATA_ROOT) if tokenizer else None, skip_bad, export
+        )
     if export is not None:
         with writing(prepared.tokenizer, export, settings.model.context_length):
             pass
@@ -170,41 +174,17 @@ def share(config: Config, shard: str, tokenizer: Tokenizer, skip_bad: bool, json
     output.facts("", [(key.replace("_", " "), str(value)) for key, value in made.items()], to_stdout=True)
 
 
-def open_shared(word: str | None, given: Given) -> Tokenizer:
+def open_shared(word: str | None, config: Config) -> Tokenizer:
     """Open the tokenizer that all shares use. Raises KiaraError if none is named."""
+    from kiara_cli.core.checkpoint.tokenizers import open_tokenizer
     from kiara_cli.core.tokenizer.pretrained import NAMES
 
-    if word is None and given.loaded.config.tokenizer.kind not in NAMES:
+    if word is None and config.tokenizer.kind not in NAMES:
         raise KiaraError(
             "--shard and --merge need a tokenizer that all processes share",
             "make one first with kiara tokenize on a part of the text, and give its file: --tokenizer tokenizer.json",
         )
-    return open_tokenizer(word, given)
-
-
-def open_tokenizer(word: str | None, given: Given) -> Tokenizer:
-    """Open a tokenizer.json, a data folder's, tiktoken's of that name, or a checkpoint's.
-
-    Without a word: the encoding that tokenizer.kind names, else the newest checkpoint's, else the newest folder's.
-    """
-    from kiara_cli.core.tokenizer import files, pretrained
-
-    name = word or given.loaded.config.tokenizer.kind
-    if name in pretrained.NAMES:
-        return pretrained.load(name)
-    if word is not None and Path(word, "tokenizer.json").is_file():
-        return files.load(Path(word, "tokenizer.json"))
-    if word is not None and word.endswith(".json"):
-        return files.load(Path(word))
-    from kiara_cli.core.checkpoint.find import open_checkpoint  # and with it torch
-
-    try:
-        return open_checkpoint(word)[0].make_tokenizer()
-    except KiaraError:
-        made = sorted(DATA_ROOT.glob("*/meta.json"), key=lambda path: path.stat().st_mtime)
-        if word is not None or not made:
-            raise
-        return files.load(made[-1].with_name("tokenizer.json"))
+    return open_tokenizer(word, config.tokenizer.kind, DATA_ROOT)
 
 
 def convert(tokenizer: Tokenizer, encode: str | None, decode: str | None) -> None:

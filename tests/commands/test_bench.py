@@ -37,13 +37,13 @@ def test_json_holds_the_machine_and_every_measurement(kiara: Kiara, trained: Pat
     seen = [(one["what"], one["dtype"], one["streams"]) for one in found["measurements"]]
     assert seen == [
         ("training step", "fp32", 4),
-        ("reading", "fp32", 1),
-        ("reading", "bf16", 1),
-        ("writing", "fp32", 1),
-        ("writing", "bf16", 1),
-        ("writing", "int8", 1),
-        ("writing", "int4", 1),
-        ("writing", "fp32", 2),
+        ("prefill", "fp32", 1),
+        ("prefill", "bf16", 1),
+        ("decoding", "fp32", 1),
+        ("decoding", "bf16", 1),
+        ("decoding", "int8", 1),
+        ("decoding", "int4", 1),
+        ("decoding", "fp32", 2),
     ]
     for one in found["measurements"]:
         assert one["tokens_per_second"] > 0

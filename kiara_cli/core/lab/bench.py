@@ -1,4 +1,4 @@
-"""How near this machine comes to its own limits with a model: learning, reading, writing.
+"""How near this machine comes to its own limits with a model: training, prefill, decoding.
 
 In: a model of any weights, and where to run it. Out: the machine's peaks, then one `Measured` after the other. Each
 names its floor: the time that the products would take at the machine's own best rate, or that reading every weight
@@ -8,6 +8,7 @@ once from memory would, whichever is longer. `fraction` is the floor's share of 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -16,7 +17,10 @@ from functools import cached_property
 
 import torch
 
+from kiara_cli.config.load import Loaded, adopt
 from kiara_cli.config.schema import Config, Dtype, ModelConfig
+from kiara_cli.core.checkpoint.files import model_from
+from kiara_cli.core.checkpoint.find import open_checkpoint
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.generate.engine import Engine, Options
 from kiara_cli.core.lab.speed import bytes_read, decoding, reading
@@ -26,7 +30,7 @@ from kiara_cli.core.model.fused import decide_fused, fuse, load
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize import apply
 from kiara_cli.core.quantize.scheme import Scheme
-from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.core.runtime.device import Runtime, decide
 from kiara_cli.core.runtime.machine import Peaks, measure
 from kiara_cli.core.train.optimizer import make_optimizer
 from kiara_cli.errors import KiaraError
@@ -43,6 +47,21 @@ STREAMS = (1, 2, 4, 8, 16)
 PROMPT = 512  # positions read, or as many as fit
 EFFORT = 4e11  # operations of a measured training step, at most: a few seconds on a small machine
 STEPS = 3
+
+
+def bench_of(loaded: Loaded, word: str | None, shape: str | None, rounds: int) -> tuple[str, Bench]:
+    """Return what to measure and its name: a shape, or a checkpoint with its weights in full. Raises KiaraError."""
+    if shape is not None:
+        name, config = shape, dataclasses.replace(loaded.config, model=SHAPES[shape])
+        model = Transformer(config.model)
+    else:
+        checkpoint, _ = open_checkpoint(word)
+        name = str(checkpoint.path)
+        config = adopt(loaded, checkpoint.config, ("tokenizer", "model"), name)
+        model = model_from(config.model, checkpoint.full_weights(), name)
+    runtime = decide(config.runtime)
+    options = Options(STREAMS[-1], native=config.runtime.native)
+    return name, Bench(model.to(runtime.device).eval(), config, runtime, options, rounds)
 
 
 @dataclass(frozen=True)
@@ -75,37 +94,37 @@ class Bench:
         return count(self.model.config)
 
     def run(self) -> Iterator[Peaks | Measured]:
-        """Measure the machine, then the model: a training step, reading, writing by dtype and bits, many at once."""
+        """Measure the machine, then the model: a training step, prefill, decoding by dtype, bits and requests."""
         peaks = measure(self.runtime)
         yield peaks
         yield self._training(peaks)
         dtypes: tuple[Dtype, ...] = ("fp32", "bf16")
         for dtype in dtypes:
-            yield self._reading(peaks, self._engine(self.model, dtype), dtype)
+            yield self._prefill(peaks, self._engine(self.model, dtype), dtype)
         for dtype in dtypes:
-            yield self._writing(peaks, self._engine(self.model, dtype), dtype, 1)
+            yield self._decoding(peaks, self._engine(self.model, dtype), dtype, 1)
         dtype = self.runtime.dtype
         for bits in (8, 4):
-            if (small := self._small(bits)) is not None:
-                yield self._writing(peaks, self._engine(small, dtype), f"int{bits}", 1)
+            if (quantized := self._quantized(bits)) is not None:
+                yield self._decoding(peaks, self._engine(quantized, dtype), f"int{bits}", 1)
         engine = self._engine(self.model, dtype)
         for streams in STREAMS[1:]:
-            yield self._writing(peaks, engine, dtype, streams)
+            yield self._decoding(peaks, engine, dtype, streams)
 
     def _engine(self, model: Transformer, dtype: Dtype) -> Engine:
         runtime = Runtime(self.runtime.device, dtype, self.runtime.threads)
         return Engine(model, runtime, options=self.options)
 
-    def _small(self, bits: int) -> Transformer | None:
-        """Return the model with small matrices, or None where groups of 32 do not fit them."""
+    def _quantized(self, bits: int) -> Transformer | None:
+        """Return the model with quantized matrices, or None where groups of 32 do not fit them."""
         scheme = Scheme(bits, "rtn", 32, bits, bits)
         try:
-            small = copy.deepcopy(self.model)
-            for _ in apply.quantize(small, scheme):
+            quantized = copy.deepcopy(self.model)
+            for _ in apply.quantize(quantized, scheme):
                 pass
         except KiaraError:
             return None
-        return small
+        return quantized
 
     def _training(self, peaks: Peaks) -> Measured:
         """Take steps of the config's optimizer on a copy of the model."""
@@ -131,17 +150,17 @@ class Bench:
         floor = peaks.flops.get(self.runtime.dtype, math.nan) / self.count.training_flops
         return Measured("training step", self.runtime.dtype, rows, rows * context / best, floor)
 
-    def _reading(self, peaks: Peaks, engine: Engine, dtype: str) -> Measured:
+    def _prefill(self, peaks: Peaks, engine: Engine, dtype: str) -> Measured:
         length = max(1, min(PROMPT, engine.context - 2))
         rate = reading(engine, length, self.rounds)
         head = 2 * self.model.config.emb_dim * self.count_of_ids  # only the last position is scored
-        return Measured("reading", dtype, 1, rate, peaks.flops[dtype] / (self.count.forward_flops - head))
+        return Measured("prefill", dtype, 1, rate, peaks.flops[dtype] / (self.count.forward_flops - head))
 
-    def _writing(self, peaks: Peaks, engine: Engine, dtype: str, streams: int) -> Measured:
-        """Measure a tick; its floor is the longer of reading all weights and computing all products."""
+    def _decoding(self, peaks: Peaks, engine: Engine, dtype: str, streams: int) -> Measured:
+        """Measure a decode step; its floor is the longer of reading all weights and computing all products."""
         flops = peaks.flops.get(self.runtime.dtype if dtype.startswith("int") else dtype, math.inf)
         seconds = max(bytes_read(engine) / peaks.memory, streams * self.count.forward_flops / flops)
-        return Measured("writing", dtype, streams, decoding(engine, streams, self.rounds), streams / seconds)
+        return Measured("decoding", dtype, streams, decoding(engine, streams, self.rounds), streams / seconds)
 
     @property
     def count_of_ids(self) -> int:

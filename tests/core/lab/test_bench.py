@@ -19,7 +19,7 @@ def test_floors_are_counted_from_the_machines_peaks(tiny: ModelConfig) -> None:
     model = Transformer(tiny).eval()
     work = Bench(model, Config(), RUNTIME, rounds=1)
     engine = Engine(model, RUNTIME)
-    one, many = (work._writing(PEAKS, engine, "fp32", streams) for streams in (1, 16))
+    one, many = (work._decoding(PEAKS, engine, "fp32", streams) for streams in (1, 16))
     read = 4 * (sum(p.numel() for p in model.parameters()) + model.rotary.table.numel())  # the head is the embedding
     assert one.floor == pytest.approx(1e8 / read)
     assert many.floor == pytest.approx(16 / max(read / 1e8, 16 * work.count.forward_flops / 1e9))
@@ -31,7 +31,7 @@ def test_measuring_leaves_the_weights_as_they_were(tiny: ModelConfig) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     work = Bench(model, Config(), RUNTIME, rounds=1)
     work._training(PEAKS)
-    assert work._small(4) is not None
+    assert work._quantized(4) is not None
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

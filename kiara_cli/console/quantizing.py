@@ -1,29 +1,27 @@
-"""Making a model small as a person watches it: progress on stderr, then the error of every matrix as bars."""
+"""Quantizing as a person watches it: progress on stderr, then the error of every matrix as bars."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.progress import Progress
 
 from kiara_cli.console import output
-from kiara_cli.core.lab.shrink import Report, Shrinking, Texts
-from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.lab.quantizing import Report
 from kiara_cli.core.quantize.apply import Rounded
 
 WIDTH = 32  # characters of the longest bar
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def shrink_showing(work: Shrinking, model: Transformer, texts: Texts, out: Path) -> Report:
-    """Run it with a progress bar; return the report."""
+def show_rounding(events: Iterable[Rounded | Report], matrices: int) -> Report:
+    """Draw a progress bar over so many matrices; return the report."""
     console = Console(file=sys.stderr)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("rounding", total=4 * work.config.model.n_layers + 2)
-        for event in work.run(model, texts, out):
+        task = progress.add_task("rounding", total=matrices)
+        for event in events:
             if isinstance(event, Report):
                 return event
             progress.update(task, advance=1, description=f"rounded {event.name}")
