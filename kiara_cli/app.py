@@ -20,7 +20,7 @@ from kiara_cli.commands.quantize import quantize
 from kiara_cli.commands.serve import serve
 from kiara_cli.commands.tokenize import tokenize
 from kiara_cli.commands.train import train
-from kiara_cli.config.load import OVERRIDE
+from kiara_cli.config.layers import OVERRIDE
 from kiara_cli.errors import KiaraError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kiara_cli.config.load import keys, load_config, to_mapping
+from kiara_cli.config.keys import keys
+from kiara_cli.config.load import load_config, to_mapping
 from kiara_cli.config.schema import Config
 from kiara_cli.config.text import read_mapping
 from kiara_cli.core.model.count import count

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, read
+from kiara_cli.config.folders import expanded
 from kiara_cli.errors import KiaraError
 
 
@@ -45,7 +46,7 @@ def import_(
     check_free(out)
     typed = given.loaded.origins.get("model.context_length") == "command line"
     checkpoint = read_folder(
-        Path(given.word).expanduser(),
+        expanded(given.word),
         open_tokenizer(tokenizer, "", DATA_ROOT) if tokenizer else None,
         given.loaded.config.model.context_length if typed else None,
     )

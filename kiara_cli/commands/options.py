@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from kiara_cli.config.load import Loaded, is_override, load_config
+from kiara_cli.config.layers import check_word, is_override
+from kiara_cli.config.load import Loaded, load_config
 from kiara_cli.config.schema import Config, LoggingConfig
 from kiara_cli.errors import KiaraError
 
@@ -53,6 +54,8 @@ def read(words: Iterable[str] | None, config: list[str] | None, several: bool = 
     words = list(words or ())
     overrides = [word for word in words if is_override(word)]
     others = [word for word in words if not is_override(word)]
+    for word in others:
+        check_word(word)
     if len(others) > 1 and not several:
         raise KiaraError(
             f"more than one path or name: {' '.join(others)}",

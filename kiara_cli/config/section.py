@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from kiara_cli.errors import KiaraError
 
+LARGEST = 2**63 - 1  # whole number
 DERIVED = 0  # of a setting declared with `derived`: not given, so the section works it out from the others
 
 
@@ -44,6 +45,8 @@ class Section:
             raise KiaraError(f"{path}={value} is not a finite number", "give a finite value", key=path)
         if above is not None and value <= above:
             raise KiaraError(f"{path}={value} is out of range", f"it must be above {above}", key=path)
+        if isinstance(value, int) and value > LARGEST:
+            high = min(LARGEST, high or LARGEST)
         nearest = max(value, low) if low is not None else value
         nearest = min(nearest, high) if high is not None else nearest
         if nearest != value:

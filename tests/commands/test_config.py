@@ -48,6 +48,28 @@ def test_each_value_says_where_it_came_from(kiara: Kiara, monkeypatch: pytest.Mo
         assert lines[key].endswith(f"# {origin}")
 
 
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("train.LR=0.5", "no key 'LR' in train; did you mean 'lr'?"),
+        ("TRAIN.lr=0.5", "no section 'TRAIN'; did you mean 'train'?"),
+        ("lr=0.5", "settings are written SECTION.KEY=VALUE; did you mean train.lr=0.5?"),
+        ("train.lr", "train.lr is no setting; write KEY=VALUE"),
+        ("generate.stop=[1, 2]", "generate.stop: 1 in a list of texts is not a text"),
+    ],
+)
+def test_a_word_that_sets_nothing_is_refused_not_ignored(kiara: Kiara, word: str, answer: str) -> None:
+    assert answer in kiara("config", word).mistake
+
+
+@pytest.mark.parametrize("variable", ["KIARA__TRAIN__LRATE", "kiara__train__lrate"])
+def test_a_variable_of_no_setting_is_refused_however_it_is_written(
+    kiara: Kiara, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "0.5")
+    assert f"{variable}: train.lrate=0.5: no key 'lrate'" in kiara("config").mistake
+
+
 def test_json_is_the_whole_config(kiara: Kiara, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DEVICE", "DTYPE", "THREADS"):
         monkeypatch.delenv(f"KIARA__RUNTIME__{name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kiara_cli.config import load
+from kiara_cli.config import layers, schema
+from kiara_cli.config.keys import keys
+from kiara_cli.config.layers import is_override
 from kiara_cli.config.load import (
     adopt,
     from_mapping,
-    is_override,
-    keys,
     load_config,
     to_mapping,
     to_yaml,
@@ -77,7 +78,7 @@ def test_a_bare_name_is_found_under_configs() -> None:
 
 def test_a_bare_name_falls_back_to_the_shipped_configs(monkeypatch: pytest.MonkeyPatch) -> None:
     write("shipped/small.yaml", "model: {n_layers: 1}")
-    monkeypatch.setattr(load, "shipped_configs", lambda: Path("shipped").resolve())
+    monkeypatch.setattr(layers, "shipped_configs", lambda: Path("shipped").resolve())
     assert load_config(["small"]).config.model.n_layers == 1
     write("configs/small.yaml", "model: {n_layers: 2}")
     assert load_config(["small"]).config.model.n_layers == 2
@@ -85,7 +86,7 @@ def test_a_bare_name_falls_back_to_the_shipped_configs(monkeypatch: pytest.Monke
 
 def test_a_config_that_is_not_there_is_answered_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
     write("shipped/small.yaml", "")
-    monkeypatch.setattr(load, "shipped_configs", lambda: Path("shipped").resolve())
+    monkeypatch.setattr(layers, "shipped_configs", lambda: Path("shipped").resolve())
     with pytest.raises(KiaraError, match=r"no config huge \(looked at .*configs/huge.yaml.*one of: small"):
         load_config(["huge"])
 
@@ -101,6 +102,11 @@ def test_a_config_that_is_not_there_is_answered_with_those_that_are(monkeypatch:
         ("model.n_layers=4.5", "model.n_layers=4.5 is not a valid value; expected a whole number"),
         ("model.n_layers=null", "model.n_layers=None is not a valid value; expected a whole number"),
         ("model.n_layers=true", "model.n_layers=True is not a valid value; expected a whole number"),
+        ("train.LR=0.5", "train.LR=0.5: no key 'LR' in train; did you mean 'lr'?"),
+        ("Train.lr=0.5", "Train.lr=0.5: no section 'Train'; did you mean 'train'?"),
+        ("train.max_steps=" + "9" * 5000, "train.max_steps=" + "9" * 5000 + " is not a valid value; expected a w"),
+        ("train.max_steps=" + "9" * 30, "train.max_steps=" + "9" * 30 + " is out of range; it must be from 1 to "),
+        ("train.lr=1e999", "train.lr=inf is not a finite number"),
         ("data.stride=x", "data.stride=x is not a valid value; expected a whole number or null"),
         ("model.bias=maybe", "model.bias=maybe is not a valid value; expected true or false"),
         ("train.lr=fast", "train.lr=fast is not a valid value; expected a number"),
@@ -151,6 +157,80 @@ def test_a_text_is_taken_as_it_stands() -> None:
     assert config.data.val_source is None
 
 
+TYPED = ("no", "off", "Yes", "y", "010", "0123", "12:30", "1e3", "1e5", "1_000", "0x1f", "true", "1.50", "2024-01-01")
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_a_text_setting_keeps_what_was_typed_in_every_layer(typed: str) -> None:
+    write("a.yaml", f"data:\n  name: {typed}\ngenerate: {{stop: {typed}}}\n")
+    write(".env", f"KIARA__DATA__VAL_SOURCE={typed}\n")
+    loaded = load_config(["a.yaml"], [f"chat.system={typed}"], {"KIARA__EVAL__SAMPLE_PROMPT": typed})
+    config = loaded.config
+    found = {config.data.name, config.data.val_source, config.chat.system, config.eval.sample_prompt}
+    assert found == {typed}
+    assert config.generate.stop == (typed,)
+    assert load_config([write("b.yaml", to_yaml(config))]).config.data == config.data
+    if re.fullmatch(r"[1-9][0-9.e]*|true", typed):
+        assert load_config([write("a.json", f'{{"data": {{"name": {typed}}}}}')]).config.data.name == typed
+
+
+def test_numbers_and_truth_values_are_read_by_yaml_1_2() -> None:
+    write(
+        "a.yaml",
+        "train: {max_steps: 010, warmup_steps: 1_000, eval_interval: 0x10, lr: 1e-3, keep_last: !!int '3'}\n"
+        "model: {bias: yes, qk_norm: OFF}\nruntime: {compile: no, threads: '2'}\nserve: {access_log: off}\n",
+    )
+    config = load_config(["a.yaml"]).config
+    train = config.train
+    assert (train.max_steps, train.warmup_steps, train.eval_interval, train.lr) == (10, 1000, 16, 1e-3)
+    assert (config.model.bias, config.model.qk_norm) == (True, False)
+    assert (config.runtime.compile, config.runtime.threads, config.serve.access_log) == (False, 2, "off")
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("train:\n  lr: 0.1\nmodel:\n  n_layers: 2\ntrain:\n  batch_size: 2\n", "line 5: 'train' .* line 1 before"),
+        ("train:\n  lr: 0.1\n  lr: 0.2\n", "line 3: 'lr' stands there, and on line 2 before"),
+        ("train: {lr: 0.1, 'lr': 0.2}\n", "line 1: 'lr' stands there, and on line 1 before"),
+        ("train.lr: 0.1\ntrain:\n  lr: 0.2\n", "train.lr is set twice"),
+        ("? [a, b]\n: c\n", "line 1: a key must be a word"),
+        ('{"train": {"lr": 1, "lr": 2}}', "'lr' stands there twice"),
+        ("train: " + "[" * 5000, "it is nested too deeply"),
+        ("train: {max_steps: " + "9" * 5000 + "}", "a number of 5000 digits"),
+    ],
+)  # fmt: skip
+def test_a_config_that_contradicts_itself_or_cannot_be_read_is_one_line(text: str, cause: str) -> None:
+    name = "a.json" if text.startswith("{") else "a.yaml"
+    with pytest.raises(KiaraError, match=rf"^{name}.*: {cause}") as caught:
+        load_config([write(name, text)])
+    assert "\n" not in str(caught.value)
+
+
+def test_merge_keys_of_yaml_do_not_count_as_repeated() -> None:
+    write("a.yaml", "train: &base {lr: 0.1, batch_size: 2}\nmodel: {n_layers: 1}\n")
+    write("b.yaml", "train:\n  <<: {lr: 0.1, batch_size: 2}\n  lr: 0.2\n")
+    train = load_config(["a.yaml", "b.yaml"]).config.train
+    assert (train.lr, train.batch_size) == (0.2, 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_loses_nothing(encoding: str) -> None:
+    Path("a.yaml").write_bytes("data: {name: é}\n".encode(encoding))
+    Path("b.json").write_bytes('{"chat": {"system": "é"}}'.encode(encoding))
+    Path(".env").write_bytes("KIARA__TRAIN__LR=0.5\nKIARA__DATA__FIELD=é\n".encode(encoding))
+    config = load_config(["a.yaml", "b.json"]).config
+    assert (config.train.lr, config.data.name, config.chat.system, config.data.field) == (0.5, "é", "é", "é")
+
+
+@pytest.mark.parametrize("items", ["[1, 2]", "[a, 1e3]", "[true]", "[null]", "[[a]]", "[{a: b}]"])
+def test_a_list_of_something_else_than_texts_is_one_clear_line(items: str) -> None:
+    for layered in ([write("a.yaml", f"generate: {{stop: {items}}}")], ()), ((), [f"generate.stop={items}"]):
+        with pytest.raises(KiaraError, match=r"generate.stop: .* in a list of texts is not a text") as caught:
+            load_config(*layered)
+        assert "\n" not in str(caught.value)
+
+
 def test_one_word_is_enough_where_a_list_is_asked_for() -> None:
     assert load_config(overrides=["generate.stop=END"]).config.generate.stop == ("END",)
     assert load_config(overrides=["generate.stop=[a, b]"]).config.generate.stop == ("a", "b")
@@ -170,6 +250,17 @@ def test_a_path_is_not_an_override() -> None:
     assert not is_override("n_layers=4")
     assert not is_override("model.n_layers")
     assert not is_override("--model.n_layers=4")
+    assert is_override("modle.n_layers=4")
+    assert is_override("Model.N_LAYERS=4")
+    for name in ("my.notes=1.txt", "Report.v2=final.txt"):
+        write(name, "text")
+        assert not is_override(name)
+    with pytest.raises(KiaraError, match=r"lr=0.5: .*did you mean train.lr=0.5\?"):
+        layers.check_word("lr=0.5")
+    with pytest.raises(KiaraError, match=r"tokenizer.vocab_size=9 or model.vocab_size=9\?"):
+        layers.check_word("vocab_size=9")
+    for name in (write("lr=0.5", "a file"), "a=b.txt", "lr"):
+        layers.check_word(name)
 
 
 def test_dotenv_is_read_as_a_shell_would_read_it() -> None:
@@ -251,7 +342,7 @@ def test_yaml_with_origins_says_beside_each_value_where_it_came_from() -> None:
 
 
 def test_a_renamed_key_is_migrated_with_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(load.RENAMED, "model.layers", "model.n_layers")
+    monkeypatch.setitem(schema.RENAMED, "model.layers", "model.n_layers")
     loaded = load_config([write("old.yaml", "model: {layers: 2}")])
     assert loaded.config.model.n_layers == 2
     assert loaded.notices == ("old.yaml: model.layers is now called model.n_layers",)

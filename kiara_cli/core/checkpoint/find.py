@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kiara_cli.config.folders import expanded
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import SUFFIXES, Checkpoint
 from kiara_cli.core.checkpoint.run import Run
@@ -25,7 +26,7 @@ def open_checkpoint(word: str | None, folder: Path | None = None) -> tuple[Check
     """
     folder = folder or Path()
     candidates = find(word, folder)
-    named = word is not None and (folder / Path(word).expanduser()).is_file()
+    named = word is not None and (folder / expanded(word)).is_file()
     warnings: list[str] = []
     for path in candidates if not named else candidates[:1]:
         try:
@@ -62,7 +63,7 @@ def find(word: str | None, folder: Path) -> list[Path]:
         for run in _newest_first(folder / "checkpoints"):
             found += _in_folder(run)
     else:
-        path = Path(word).expanduser()
+        path = expanded(word)
         if (folder / path).is_file():
             return [folder / path]
         places = [folder / path] if path.is_absolute() else [folder / place / path for place in PLACES]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 
 from kiara_cli.config import load as config_load
-from kiara_cli.config.load import Layer, Loaded
+from kiara_cli.config.keys import mistake_at
+from kiara_cli.config.layers import IMPLICIT, Layer
+from kiara_cli.config.load import Loaded
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
@@ -41,14 +43,14 @@ def resumed_config(loaded: Loaded, checkpoint: Checkpoint) -> Config:
     allowed = []
     for change in config_load.changes(loaded, stored):
         if change.key.split(".")[0] not in RESUMABLE and change.key not in RESUMABLE_KEYS:
-            raise config_load.mistake_at(
+            raise mistake_at(
                 change.origin,
                 f"{change.key}={change.wanted}: the run to resume has {change.key}={change.stored}",
                 "leave it out, or start a new run without --resume",
             )
         allowed.append(Layer(change.origin, {change.key: change.wanted}))
     if any(key in LIMITS for layer in allowed for key in layer.values):
-        set_by_default = str(config_load.IMPLICIT), None
+        set_by_default = str(IMPLICIT), None
         allowed.append(Layer(origin, {key: None for key in LIMITS if loaded.origins.get(key) in set_by_default}))
     return config_load.from_mapping(checkpoint.config, origin, over=allowed).config
 

@@ -47,6 +47,13 @@ def test_nothing_given_means_the_best_of_the_run_started_last(put: Put, tmp_path
     assert opened(None, tmp_path) == "checkpoints/best.pt"
 
 
+def test_a_name_that_begins_with_a_tilde_is_a_file_like_any_other(put: Put, tmp_path: Path) -> None:
+    put("~draft.pt")
+    assert opened("~draft.pt", tmp_path) == "~draft.pt"
+    with pytest.raises(KiaraError, match="no checkpoint ~nobody-of-this-name"):
+        open_checkpoint("~nobody-of-this-name", tmp_path)
+
+
 def test_nothing_given_without_a_best_means_the_newest_runs_best(put: Put, tmp_path: Path) -> None:
     put("checkpoints/b/best.pt")
     put("checkpoints/a/best.pt")
