@@ -61,6 +61,8 @@ def serve(
         address = f"[{host}]" if ":" in host else host
         place = f"http://{address}:{listener.getsockname()[1]}/"
         output.note(f"Serving {served.name} at {place} (API: {place}v1). Ctrl-C stops.")
+        if "*" in limits.allowed_origins:
+            output.warn("every web page may use this server (serve.allowed_origins holds *)")
         if served.template.kind == "transcript":
             output.note("It learned from plain text: conversations reach it as a transcript.")
         worker = Worker(served, limits.queue, opened.config.generate.streams)

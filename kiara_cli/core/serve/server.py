@@ -100,17 +100,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def reloading(worker: Worker, load: Load | None) -> Iterator[None]:
-    """Open the checkpoint anew at each SIGHUP, while the old model goes on; a broken one changes nothing."""
+    """Open the checkpoint again at each SIGHUP, while the old model goes on; a broken one changes nothing."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def reload(load: Load) -> None:
         try:
             worker.swap(await asyncio.to_thread(load))
-            log.info("serving %s, read anew", worker.served.name)
+            log.info("serving %s, opened again", worker.served.name)
         except (KiaraError, OSError) as error:
-            log.error("the checkpoint was not read anew, the old one stays: %s", error)
+            log.error("the checkpoint was not opened again, the old one stays: %s", error)
         except Exception:
-            log.exception("the checkpoint was not read anew, the old one stays")
+            log.exception("the checkpoint was not opened again, the old one stays")
 
     if load is None or not hasattr(signal, "SIGHUP"):
         yield

@@ -189,6 +189,8 @@ class Worker:
             return
         try:
             future.set_result(function())
+        except KiaraError as error:  # the model's fault, not the server's
+            future.set_exception(Refusal(500, str(error)))
         except Exception as error:  # noqa: BLE001 - whoever asked gets it
             future.set_exception(error)
 

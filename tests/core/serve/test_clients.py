@@ -282,7 +282,7 @@ def test_a_system_prompt_that_is_too_long_is_named_and_not_the_message(start: An
     with start(served=own) as up:
         error = ask(up).json()["error"]
         assert error["message"].startswith("the server's own system prompt (chat.system) is ")
-        assert said(up, messages=[{"role": "system", "content": "Be kind."}, *FOX])
+        assert ask(up, messages=[{"role": "system", "content": "Be kind."}, *FOX]).status_code == 200
 
 
 def test_completions_start_documents_for_prompts_that_are_null_or_empty(up: Any, model: Any) -> None:

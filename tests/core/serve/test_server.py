@@ -424,6 +424,13 @@ def test_a_model_whose_scores_are_no_numbers_is_reported(start: Any, model: Call
         assert error_of(up.post("/v1/completions", {"prompt": "The"}))["message"].startswith("the model's scores")
         streamed = up.post("/v1/completions", {"prompt": "The", "stream": True}).text
         assert "the model's scores" in streamed
+        for path, body in (
+            ("/v1/completions", {"prompt": "The fox", "echo": True, "logprobs": 1}),
+            ("/v1/embeddings", {"input": "The fox"}),
+        ):
+            answer = up.post(path, body)
+            assert answer.status_code == 500
+            assert "not finite numbers; its training has diverged" in error_of(answer)["message"]
         up.wait_until_idle()
 
 
