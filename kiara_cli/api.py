@@ -1,41 +1,91 @@
-"""For Python programs: load a model, continue texts.
+"""For Python programs: train, measure, load a model, continue texts.
 
-    from kiara_cli.api import generate_text, load_model, stream_text
+    from kiara_cli import api
 
-    model = load_model("checkpoints/best.pt")
-    print(generate_text(model, "Once upon a time", max_new_tokens=50, seed=1))
-    for piece in stream_text(model, "Once upon a time"):
-        print(piece, end="")
+    run = api.train("book.txt", {"train.max_steps": 100})
+    print(api.evaluate(run.best).bits_per_byte)
+    model = api.load_model(run.best)
+    print(api.generate_text(model, "Once upon a time", max_new_tokens=50, seed=1))
 
-In: a checkpoint and prompts. Out: text. Settings are those of the section `generate` of a config.
+In: texts, checkpoints, prompts. Out: what the commands of the same names make. Mistakes raise `KiaraError`; torch's
+global settings are the host's own again after each call.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kiara_cli.config.load import adopt, from_mapping
+from kiara_cli.config.load import Layer, from_mapping, load_config, merge
 from kiara_cli.config.schema import GenerateConfig
-from kiara_cli.core.checkpoint.find import open_checkpoint
+from kiara_cli.core.eval import held_out
+from kiara_cli.core.eval.held_out import HeldOut
+from kiara_cli.core.eval.metrics import Metrics
+from kiara_cli.core.generate import opened
 from kiara_cli.core.generate import text as texts
 from kiara_cli.core.generate.engine import Engine
-from kiara_cli.core.runtime.device import decide
-from kiara_cli.core.tokenizer.chat_format import stop_ids
+from kiara_cli.core.generate.opened import Opened
+from kiara_cli.core.runtime.guest import as_guest, host_settings_kept
 from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.core.train import job
+from kiara_cli.core.train.events import Event, Finished
 from kiara_cli.errors import KiaraError
+
+DATA, RUNS = Path("data"), Path("checkpoints")  # where the commands keep them, too
 
 
 @dataclass(frozen=True)
 class Model:
     """A model ready to write. Use one from one thread at a time."""
 
+    opened: Opened
     engine: Engine
-    tokenizer: Tokenizer
-    ends: frozenset[int]  # ids at which a text ends besides the end of its document
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.opened.tokenizer
+
+
+def train(
+    source: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    config: str | Sequence[str] = (),
+    name: str | None = None,
+    weights: str | Path | None = None,
+    resume: bool = False,
+    allow_changed_data: bool = False,
+    on_event: Callable[[Event], object] = lambda event: None,
+    **more: Any,
+) -> Finished:
+    """Train a model, as `kiara train` does: the same layers of settings, the same folders; return how it ended.
+
+    `source` is what there is to learn from; `settings`, and `more`, are by dotted keys, `{"train.max_steps": 100}`;
+    `config` names config files; `weights` is a checkpoint to start from; `resume` continues the newest run, or the
+    one of that name. `on_event` is called with every event, `Planned` first. A run that diverges does not raise: look
+    at the result's `status`. Raises KiaraError.
+    """
+    files = load_config([config] if isinstance(config, str) else config, (), os.environ, check=False)
+    loaded = merge([*files.layers, Layer("api.train", {**(settings or {}), **more})])
+    wanted = job.Job(
+        loaded,
+        DATA,
+        RUNS,
+        source=None if source is None else str(source),
+        name=name,
+        weights=None if weights is None else str(weights),
+        resume=resume,
+        allow_changed_data=allow_changed_data,
+    )
+    with host_settings_kept():
+        for event in job.run(wanted):
+            on_event(event)
+    assert isinstance(event, Finished)
+    return event
 
 
 def load_model(checkpoint: str | Path | None = None, **runtime: Any) -> Model:
@@ -43,15 +93,22 @@ def load_model(checkpoint: str | Path | None = None, **runtime: Any) -> Model:
 
     `runtime` are settings of the section of that name, such as `device="cpu"` or `threads=2`. Raises KiaraError.
     """
-    found, _ = open_checkpoint(None if checkpoint is None else str(checkpoint))
-    given = from_mapping({"runtime": runtime}, "load_model")
-    config = adopt(given, found.config, ("tokenizer", "model"), str(found.path))
-    machine = decide(config.runtime)
-    tokenizer = found.make_tokenizer()
-    model = found.make_model(config.model).to(machine.device)
-    options = texts.options_of(config)
-    ends = stop_ids(tokenizer) if found.data.get("conversations") else frozenset()
-    return Model(texts.make_engine(model, tokenizer, machine, options), tokenizer, ends)
+    with host_settings_kept():
+        given = from_mapping({"runtime": runtime}, "load_model")
+        found = opened.open_model(
+            None if checkpoint is None else str(checkpoint), given, ("tokenizer", "model", "data")
+        )
+        return Model(found, found.engine())
+
+
+def evaluate(
+    model: Model | str | Path | None = None, split: held_out.Split = "val", text: str | Path | None = None
+) -> Metrics:
+    """Measure a model, or a checkpoint as `load_model` finds it, on a split of its own data or on a text file."""
+    measured = model if isinstance(model, Model) else load_model(model)
+    where = HeldOut(DATA, split, None if text is None else Path(text))
+    with host_settings_kept(measured.opened.runtime.threads):
+        return held_out.measure(measured.opened, held_out.ids_of(measured.opened, where))
 
 
 def generate_text(model: Model, prompt: str, **settings: Any) -> str:
@@ -60,16 +117,16 @@ def generate_text(model: Model, prompt: str, **settings: Any) -> str:
 
 
 def stream_text(model: Model, prompt: str, **settings: Any) -> Iterator[str]:
-    """Continue a text piece by piece, in whole characters. Leaving the loop ends the writing."""
-    config = _settings(settings)
-    for event in texts.generate_text(model.engine, model.tokenizer, prompt, config, model.ends):
-        if isinstance(event, texts.Piece):
-            yield event.text
+    """Continue a text piece by piece, in whole characters; `settings` are those of the section `generate`.
 
-
-def _settings(given: dict[str, Any]) -> GenerateConfig:
+    Leaving the loop ends the generation.
+    """
     known = [field.name for field in dataclasses.fields(GenerateConfig)]
-    for name in given:
+    for name in settings:
         if name not in known:
             raise KiaraError(f"there is no setting {name}", f"there are: {', '.join(known)}")
-    return GenerateConfig(**given)
+    config, ends = GenerateConfig(**settings), model.opened.ends
+    events = texts.generate_text(model.engine, model.tokenizer, prompt, config, ends)
+    for event in as_guest(events, model.opened.runtime.threads):
+        if isinstance(event, texts.Piece):
+            yield event.text

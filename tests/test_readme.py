@@ -59,6 +59,25 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     assert {"train", "eval", "generate", "chat", "config", "tokenize"} <= set(done)
 
 
+@pytest.mark.slow
+def test_the_lines_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mybook.txt").write_text("It was a dark and stormy night. Once the rain fell in torrents.\n" * 60)
+    for word in SHORT:
+        key, value = word.split("=")
+        monkeypatch.setenv(f"KIARA__{key.replace('.', '__').upper()}", value)
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(block.splitlines()) <= 10
+    program = block.replace('"train.max_steps": 100', '"train.max_steps": 2')
+    command = [sys.executable, "-W", "error", "-c", program]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stderr
+    status, measured, *written = ran.stdout.split("\n", 2)
+    assert status.startswith("finished ")
+    assert status.endswith(" checkpoints/from-python/best.pt")
+    assert float(measured) > 0
+    assert written[0].strip()
+
+
 def test_the_readme_is_one_page_and_names_real_places() -> None:
     assert len(README.splitlines()) < 130
     tree = README.split("## Where things are")[1]

@@ -101,6 +101,7 @@ class Finished:
     """
 
     run: str
+    folder: Path
     status: Status
     step: int
     val_loss: float | None

@@ -202,9 +202,8 @@ def finish(training: Training, status: Status, reason: str | None) -> Finished:
     progress, run = training.progress, training.run
     run.set_status(status, step=progress.step, val_loss=progress.best_val_loss, tokens=progress.tokens, reason=reason)
     best, last = (path if path.is_file() else None for path in (run.best, run.last))
-    return Finished(
-        run.name, status, progress.step, progress.best_val_loss, progress.tokens, progress.seconds, best, last, reason
-    )
+    val_loss, tokens, seconds = progress.best_val_loss, progress.tokens, progress.seconds
+    return Finished(run.name, run.folder, status, progress.step, val_loss, tokens, seconds, best, last, reason)
 
 
 def sample_text(training: Training) -> Sampled:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from kiara_cli.core.eval.metrics import Metrics
@@ -28,8 +29,8 @@ def summary(metrics: Metrics) -> dict[str, float]:
 def record_of(event: Recorded) -> dict[str, Any]:
     """Return the record of an event."""
     if isinstance(event, Finished):
-        paths = {"best": event.best and str(event.best), "last": event.last and str(event.last)}
-        return dataclasses.asdict(event) | paths
+        values = dataclasses.asdict(event).items()
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values}
     if isinstance(event, Evaluated):
         return {
             "step": event.step,
