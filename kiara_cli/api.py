@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kiara_cli.config.load import Layer, from_mapping, load_config, merge
+from kiara_cli.config.layers import Layer
+from kiara_cli.config.load import from_mapping, load_config, merge
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.eval import held_out
 from kiara_cli.core.eval.held_out import HeldOut
