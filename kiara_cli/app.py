@@ -21,6 +21,7 @@ from kiara_cli.commands.serve import serve
 from kiara_cli.commands.tokenize import tokenize
 from kiara_cli.commands.train import train
 from kiara_cli.config.layers import OVERRIDE
+from kiara_cli.console import streams
 from kiara_cli.errors import KiaraError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -45,10 +46,13 @@ def kiara(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 2 the user's mistake in one line, 1 a fault, 130 and 143 after signals."""
-    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    """Run one command and exit: 0 done, 2 the user's mistake in one line, 1 a fault, 128 + N after signal N."""
+    streams.prepare()
+    if arguments is None:
+        streams.read_arguments_as_utf8()
+        arguments = sys.argv[1:]
+    arguments = arguments or ["--help"]
     debug = "--debug" in arguments
-    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - a closed stdin is an empty one
     try:
         status = run(arguments)
         sys.stdout.flush()

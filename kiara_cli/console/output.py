@@ -1,14 +1,16 @@
 """What every command prints with: results to stdout, everything else to stderr.
 
-No colours or cursor codes where the stream is not a terminal, or with NO_COLOR (rich sees to both).
+No colours where the stream is not a terminal, unless FORCE_COLOR asks for them, or with NO_COLOR; cursor codes never
+where it is none. Every console of rich's is made here.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,9 +21,25 @@ SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} |
 SIGNS |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
+def console(stream: TextIO | None = None, **options: Any) -> Console:
+    """Return a console on a stream; by default on stderr as it is now (tests and pipes replace it)."""
+    stream = stream or sys.stderr
+    terminal = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    colours = os.environ.get("FORCE_COLOR") and not os.environ.get("NO_COLOR")
+    system: Literal["auto", "standard"] = "auto" if terminal or not colours else "standard"
+    return Console(
+        file=stream,
+        highlight=False,
+        force_terminal=terminal,
+        force_interactive=terminal,
+        color_system=system,
+        **options,
+    )
+
+
 def stderr() -> Console:
-    """Return a console on stderr as it is now (tests and pipes replace it)."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    """Return a console on stderr that leaves the breaking of lines to the terminal."""
+    return console(soft_wrap=True)
 
 
 def result(text: str) -> None:
@@ -73,10 +91,10 @@ def facts(title: str, rows: Iterable[tuple[str, str]], to_stdout: bool = False) 
     for name, value in rows:
         table.add_row(name, escape(value))
     stream = sys.stdout if to_stdout else sys.stderr
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 200)
+    printer = console(stream, width=None if stream.isatty() else 200)
     if title:
-        console.print(f"[bold]{escape(title)}[/]")
-    console.print(table)
+        printer.print(f"[bold]{escape(title)}[/]")
+    printer.print(table)
 
 
 def table(rows: list[dict[str, str]]) -> None:
@@ -86,7 +104,7 @@ def table(rows: list[dict[str, str]]) -> None:
         grid.add_column(name.replace("_", " "), justify="right")
     for row in rows:
         grid.add_row(*map(escape, row.values()))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(grid)
+    console(sys.stdout, width=None if sys.stdout.isatty() else 200).print(grid)
 
 
 def amount(number: float, unit: str = "") -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
 from kiara_cli.config.schema import Config
+from kiara_cli.console import output
 from kiara_cli.console.output import amount, note
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.prepare import Means, Preparing, means_of, prepare, reopen
@@ -52,7 +51,7 @@ def describe(prepared: Prepared, vocab_size: int | None) -> None:
 def showing() -> Iterator[Callable[[Preparing], None]]:
     """Show a progress bar with bytes a second and the time left; say when the network is used."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
+    console = output.console()
     bar = Bar(
         TextColumn("{task.description}"), *columns,
         console=console, transient=True, disable=not console.is_terminal,

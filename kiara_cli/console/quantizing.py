@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.progress import Progress
 
 from kiara_cli.console import output
@@ -18,7 +16,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 
 def show_rounding(events: Iterable[Rounded | Report], matrices: int) -> Report:
     """Draw a progress bar over so many matrices; return the report."""
-    console = Console(file=sys.stderr)
+    console = output.console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("rounding", total=matrices)
         for event in events:

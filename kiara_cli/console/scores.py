@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
-from rich.console import Console
 from rich.progress import Progress
 
 from kiara_cli.console import output
@@ -56,7 +54,7 @@ def show_chat_scores(opened: Opened, requests: int, seeds: int, json_: bool) -> 
 def _scored(opened: Opened, requests: int, seeds: int) -> list[dict[str, float | int]]:
     """Score every temperature and seed; return one row of shares each."""
     engine = opened.engine()
-    console = Console(file=sys.stderr)
+    console = output.console()
     rows: list[dict[str, float | int]] = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("asking", total=len(TEMPERATURES) * seeds * requests)

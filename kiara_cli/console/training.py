@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.control import Control
 from rich.live import Live
 from rich.markup import escape
@@ -36,7 +36,7 @@ class TrainingView:
 
     def __init__(self, started: Started, stopping: Callable[[], bool] = lambda: False) -> None:
         self.total, self.run, self.stopping = started.steps, started.run, stopping
-        self.console = Console(stderr=True, highlight=False)
+        self.console = output.console()
         self.losses: list[tuple[float, float]] = []
         self.val_losses: list[tuple[float, float]] = []
         self.step: Stepped | None = None

@@ -136,6 +136,27 @@ def test_a_closed_stdin_is_an_empty_one() -> None:
     assert ran.stderr == "error: stdin is empty; pipe a prompt in, or give --prompt TEXT\n"
 
 
+CONFIG = f"{sys.executable} -m kiara_cli.app config chat.system=é"
+
+
+@pytest.mark.parametrize(
+    "surroundings", ["LC_ALL=C PYTHONUTF8=0", "PYTHONIOENCODING=cp1252", "PYTHONIOENCODING=ascii PYTHONUTF8=0"]
+)
+def test_what_goes_into_a_file_is_utf_8_whatever_the_locale(surroundings: str) -> None:
+    ran = subprocess.run(["bash", "-c", f"{surroundings} {CONFIG} data.source='漢 é.txt'"], capture_output=True)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert 'system: "é"' in ran.stdout.decode()
+    assert 'source: "漢 é.txt"' in ran.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("closed", "status"), [(">&-", 0), ("2>&- >&- <&-", 0), ("nonsense.x=1 2>&-", 2), ("nonsense.x=1 >&- 2>&-", 2)]
+)
+def test_closed_streams_are_quiet_and_change_no_status(closed: str, status: int) -> None:
+    ran = subprocess.run(["bash", "-c", f"{CONFIG} {closed}"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (status, "", "")
+
+
 def test_a_closed_pipe_ends_quietly() -> None:
     command = f"{sys.executable} -m kiara_cli.app config --help; {sys.executable} -m kiara_cli.app config"
     ran = subprocess.run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import resource
 import signal
 import subprocess
@@ -189,6 +191,30 @@ def test_a_signal_saves_and_ends_and_resume_finishes(
 
 
 @pytest.mark.slow
+def test_a_terminal_that_goes_away_saves_and_ends_like_a_signal(text: Path, tiny_settings: tuple[str, ...]) -> None:
+    seldom = ("train.max_steps=100000", "train.eval_interval=100000", "train.checkpoint_interval=100000")
+    own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    leader, follower = pty.openpty()
+    os.set_blocking(leader, False)
+    process = subprocess.Popen(
+        [sys.executable, "-c", own, *command(str(text), *tiny_settings, *seldom)],
+        stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
+    )  # fmt: skip
+    os.close(follower)
+    shown = b""
+    while not Path("checkpoints/text/metrics.jsonl").is_file() or b"\x1b[?25l" not in shown:
+        assert process.poll() is None, shown
+        with contextlib.suppress(OSError):  # nothing new
+            shown += os.read(leader, 65_536)
+        time.sleep(0.01)
+    os.close(leader)
+    assert process.wait(timeout=600) == 129
+    facts = json.loads(Path("checkpoints/text/run.json").read_text())
+    assert facts["status"] == "interrupted"
+    assert files.load(Path("checkpoints/text/last.pt")).metrics["step"] == facts["step"] > 0
+
+
+@pytest.mark.slow
 def test_a_second_signal_leaves_at_once_with_the_last_good_file_whole(
     text: Path, tiny_settings: tuple[str, ...]
 ) -> None:
@@ -217,3 +243,4 @@ def test_a_run_killed_before_its_first_checkpoint_says_so(
     assert process.returncode == -signal.SIGKILL
     assert json.loads(Path("checkpoints/text/run.json").read_text())["status"] == "running"
     assert "no whole checkpoint to resume from" in kiara("train", "--resume", "--name", "text").mistake
+    assert json.loads(Path("checkpoints/text/run.json").read_text())["status"] == "killed"
