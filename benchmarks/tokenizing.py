@@ -27,7 +27,7 @@ import torch
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data.corpora import CORPORA
 from kiara_cli.core.data.encoding import cores
-from kiara_cli.core.data.prepare import Means, Source
+from kiara_cli.core.data.source import Means, Source
 from kiara_cli.core.data.tales.corpus import conversations
 from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.tokenizer import files

@@ -30,7 +30,8 @@ def eval(
     """Measure a model: loss, perplexity, bits per byte and accuracy over a whole split."""
     from kiara_cli.commands.model import open_model
 
-    opened = open_model(read(words, config), ("tokenizer", "model", "data"))
+    sections = ("tokenizer", "model", "data")[: 3 if text is None else 2]
+    opened = open_model(read(words, config), sections)
     from kiara_cli.console.preparing import showing
     from kiara_cli.console.scores import show_chat_scores, show_metrics
     from kiara_cli.core.eval.held_out import HeldOut, ids_of, measure

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kiara_cli.commands.options import ConfigFiles, Debug, Json, Words, read
+from kiara_cli.commands.options import ConfigFiles, Debug, Given, Json, Words, read
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ def generate(
     n: Annotated[int, typer.Option("-n", min=1, help="How many continuations.")] = 1,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always take the likeliest token.")] = False,
     prompts: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE.jsonl", help='Continue every line\'s {"prompt": …}, all together, as JSON lines.'),
     ] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")] = False,
@@ -52,7 +50,7 @@ def generate(
     from kiara_cli.config.schema import GenerateConfig
 
     given = read(words, config)
-    texts = read_prompts(prompts) if prompts is not None else [read_prompt(prompt)]
+    texts = texts_of(prompt, prompts, given)
     chosen = {
         "max_new_tokens": max_new_tokens, "temperature": 0.0 if greedy else temperature, "top_k": top_k,
         "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
@@ -75,38 +73,29 @@ def seeded(settings: GenerateConfig, index: int) -> GenerateConfig:
     return settings if settings.seed is None else dataclasses.replace(settings, seed=settings.seed + index)
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Return the prompt of every line of a file of JSON objects. Raises KiaraError naming the line at fault."""
-    from kiara_cli.core.data.documents import read_text
+def texts_of(prompt: str, prompts: str | None, given: Given) -> list[str]:
+    """Return the texts to continue: those of a file of prompts, itself, stdin for -, or a file for @FILE."""
+    if prompts is None and prompt != "-" and not prompt.startswith("@"):
+        return [prompt]
+    from kiara_cli.config.schema import DataConfig
+    from kiara_cli.console import output
+    from kiara_cli.core.data.charset import decode_text
+    from kiara_cli.core.data.notices import Notices
+    from kiara_cli.core.data.prompts import read_prompt, read_prompts
 
-    texts = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(line)["prompt"]
-        except (ValueError, KeyError, TypeError):
-            text = None
-        if not isinstance(text, str):
-            raise KiaraError(f"{path}:{number} is no prompt", 'write one JSON object a line: {"prompt": "…"}')
-        texts.append(text)
-    if not texts:
-        raise KiaraError(f"{path} holds no prompts", 'write one JSON object a line: {"prompt": "…"}')
-    return texts
-
-
-def read_prompt(prompt: str) -> str:
-    """Return the prompt's text: itself, stdin for -, or a file for @FILE, less one trailing newline."""
-    if prompt == "-":
-        text = sys.stdin.buffer.read().decode("utf-8", errors="replace")
-        if not text:
+    notices = Notices()
+    encoding = DataConfig(encoding=given.loaded.values.get("data.encoding")).encoding
+    if prompts is not None:
+        texts = read_prompts(prompts, encoding, notices)
+    elif prompt == "-":
+        if not (raw := sys.stdin.buffer.read()):
             raise KiaraError("stdin is empty", "pipe a prompt in, or give --prompt TEXT")
-        return text.removesuffix("\n")
-    if prompt.startswith("@"):
-        from kiara_cli.core.data.documents import read_text
-
-        return read_text(Path(prompt[1:])).removesuffix("\n")
-    return prompt
+        texts = [decode_text(raw, "stdin", encoding, notices).removesuffix("\n")]
+    else:
+        texts = [read_prompt(prompt[1:], encoding, notices)]
+    for line in notices.lines():
+        output.warn(line)
+    return texts
 
 
 def settled(settings: GenerateConfig, chosen: dict[str, Any]) -> GenerateConfig:

@@ -42,8 +42,9 @@ RUNS_ROOT = Path("checkpoints")
 class Given:
     """What stood on the command line: at most one path or name, and the config it and its layers make."""
 
-    word: str | None  # where several are welcome, one a line
+    word: str | None
     loaded: Loaded
+    more: tuple[str, ...] = ()  # further ones, where several are welcome
 
 
 def read(words: Iterable[str] | None, config: list[str] | None, several: bool = False) -> Given:
@@ -52,8 +53,8 @@ def read(words: Iterable[str] | None, config: list[str] | None, several: bool = 
     Raises KiaraError for several paths where they are not welcome.
     """
     words = list(words or ())
-    overrides = [word for word in words if is_override(word)]
-    others = [word for word in words if not is_override(word)]
+    overrides = [word for word in words if is_override(word) and not names_file(word)]
+    others = [word for word in words if word not in overrides]
     for word in others:
         check_word(word)
     if len(others) > 1 and not several:
@@ -67,11 +68,17 @@ def read(words: Iterable[str] | None, config: list[str] | None, several: bool = 
     for notice in loaded.notices:
         output.note(notice)
     logs.start_logging(loaded.values.get("logging.level", LoggingConfig.level))
-    return Given("\n".join(others) if others else None, loaded)
+    return Given(others[0] if others else None, loaded, tuple(others[1:]))
+
+
+def names_file(word: str) -> bool:
+    """Tell a file such as notes.v2=final.txt from a setting: it is there, and no section has that name."""
+    return word.split(".")[0] not in {section.name for section in dataclasses.fields(Config)} and os.path.exists(word)
 
 
 def with_source(given: Given, config: Config) -> Config:
     """Put the paths from the command line into the config."""
     if given.word is None:
         return config
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=given.word))
+    data = dataclasses.replace(config.data, source=given.word, more_sources=given.more)
+    return dataclasses.replace(config, data=data)

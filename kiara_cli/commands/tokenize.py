@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +52,7 @@ def tokenize(
     """Turn text into token files: kiara tokenize FILE."""
     from kiara_cli.console import output
     from kiara_cli.core.checkpoint.tokenizers import open_tokenizer
+    from kiara_cli.core.data.listing import as_path, is_pipe
     from kiara_cli.core.export.tokenizer import writing
 
     given = read(words, config, several=True)
@@ -76,7 +76,8 @@ def tokenize(
     show(prepared, began, json_)
     if not json_:
         source = settings.data.source
-        output.hint(f"Train on it:  kiara train {prepared.folder if source == '-' or chr(10) in source else source}")
+        once = source == "-" or is_pipe(as_path(source)) or settings.data.more_sources
+        output.hint(f"Train on it:  kiara train {shlex.quote(str(prepared.folder) if once else source)}")
 
 
 def check_export(folder: Path | None, tokenizer: Tokenizer) -> None:
@@ -92,42 +93,26 @@ def check_export(folder: Path | None, tokenizer: Tokenizer) -> None:
 def whole(config: Config, tokenizer: Tokenizer | None, skip_bad: bool, export: Path | None) -> Prepared:
     """Prepare all of the data."""
     from kiara_cli.console.preparing import prepare_showing
-    from kiara_cli.core.data.prepare import means_of
+    from kiara_cli.core.data.source import means_of
     from kiara_cli.core.tokenizer import files
 
     if export is not None:
         check_export(export, tokenizer or files.fit(config.tokenizer, ()))  # of that kind, if not yet fitted
-    with stdin_as_file(config.data.source) as piped:
-        means = dataclasses.replace(means_of(config, skip_bad), stdin=piped)
-        return prepare_showing(config, DATA_ROOT, tokenizer, means=means)
+    means = dataclasses.replace(means_of(config, skip_bad), stdin=sys.stdin.buffer)
+    return prepare_showing(config, DATA_ROOT, tokenizer, means=means)
 
 
 def merged(config: Config, tokenizer: Tokenizer, skip_bad: bool, export: Path | None) -> Prepared:
     """Put all shares of the work together."""
-    from kiara_cli.console.preparing import showing
-    from kiara_cli.core.data.prepare import means_of, merge_shares
+    from kiara_cli.console.preparing import describe, showing
+    from kiara_cli.core.data.prepare import merge_shares
+    from kiara_cli.core.data.source import means_of
 
     check_export(export, tokenizer)
     with showing() as report:
-        return merge_shares(config.data, DATA_ROOT, tokenizer, report, means_of(config, skip_bad))
-
-
-@contextmanager
-def stdin_as_file(source: str) -> Iterator[Path | None]:
-    """Where - stands for stdin, keep what comes in in a file for as long as it is needed."""
-    import shutil
-    import tempfile
-
-    if source != "-":
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "stdin.txt")
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        if not path.stat().st_size:
-            raise KiaraError("stdin is empty", "pipe a text in, or give a path")
-        yield path
+        prepared = merge_shares(config.data, DATA_ROOT, tokenizer, report, means_of(config, skip_bad))
+    describe(prepared, None)
+    return prepared
 
 
 def show(prepared: Prepared, began: float, json_: bool) -> None:
@@ -150,7 +135,7 @@ def show(prepared: Prepared, began: float, json_: bool) -> None:
         "skipped": meta.skipped,
     }
     if json_:
-        return output.record(made)
+        return output.record(made | {"notices": prepared.notices})
     made["longest_tokens"] = " ".join(map(repr, longest_tokens(prepared.tokenizer)))
     output.facts("", [(key.replace("_", " "), str(value)) for key, value in made.items()], to_stdout=True)
 
@@ -159,7 +144,8 @@ def share(config: Config, shard: str, tokenizer: Tokenizer, skip_bad: bool, json
     """Do one share of the work and say where it lies."""
     from kiara_cli.console import output
     from kiara_cli.console.preparing import showing
-    from kiara_cli.core.data.prepare import means_of, prepare_share
+    from kiara_cli.core.data.prepare import prepare_share
+    from kiara_cli.core.data.source import means_of
     from kiara_cli.core.data.units import Share
 
     began, mine = time.perf_counter(), Share.parse(shard)
@@ -197,7 +183,7 @@ def convert(tokenizer: Tokenizer, encode: str | None, decode: str | None) -> Non
         raw = sys.stdin.buffer.read() if encode == "-" else os.fsencode(encode)
         sys.stdout.write(" ".join(map(str, encode_bytes(tokenizer, raw))) + "\n")
         return
-    words = (sys.stdin.read() if decode == "-" else decode or "").split()
+    words = (sys.stdin.buffer.read().decode("ascii", "replace") if decode == "-" else decode or "").split()
     try:
         ids = [int(word) for word in words]
     except ValueError:

@@ -43,9 +43,11 @@ class DataConfig(Section):
     section: ClassVar[str] = "data"
 
     source: str = "tales"
+    more_sources: tuple[str, ...] = ()
     val_source: str | None = None
     name: str | None = None
     field: str = "text"
+    encoding: str | None = None
     val_fraction: float = knob(0.1, low=0.0001, high=0.9)
     shard_tokens: int = knob(100_000_000, low=1)
     output: str | None = None
@@ -53,6 +55,18 @@ class DataConfig(Section):
     stride: int | None = knob(None, low=1)
     corpus_bytes: int = knob(6_000_000, low=20_000)
     corpus_seed: int = knob(0, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoding is not None:
+            try:
+                b"a".decode(self.encoding)
+            except (LookupError, ValueError):
+                raise KiaraError(
+                    f"data.encoding={self.encoding} is no encoding of text",
+                    "give a name that Python knows, such as utf-8, cp1252, gb18030 or shift_jis",
+                    key="data.encoding",
+                ) from None
 
 
 @dataclass(frozen=True)

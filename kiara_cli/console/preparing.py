@@ -14,8 +14,11 @@ from kiara_cli.config.schema import Config
 from kiara_cli.console import output
 from kiara_cli.console.output import amount, note
 from kiara_cli.core.data.folders import Prepared
-from kiara_cli.core.data.prepare import Means, Preparing, means_of, prepare, reopen
+from kiara_cli.core.data.prepare import prepare, reopen
+from kiara_cli.core.data.slices import BadInput
+from kiara_cli.core.data.source import Means, Preparing, means_of
 from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.errors import KiaraError
 
 
 def prepare_showing(
@@ -38,6 +41,8 @@ def prepare_showing(
 
 def describe(prepared: Prepared, vocab_size: int | None) -> None:
     """Say what is worth saying of a preparation; `vocab_size` is what was asked for, if a tokenizer was fitted."""
+    for notice in prepared.notices:
+        note(f"{notice[:1].upper()}{notice[1:]}.")
     if not prepared.made:
         return note(f"Using {prepared.folder}, made before of the same data.")
     got = prepared.tokenizer.size
@@ -49,7 +54,10 @@ def describe(prepared: Prepared, vocab_size: int | None) -> None:
 
 @contextmanager
 def showing() -> Iterator[Callable[[Preparing], None]]:
-    """Show a progress bar with bytes a second and the time left; say when the network is used."""
+    """Show a progress bar with bytes a second and the time left; say when the network is used.
+
+    For commands that have --skip-bad: an error that it would leave out says so.
+    """
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = output.console()
     bar = Bar(
@@ -62,10 +70,13 @@ def showing() -> Iterator[Callable[[Preparing], None]]:
         nonlocal stage
         if progress.stage != stage:
             stage = progress.stage
-            if stage.startswith("downloading "):
-                note(f"D{stage[1:]}")
+            if stage.startswith(("downloading ", "waiting ")):
+                note(f"{stage[0].upper()}{stage[1:]}")
             bar.reset(task, description=stage.split("/")[-1] if "://" in stage else stage)
         bar.update(task, completed=progress.done_bytes, total=progress.total_bytes or None)
 
     with bar:
-        yield report
+        try:
+            yield report
+        except BadInput as error:
+            raise KiaraError(error.cause, f"{error.remedy}, or leave such things out with --skip-bad") from None

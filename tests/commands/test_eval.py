@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,21 +68,41 @@ def test_a_setting_that_contradicts_the_checkpoint_is_refused(kiara: Kiara, trai
     assert kiara("eval", "model.n_layers=2").status == 0
 
 
-def test_data_that_has_changed_is_refused_and_data_that_is_gone_is_found_in_its_folder(
-    kiara: Kiara, trained: Path
-) -> None:
+def test_a_whole_data_folder_serves_although_its_source_has_grown_moved_or_gone(kiara: Kiara, trained: Path) -> None:
     whole = Path("text.txt").read_bytes()
+    before = kiara("eval")
+    assert "text.txt" not in before.err
     Path("text.txt").write_bytes(whole + b"more")
-    assert "has changed" in kiara("eval").mistake
+    grown = kiara("eval")
+    assert (grown.status, grown.out) == (0, before.out)
+    assert [line for line in grown.err.splitlines() if "text.txt has changed: using data/text-" in line]
     Path("text.txt").unlink()
-    assert kiara("eval").status == 0
+    gone = kiara("eval")
+    assert (gone.status, gone.out) == (0, before.out)
+    assert len([line for line in gone.err.splitlines() if "no data at text.txt: using data/text-" in line]) == 1
     (folder,) = trained.glob("data/*")
     for file in folder.iterdir():
         file.unlink()
     assert "neither" in kiara("eval").mistake
-    Path("text.txt").write_bytes(whole)
     folder.rmdir()
-    assert kiara("eval").status == 0  # made again
+    Path("text.txt").write_bytes(whole + b"more")
+    assert "text.txt has changed since the checkpoint was made; restore it" in kiara("eval").mistake
+    Path("text.txt").write_bytes(whole)
+    assert kiara("eval").out == before.out  # made again
+
+
+def test_a_text_to_measure_on_may_be_in_another_encoding_or_come_through_a_pipe(kiara: Kiara, trained: Path) -> None:
+    Path("other.txt").write_bytes("the cat sat on the mat, hör auf\n".encode("latin-1") * 9)
+    measured = kiara("eval", "--text", "other.txt", "--json")
+    assert "warning: read as Windows-1252" in measured.err
+    same = kiara("eval", "--text", "other.txt", "data.encoding=latin-1", "--json")
+    assert same.err == ""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(Path("other.txt").read_bytes())
+    piped = kiara("eval", "--text", f"/dev/fd/{reading}", "--json")
+    os.close(reading)
+    assert len({json.loads(ran.out)["loss"] for ran in (measured, same, piped)}) == 1
 
 
 def test_a_truncated_data_file_is_refused(kiara: Kiara, trained: Path) -> None:

@@ -139,6 +139,37 @@ def test_a_file_of_prompts_is_answered_together_in_its_order(kiara: Kiara, train
     assert [one["text"] for one in made] == alone
 
 
+def test_prompts_may_hold_any_separator_be_an_array_or_in_another_encoding(kiara: Kiara, trained: Path) -> None:
+    texts = ["the\u2028cat", "the\u0085dog", "hör auf"]
+    rows = [{"prompt": text} for text in texts]
+    words = ("--max-new-tokens", "3", "--greedy", "--prompts")
+    Path("a.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    plain = kiara("generate", *words, "a.jsonl")
+    assert [json.loads(line)["prompt_tokens"] for line in plain.out.splitlines()] == list(map(len, texts))
+    Path("a.json").write_text(json.dumps(rows, indent=1))
+    Path("a.ndjson").write_bytes(Path("a.jsonl").read_text().encode("utf-16"))
+    found = [
+        [json.loads(line)["text"] for line in kiara("generate", *words, name).out.splitlines()]
+        for name in ("a.json", "a.ndjson", "a.jsonl")
+    ]
+    assert found[0] == found[1] == found[2]
+    Path("a.jsonl").write_bytes(b'{"prompt": "h\xf6r auf"}\n')
+    latin = kiara("generate", *words, "a.jsonl")
+    assert json.loads(latin.out)["prompt_tokens"] == 7
+    assert latin.err.startswith("warning: read as Windows-1252")
+    Path("p.txt").write_bytes("hör auf\n".encode("latin-1"))
+    assert "warning: read as Windows-1252" in kiara("generate", "-p", "@p.txt", *words[:3]).err
+    assert "warning: read as Windows-1252" in kiara("generate", "-p", "-", *words[:3], stdin=b"h\xf6r auf").err
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"prompt": NaN}', '{"prompt": "\\ud800"}', '{"prompt": 5}', "9" * 5000, '"text"']
+)
+def test_a_line_that_is_no_prompt_is_one_line_with_its_number(kiara: Kiara, line: str) -> None:
+    Path("a.jsonl").write_text('{"prompt": "x"}\n\n' + line)
+    assert "error: a.jsonl, line 3 " in kiara("generate", "--prompts", "a.jsonl").mistake
+
+
 @pytest.mark.parametrize("content", ["", "hello\n", '{"prompt": 1}\n', '{"text": "a"}\n', "[]\n"])
 def test_a_file_without_prompts_is_a_mistake(kiara: Kiara, trained: Path, content: str) -> None:
     Path("prompts.jsonl").write_text(content)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -153,11 +154,32 @@ def test_what_cannot_change_on_resuming_is_a_mistake(
     nothing_behind()
 
 
-def test_resuming_on_changed_data_is_a_mistake(kiara: Kiara, trained: Path, nothing_behind: Check) -> None:
+def test_resuming_goes_on_with_the_data_as_it_was_though_its_source_has_changed(kiara: Kiara, trained: Path) -> None:
     Path("text.txt").write_text("something else altogether\n" * 100)
-    nothing_behind()
-    assert "text.txt has changed" in kiara("train", "--resume").mistake
-    nothing_behind()
+    ran = kiara("train", "--resume", "train.max_steps=5")
+    assert ran.status == 0
+    assert "warning: text.txt has changed: using data/text-" in ran.err
+    assert "data_changed_at_step" not in json.loads(Path("checkpoints/text/run.json").read_text())
+    shutil.rmtree("data")
+    line = kiara("train", "--resume", "train.max_steps=6").mistake
+    assert "text.txt has changed since the checkpoint was made" in line
+    assert "--allow-changed-data" in line
+
+
+def test_training_on_the_working_folder_and_the_commands_it_suggests(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    Path(".git").mkdir()
+    Path(".git/x.txt").write_text("hidden")
+    ran = kiara("train", ".", *tiny_settings)
+    assert ran.status == 0
+    assert "Left out, as they are hidden: ./.git." in ran.err
+    best = str(next(Path("checkpoints").glob("*/best.pt")))
+    for words in (["eval", best], ["generate", best, "--prompt", "the"], ["train", "--resume", "train.max_steps=5"]):
+        again = kiara(*words)
+        assert again.status == 0
+        assert "has changed" not in again.err
+    assert "made before of the same data" in kiara("train", ".", *tiny_settings).err
 
 
 def test_resuming_passes_over_a_damaged_last_with_a_warning(kiara: Kiara, trained: Path) -> None:

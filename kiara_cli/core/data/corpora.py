@@ -24,6 +24,9 @@ from pathlib import Path
 from kiara_cli.config.schema import DataConfig
 from kiara_cli.core.data.download import Remote, Report, cached, download
 from kiara_cli.core.data.inputs import STDIN, Input, as_input, find_inputs
+from kiara_cli.core.data.listing import as_path, is_pipe
+from kiara_cli.core.data.notices import Notices
+from kiara_cli.core.data.pipes import Pipes
 from kiara_cli.errors import KiaraError
 
 HUGGING_FACE = "https://huggingface.co/datasets"
@@ -45,7 +48,7 @@ def _tales(data: DataConfig) -> list[Input]:
 def _python(data: DataConfig) -> list[Input]:
     folder = Path(sysconfig.get_paths()["stdlib"])
     paths = sorted(path for path in folder.rglob("*.py") if "site-packages" not in path.parts and path.is_file())
-    return [as_input(str(path), path.stat().st_size) for path in paths]
+    return [as_input(str(path), path.stat().st_size, named=False) for path in paths]
 
 
 CORPORA = {
@@ -87,18 +90,23 @@ CORPORA = {
 
 
 def resolve(
-    source: str, data: DataConfig, cache: Path, report: Report, fetch: bool = True, stdin: Path | None = None
+    source: str,
+    data: DataConfig,
+    cache: Path,
+    report: Report,
+    fetch: bool = True,
+    pipes: Pipes | None = None,
+    notices: Notices | None = None,
 ) -> list[Input]:
     """List the inputs of a source, downloading a corpus that is asked for by name and not here yet.
 
-    With `fetch` false nothing is downloaded; `stdin` is the file that holds what - stands for. Raises KiaraError.
+    With `fetch` false nothing is downloaded; without `pipes` none is read. Raises KiaraError.
     """
-    if source == STDIN:
-        if stdin is None:
-            raise KiaraError("- stands for what kiara tokenize reads from a pipe", "give the folder it made")
-        return [Input(str(stdin), stdin.stat().st_size, "text")]
+    path, notices = as_path(source), Notices() if notices is None else notices
+    if pipes is not None and (source == STDIN or is_pipe(path)):
+        return [pipes.take(source if source == STDIN else path, notices)]
     if source not in CORPORA:
-        return find_inputs(source)
+        return find_inputs(source, notices)
     corpus, paths = CORPORA[source], []
     for remote in corpus.files:
         if not fetch and not cached(remote, cache / source):

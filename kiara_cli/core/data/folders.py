@@ -6,6 +6,7 @@ In: the path or address of a folder. Out: its tokenizer and both splits, checked
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,12 +14,16 @@ from pathlib import Path
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data import shards
 from kiara_cli.core.data.inputs import STDIN
+from kiara_cli.core.data.listing import as_path
 from kiara_cli.core.data.places import copy_in, is_address, open_bytes
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.protocol import Tokenizer, fingerprint
 from kiara_cli.errors import KiaraError
 
 FORMAT = 2  # of the folder; part of its hash
+NAME_BYTES = (
+    100  # of the name of a data set; a hash and an ending are added to it, and 255 are what a folder may have
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Meta:
     conversations: bool  # whether documents are conversations, whose replies alone may be the targets
     unused_tokens: int  # ids with a text that occur in neither split
     skipped: int  # lines, rows and files that could not be read and were left out
+    notices: tuple[str, ...] = ()  # what else there is to say of what was read
 
     @property
     def bytes_per_token(self) -> float:
@@ -55,6 +61,7 @@ class Prepared:
     train: shards.Tokens
     val: shards.Tokens
     made: bool = False  # just now
+    notices: tuple[str, ...] = ()  # what was left out of the source, and how it was read
 
 
 def open_folder(folder: Path) -> Prepared:
@@ -62,8 +69,9 @@ def open_folder(folder: Path) -> Prepared:
     remedy = "delete the folder and tokenize again"
     try:
         values = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        values["notices"] = tuple(values.get("notices", ()))
         meta = Meta(**{item.name: values[item.name] for item in fields(Meta)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KiaraError(f"{folder} is not a whole data folder ({error!r})", remedy) from None
     tokenizer = files.load(folder / "tokenizer.json")
     if fingerprint(tokenizer) != meta.tokenizer_hash:
@@ -82,7 +90,8 @@ def write_meta(folder: Path, meta: Meta) -> None:
 def fetched(source: str, root: Path, scratch: Path | None = None) -> Path | None:
     """Return the data folder that a source is, copied under `root` (or `scratch`) from an address; None if none."""
     if not is_address(source):
-        return Path(source) if (Path(source) / "meta.json").is_file() else None
+        folder = Path(as_path(source))
+        return folder if os.path.isfile(folder / "meta.json") else None
     address = source.rstrip("/")
     try:
         with open_bytes(f"{address}/meta.json"):
@@ -114,16 +123,17 @@ def checked(prepared: Prepared, tokenizing: TokenizerConfig, tokenizer: Tokenize
 
 def dataset_name(data: DataConfig) -> str:
     """Name a data set after its source: `texts/My Novel.txt` becomes My_Novel."""
-    first, *others = data.source.strip().split("\n")
+    first = data.source
     if first == STDIN and data.name is None:
         return "stdin"
     if data.name is not None:
         stem = Path(data.name).name
-    elif any(mark in first for mark in "*?["):
-        stem = Path(first.split("*")[0].split("?")[0].split("[")[0]).name
+    elif os.path.isdir(as_path(first)):
+        stem = Path(as_path(first)).resolve().name
     else:
-        path = Path(first).expanduser()
-        stem = path.resolve().name if path.is_dir() else path.name.removesuffix(".gz").removesuffix(".zst")
-        stem = stem if path.is_dir() else Path(stem).stem
-    stem += f"-and-{len(others)}-more" if others and data.name is None else ""
-    return re.sub(r"[^\w.-]+", "_", stem).strip("._-") or "data"
+        before = first if os.path.exists(as_path(first)) else first.split("*")[0].split("?")[0].split("[")[0]
+        stem = Path(before).name
+        stem = stem if before != first else Path(stem.removesuffix(".gz").removesuffix(".zst")).stem
+    stem += f"-and-{len(data.more_sources)}-more" if data.more_sources and data.name is None else ""
+    name = re.sub(r"[^\w.-]+", "_", stem)
+    return name.encode("utf-8", "ignore")[:NAME_BYTES].decode("utf-8", "ignore").strip("._-") or "data"

@@ -1,21 +1,26 @@
 """What a person named as source → the list of inputs to read.
 
-In: a path, folder, glob or address (or several, one a line), or the name of a corpus. Out: inputs in a fixed order,
-each with what kind of file it is.
+In: a path, folder, glob or address. Out: inputs in a fixed order, each with what kind of file it is.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from kiara_cli.core.data.places import list_files
+from kiara_cli.core.data.listing import as_path, list_files
+from kiara_cli.core.data.notices import Notices
+from kiara_cli.core.data.places import is_address
 from kiara_cli.errors import KiaraError
 
-KINDS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".parquet": "parquet", ".ds": "datatrove"}
+KINDS = {
+    ".txt": "text", ".md": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".ds": "datatrove",
+}  # fmt: skip
 STDIN = "-"
 PACKINGS = (".gz", ".zst")
 SUFFIXES = tuple(kind + packing for kind in KINDS for packing in ("", *PACKINGS))
+TABLES = (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -26,39 +31,69 @@ class Input:
     size: int  # bytes as they lie there
     kind: str
     packing: str = ""  # .gz or .zst
+    named: bool = True  # by a person, and not found in a folder
+    label: str = ""  # what a person knows it by, where that is not its address
+
+    @property
+    def name(self) -> str:
+        return self.label or self.address
 
 
-def find_inputs(source: str) -> list[Input]:
-    """List the files of a source. Raises KiaraError with what is there instead."""
-    return [found for line in source.split("\n") if line.strip() for found in _find(line.strip())]
+def find_inputs(source: str, notices: Notices | None = None) -> list[Input]:
+    """List the files of a source, noting what was left out. Raises KiaraError with what is there instead."""
+    notices = Notices() if notices is None else notices
+    here = Notices()
+    listed = list_files(source, SUFFIXES, here)
+    named = len(listed) == 1 and (listed[0][0] == source or os.path.isfile(as_path(source)))
+    found = [as_input(address, size, named) for address, size in listed]
+    tables = [table for table in found if table.kind == "table"]
+    if tables and len(tables) == len(found):
+        raise KiaraError(
+            f"{tables[0].name} is a table as text (CSV), which is not read yet",
+            'write its texts as JSON lines, {"text": "…"} a line; or name it .txt, to learn it as it stands',
+        )
+    for table in tables:
+        here.add("left out, as tables in CSV are not read yet", table.name)
+    notices.merge(here.state())
+    if not found:
+        raise _nothing(source, here)
+    return [kept for kept in found if kept.kind != "table"]
 
 
-def as_input(address: str, size: int) -> Input:
+def as_input(address: str, size: int, named: bool = True, label: str = "") -> Input:
     """Tell by its name how a file is to be read; what is none of the known kinds is plain text."""
     name = address.lower()
     packing = next((packing for packing in PACKINGS if name.endswith(packing)), "")
     suffix = Path(name.removesuffix(packing)).suffix
-    return Input(address, size, KINDS.get(suffix, "text"), packing)
+    kind = "table" if suffix in TABLES else "json" if suffix == ".json" else KINDS.get(suffix, "text")
+    return Input(address, size, kind, packing, named, label)
 
 
-def _find(source: str) -> list[Input]:
-    found = [as_input(address, size) for address, size in list_files(source, SUFFIXES)]
-    if not found and Path(source).expanduser().is_dir():
+def _nothing(source: str, left_out: Notices) -> KiaraError:
+    """Say that there is nothing to read, and why."""
+    path = as_path(source)
+    why = "; ".join(left_out.lines())
+    if os.path.isdir(path):
         known = ", ".join(KINDS)
-        raise KiaraError(
-            f"the folder {source} holds no text that is known by its name ({known}, also .gz and .zst)",
+        return KiaraError(
+            f"the folder {source} holds no text that is known by its name ({known}, also .gz and .zst)"
+            + (f": {why}" if why else ""),
             f"give a folder with texts, or a glob such as '{source.rstrip('/')}/**/*.py'",
         )
-    if not found:
-        raise KiaraError(f"no data at {source}", _what_is_there(Path(source).expanduser()))
-    return found
+    if os.path.islink(path):
+        return KiaraError(f"{source} is a link to {os.readlink(path)}, which is not there", "give another file")
+    if os.path.exists(path):
+        return KiaraError(f"{source} is no file", "give a file, a folder or a glob")
+    if is_address(source):
+        return KiaraError(f"no data at {source}", "check the address")
+    return KiaraError(f"no data at {source}" + (f": {why}" if why else ""), _what_is_there(Path(path)))
 
 
 def _what_is_there(path: Path) -> str:
     """Name the nearest folder that exists and the texts in it."""
-    folder = next(parent for parent in (path.parent, *path.parent.parents, Path()) if parent.is_dir())
-    found = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir() if not p.name.startswith("."))
-    texts = [name for name in found if name.lower().endswith((*SUFFIXES, "/"))]
+    folder = next(parent for parent in (path.parent, *path.parent.parents, Path()) if os.path.isdir(parent))
+    found = sorted(name + ("/" if os.path.isdir(folder / name) else "") for name in os.listdir(folder))
+    texts = [name for name in found if name.lower().endswith((*SUFFIXES, "/")) and not name.startswith(".")]
     if not texts:
         return f"{folder.resolve()} holds no text files: give the path of one"
     more = f" and {len(texts) - 10} more" if len(texts) > 10 else ""

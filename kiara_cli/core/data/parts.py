@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from kiara_cli.core.data.encoding import Counts, Encoded, encode_batch, in_batches, in_order
 from kiara_cli.core.data.places import Place
-from kiara_cli.core.data.readers import Reading, digest, read
+from kiara_cli.core.data.readers import read
 from kiara_cli.core.data.shards import Stamp, Writer, dtype_for
+from kiara_cli.core.data.slices import Reading, digest
 from kiara_cli.core.data.splitting import Split
 from kiara_cli.core.data.units import Unit
 from kiara_cli.core.tokenizer.protocol import Tokenizer
@@ -39,6 +40,7 @@ class Record:
     train: Counts
     val: Counts
     skipped: int
+    notices: tuple[Any, ...]  # as `Notices.state` returns them
 
     @classmethod
     def parse(cls, raw: bytes | None) -> Record | None:
@@ -46,8 +48,8 @@ class Record:
         try:
             values = json.loads(raw or b"")
             train, val = (Counts(**values[side]) for side in SIDES)
-            return cls(tuple(values["digests"]), train, val, values["skipped"])
-        except (ValueError, KeyError, TypeError):
+            return cls(tuple(values["digests"]), train, val, values["skipped"], tuple(values["notices"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
 
@@ -61,8 +63,8 @@ class Work:
     reading: Reading
     threads: int
 
-    def sides(self, unit: Unit) -> Iterator[Any]:
-        documents = read(unit.slices, self.reading)
+    def sides(self, unit: Unit, reading: Reading) -> Iterator[Any]:
+        documents = read(unit.slices, reading)
         return ((document, True) for document in documents) if unit.held_out else self.split.sides(documents)
 
 
@@ -81,16 +83,16 @@ def encode_units(place: Place, work: Work, mine: Sequence[int], report: Callable
             todo.append((number, digests))
     report(done)
 
-    def steps() -> Iterator[tuple[int, Any, int]]:
+    def steps() -> Iterator[tuple[Any, Reading | None]]:
         for number, _ in todo:
-            before = work.reading.skipped
-            for batch in in_batches(work.sides(work.units[number])):
-                yield number, batch, 0
-            yield number, None, work.reading.skipped - before
+            reading = work.reading.anew()
+            for batch in in_batches(work.sides(work.units[number], reading)):
+                yield batch, None
+            yield None, reading
 
-    def encode(step: tuple[int, Any, int]) -> tuple[Encoded | None, int]:
-        _, batch, skipped = step
-        return (None if batch is None else encode_batch(batch, work.tokenizer)), skipped
+    def encode(step: tuple[Any, Reading | None]) -> tuple[Encoded | None, Reading | None]:
+        batch, reading = step
+        return (None if batch is None else encode_batch(batch, work.tokenizer)), reading
 
     with closing(in_order(encode, steps(), work.threads)) as results:
         for number, digests in todo:
@@ -144,11 +146,11 @@ def _write_unit(
     """Take a unit's batches up to its end and write its ids, then its record."""
     names = [f"{number:05}.{side}" for side in SIDES]
     paths = [place.scratch / f"{name}.{os.getpid()}" for name in names]
-    counts, left_out = [Counts(), Counts()], 0
+    counts, read_by = [Counts(), Counts()], Reading()
     with paths[0].open("wb") as train, paths[1].open("wb") as val:
-        for encoded, skipped in results:
+        for encoded, reading in results:
             if encoded is None:
-                left_out = skipped
+                read_by = reading
                 break
             for side, file in enumerate((train, val)):
                 file.write(encoded.ids[side].tobytes())
@@ -156,7 +158,7 @@ def _write_unit(
             report(counts[0].bytes + counts[1].bytes)
     for path, name in zip(paths, names, strict=True):
         place.put(path, name)
-    record = Record(digests, counts[0], counts[1], left_out)
+    record = Record(digests, counts[0], counts[1], read_by.skipped, tuple(read_by.notices.state()))
     written = place.scratch / f"{number:05}.json.{os.getpid()}"
     written.write_text(json.dumps(asdict(record)), encoding="utf-8")
     place.put(written, f"{number:05}.json")

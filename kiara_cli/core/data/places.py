@@ -1,15 +1,13 @@
 """Where bytes are: files on this machine, or addresses such as s3://bucket/texts (extra `data`).
 
-In: a path or an address. Out: open files, listings, and folders in which whole files appear at once.
+In: a path or an address. Out: open files, and folders in which whole files appear at once.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -36,27 +34,10 @@ def open_bytes(address: str) -> BinaryIO:
     try:
         if not is_address(address):
             return open(address, "rb")
-        system, path = _remote(address)
+        system, path = remote(address)
         return cast(BinaryIO, system.open(path, "rb"))
     except OSError as error:
         raise unreadable(address, error) from None
-
-
-def list_files(source: str, suffixes: Sequence[str]) -> list[tuple[str, int]]:
-    """List the files of a path, folder or glob with their sizes, in a fixed order.
-
-    Of a folder only files with one of the suffixes count, upper case or lower. Empty if nothing is there.
-    """
-    if is_address(source):
-        return _list_remote(source, suffixes)
-    path = Path(source).expanduser()
-    if path.is_file():
-        paths = [path]
-    elif path.is_dir():
-        paths = sorted(p for p in path.rglob("*") if p.name.lower().endswith(tuple(suffixes)) and p.is_file())
-    else:
-        paths = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
-    return [(str(path), path.stat().st_size) for path in paths]
 
 
 class Place:
@@ -67,7 +48,7 @@ class Place:
         self._system: Any = None
         self._path = address
         if is_address(address):
-            self._system, self._path = _remote(address)
+            self._system, self._path = remote(address)
             self.scratch = Path(tempfile.mkdtemp(prefix="kiara-"))
         else:
             self.scratch = Path(address)
@@ -109,7 +90,7 @@ class Place:
 
 def copy_out(folder: Path, address: str) -> None:
     """Copy the files of a folder to an address, meta.json last: what has it is whole."""
-    system, path = _remote(address)
+    system, path = remote(address)
     system.makedirs(path, exist_ok=True)
     for file in sorted(folder.iterdir(), key=lambda file: file.name == "meta.json"):
         system.put_file(str(file), f"{path}/{file.name}")
@@ -117,7 +98,7 @@ def copy_out(folder: Path, address: str) -> None:
 
 def copy_in(address: str, folder: Path) -> None:
     """Copy the files at an address into a new folder, which appears whole or not at all. Raises KiaraError."""
-    system, path = _remote(address)
+    system, path = remote(address)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     try:
@@ -130,7 +111,8 @@ def copy_in(address: str, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remote(address: str) -> tuple[Any, str]:
+def remote(address: str) -> tuple[Any, str]:
+    """Return the file system of an address and the path in it. Raises KiaraError."""
     try:
         import fsspec
     except ImportError:
@@ -140,21 +122,3 @@ def _remote(address: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise KiaraError(f"cannot open {address}: {error}", "install what that kind of address needs") from None
     return system, path.rstrip("/")
-
-
-def _list_remote(source: str, suffixes: Sequence[str]) -> list[tuple[str, int]]:
-    system, path = _remote(source)
-    try:
-        if any(mark in path for mark in "*?["):
-            found = system.glob(path, detail=True)
-        else:
-            found = system.find(path, detail=True)
-            if list(found) != [path]:
-                found = {name: info for name, info in found.items() if name.lower().endswith(tuple(suffixes))}
-    except OSError as error:
-        raise unreadable(source, error) from None
-    return [
-        (system.unstrip_protocol(name), int(info["size"]))
-        for name, info in sorted(found.items())
-        if info["type"] == "file"
-    ]

@@ -6,61 +6,28 @@ Out: documents in the order in which they stand there.
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import gzip
 import hashlib
-import io
-import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, BinaryIO
+from contextlib import closing
+from typing import Any
 
 import numpy as np
 
-from kiara_cli.core.data.documents import CHUNK, Document, conversation, decode_chunks, decode_text, sniff
+from kiara_cli.core.data.charset import BinaryError, Strays, decode_chunks, detect
+from kiara_cli.core.data.documents import Document, conversation
 from kiara_cli.core.data.inputs import Input, find_inputs
-from kiara_cli.core.data.places import missing, open_bytes, unreadable
+from kiara_cli.core.data.listing import as_path, is_pipe
+from kiara_cli.core.data.notices import Notices
+from kiara_cli.core.data.pipes import Pipes
+from kiara_cli.core.data.places import open_bytes
+from kiara_cli.core.data.records import foreign, holds_json_lines, json_lines, json_values, rows
+from kiara_cli.core.data.slices import Reading, Slice, chunks, opened
 from kiara_cli.core.data.tales import corpus as tales
 from kiara_cli.core.tokenizer.bpe import last_break
 from kiara_cli.core.tokenizer.chat_format import check_messages
 from kiara_cli.errors import KiaraError
 
 PART = 1 << 18  # characters; longer texts are read in parts
-ROWS = 256  # of a parquet file at a time
-CORRECT = "correct or delete the line, or leave such lines out with --skip-bad"
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Part `index` of `of` equal parts of an input."""
-
-    input: Input
-    index: int = 0
-    of: int = 1
-
-    @property
-    def range(self) -> tuple[int, int]:
-        """The bytes it nominally covers, from and to."""
-        return self.input.size * self.index // self.of, self.input.size * (self.index + 1) // self.of
-
-
-@dataclass
-class Reading:
-    """How to read, and how many bad things were left out while reading."""
-
-    text_field: str = "text"
-    skip_bad: bool = False
-    skipped: int = 0
-    surveyed: dict[Input, tuple[str, str, bool]] = field(default_factory=dict)  # long texts
-
-    def bad(self, error: KiaraError) -> None:
-        """Leave something out where that is allowed, else raise."""
-        if not self.skip_bad:
-            raise error
-        self.skipped += 1
 
 
 def read(slices: Iterable[Slice], reading: Reading) -> Iterator[Document]:
@@ -70,67 +37,82 @@ def read(slices: Iterable[Slice], reading: Reading) -> Iterator[Document]:
             for document in READERS[part.input.kind](part, reading):
                 if document.continues or document.whole or document.text.strip() or document.ids is not None:
                     yield document
+                else:
+                    reading.notices.add("left out, as they are blank", document.origin)
+        except BinaryError as error:
+            if part.input.named:
+                reading.bad(error)
+            else:
+                reading.notices.add("left out, as they are no texts", part.input.name)
         except KiaraError as error:
             reading.bad(error)
 
 
 def read_documents(source: str, reading: Reading | None = None) -> list[Document]:
     """Read all documents of a source into memory. Raises KiaraError if there are none."""
-    documents = list(read(map(Slice, find_inputs(source)), reading or Reading()))
+    reading = reading or Reading()
+    path = as_path(source)
+    with closing(Pipes()) as pipes:
+        piped = [pipes.take(path, reading.notices)] if is_pipe(path) else None
+        documents = list(read(map(Slice, piped or find_inputs(source, reading.notices)), reading))
     if not documents:
-        raise KiaraError(f"{source} is empty", "give a file with some text in it, 1 KB or more")
+        raise empty(source, reading)
     return documents
 
 
-def digest(part: Slice, reading: Reading) -> str:
-    """Hash the bytes of a slice as they lie there. Raises KiaraError."""
-    try:
-        return _digest(part)
-    except KiaraError:
-        if not reading.skip_bad:
-            raise
-        return "unreadable"
-
-
-def _digest(part: Slice) -> str:
-    if part.input.kind == "tales":
-        return hashlib.sha256(f"{part.input.address} {tales.VERSION}".encode()).hexdigest()
-    seen, (start, end) = hashlib.sha256(), part.range
-    with _reported(part.input), open_bytes(part.input.address) as file:
-        file.seek(start)
-        while start < end and (raw := file.read(min(CHUNK, end - start))):
-            seen.update(raw)
-            start += len(raw)
-    return seen.hexdigest()
+def empty(source: str, reading: Reading, listed: Notices | None = None) -> KiaraError:
+    """Say that a source holds no document, and what was left out of it."""
+    left_out = "; ".join([*(listed.lines() if listed else ()), *reading.notices.lines()])
+    if reading.skipped:
+        left_out += f"{'; ' if left_out else ''}{reading.skipped:,} could not be read"
+    return KiaraError(
+        f"{source} is empty" + (f" ({left_out})" if left_out else ""),
+        "give a file with some text in it, 1 KB or more",
+    )
 
 
 def _read_text(part: Slice, reading: Reading) -> Iterator[Document]:
     """Yield a text as one document, in parts where it is long."""
-    with _opened(part.input) as file:
+    input = part.input
+    with opened(input) as file:
         raw = file.read(PART + 1)
     if len(raw) <= PART:
-        yield Document(part.input.address, decode_text(raw, part.input.address))
+        encoding, strays = detect([raw], input.name, reading.encoding), Strays()
+        text = "".join(decode_chunks([raw], encoding, strays))
+        strays.note(reading.notices, input.name, encoding, reading.encoding)
+        _warn_of_records(input, text, reading)
+        yield Document(input.name, text)
         return
-    if part.input not in reading.surveyed:
-        reading.surveyed[part.input] = _survey_text(part.input)
-    encoding, content, blank = reading.surveyed[part.input]
+    if input not in reading.surveyed:
+        reading.surveyed[input] = _survey(input, reading)
+    encoding, content, blank, strays = reading.surveyed[input]
+    strays.note(reading.notices, input.name, encoding, reading.encoding)
     if blank:
+        reading.notices.add("left out, as they are blank", input.name)
         return
-    with _opened(part.input) as file:
-        for index, text in enumerate(_parts(decode_chunks(_chunks(file), encoding))):
-            yield Document(part.input.address, text, continues=index > 0, whole=content)
+    with opened(input) as file:
+        for index, text in enumerate(_parts(decode_chunks(chunks(file), encoding))):
+            if index == 0:
+                _warn_of_records(input, text, reading)
+            yield Document(input.name, text, continues=index > 0, whole=content)
 
 
-def _survey_text(input: Input) -> tuple[str, str, bool]:
-    """Return a long text's encoding, its content hash and whether it is blank, in two passes over it."""
-    with _opened(input) as file:
-        encoding = sniff(_chunks(file), input.address)
-    seen, blank = hashlib.sha256(), True
-    with _opened(input) as file:
-        for text in decode_chunks(_chunks(file), encoding):
+def _survey(input: Input, reading: Reading) -> tuple[str, str, bool, Strays]:
+    """Return a long text's encoding, its content hash, whether it is blank and what is odd, in two passes over it."""
+    with opened(input) as file:
+        encoding = detect(chunks(file), input.name, reading.encoding)
+    seen, blank, strays = hashlib.sha256(), True, Strays()
+    with opened(input) as file:
+        for text in decode_chunks(chunks(file), encoding, strays):
             seen.update(text.encode())
             blank = blank and not text.strip()
-    return encoding, seen.hexdigest(), blank
+    return encoding, seen.hexdigest(), blank, strays
+
+
+def _warn_of_records(input: Input, text: str, reading: Reading) -> None:
+    """Note where JSON is learned as prose."""
+    if text.lstrip()[:1] == "{" and holds_json_lines(input, reading):
+        reading.notices.add("learned as plain text, though they hold JSON lines (name them .jsonl)", input.name)
 
 
 def _parts(texts: Iterable[str]) -> Iterator[str]:
@@ -146,110 +128,54 @@ def _parts(texts: Iterable[str]) -> Iterator[str]:
         yield held
 
 
-def _read_jsonl(part: Slice, reading: Reading) -> Iterator[Document]:
-    """Yield a document for each line: a conversation where it has messages, else the text of the field."""
-    for number, line in _lines(part):
-        if not line.strip():
-            continue
-        origin = f"{part.input.address}, line {number}"
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            reading.bad(KiaraError(f"{origin} is not JSON ({error})", CORRECT))
-            continue
-        try:
-            yield _from_fields(value if isinstance(value, dict) else {}, origin, reading.text_field)
-        except KiaraError as error:
-            reading.bad(error)
+def _of_records(records: Callable[[Slice, Reading], Iterator[tuple[str, Any]]]) -> Callable[..., Iterator[Document]]:
+    """Make a reader of documents of one of records."""
+
+    def reader(part: Slice, reading: Reading) -> Iterator[Document]:
+        for origin, value in records(part, reading):
+            try:
+                document = _document(value, origin, reading.text_field)
+            except KiaraError as error:
+                reading.bad(error)
+                continue
+            if document is None:
+                reading.notices.add("left out, as all their fields are null", origin)
+            else:
+                yield document
+
+    return reader
 
 
-def _lines(part: Slice) -> Iterator[tuple[int, str]]:
-    """Yield the lines that begin in a slice, numbered from the beginning of the input."""
-    with _opened(part.input) as file:
-        start, end = part.range
-        head = file.readline() if start == 0 else file.read(2)
-        if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            if start == 0:  # it cannot be cut between bytes: the first slice takes all of it
-                yield from enumerate(_split_lines(decode_chunks(chain([head], _chunks(file)), "utf-16")), 1)
-            return
-        at, number = len(head), 1
-        if start:
-            file.seek(0)
-            number += _newlines(file, start - 1) + 1
-            file.seek(start - 1)
-            at = start - 1 + len(file.readline())  # the end of a line that began before
-            head = file.readline() if at < end else b""
-            at += len(head)
-        while head:
-            yield number, head.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="replace")
-            number += 1
-            head = file.readline() if part.of == 1 or at < end else b""
-            at += len(head)
+def _document(value: Any, origin: str, field: str) -> Document | None:
+    """Make a conversation of a record that has messages, else a text of its field; a field that is null is absent.
+
+    None if it has the fields, and all are null. Raises KiaraError for what is neither.
+    """
+    fields = value if isinstance(value, dict) else {}
+    text, messages = fields.get(field), fields.get("messages")
+    if messages is not None and not (messages == [] and isinstance(text, str)):
+        checked = check_messages(messages, origin)
+        for turn in checked:
+            check_text(turn["content"], origin)
+        return conversation(origin, checked)
+    if isinstance(text, str):
+        check_text(text, origin)
+        return Document(origin, text)
+    if text is None and ("messages" in fields or field in fields):
+        return None
+    raise foreign(fields, origin) or KiaraError(
+        f"{origin}: neither a list of messages nor a text called '{field}'",
+        f"name the field that holds the text: data.field=NAME (there is: {', '.join(fields) or 'none'})",
+    )
 
 
-def _split_lines(texts: Iterable[str]) -> Iterator[str]:
-    held = ""
-    for text in texts:
-        *lines, held = (held + text).split("\n")
-        yield from lines
-    yield held
-
-
-def _newlines(file: BinaryIO, end: int) -> int:
-    """Count the newlines before a place."""
-    count = 0
-    while end > 0 and (raw := file.read(min(CHUNK, end))):
-        count, end = count + raw.count(b"\n"), end - len(raw)
-    return count
-
-
-def _read_parquet(part: Slice, reading: Reading) -> Iterator[Document]:
-    """Yield a document for each row: a conversation where there is a column of messages, else the text's field."""
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise missing("pyarrow", part.input.address) from None
-    with _opened(part.input) as opened, parquet.ParquetFile(opened) as file:
-        names = file.schema_arrow.names
-        if reading.text_field not in names and "messages" not in names:
-            raise KiaraError(
-                f"{part.input.address} has no field '{reading.text_field}' (it has: {', '.join(names)})",
-                f"write data.field={names[0] if names else 'NAME'}, or which of them holds the text",
-            )
-        column = reading.text_field if reading.text_field in names else "messages"
-        groups = file.num_row_groups
-        mine = range(groups * part.index // part.of, groups * (part.index + 1) // part.of)
-        row = sum(file.metadata.row_group(group).num_rows for group in range(mine.start))
-        for batch in file.iter_batches(ROWS, row_groups=list(mine), columns=[column]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                try:
-                    if value is not None:
-                        yield _from_fields({column: value}, f"{part.input.address}, row {row}", reading.text_field)
-                except KiaraError as error:
-                    reading.bad(error)
-
-
-def _from_fields(value: dict[str, Any], origin: str, field: str) -> Document:
-    if "messages" in value:
-        messages = check_messages(value["messages"], origin)
-        return conversation(origin, [{key: _whole(text) for key, text in turn.items()} for turn in messages])
-    text = value.get(field)
-    if not isinstance(text, str):
-        raise KiaraError(
-            f"{origin}: neither a list of messages nor a text called '{field}'",
-            f"name the field that holds the text: data.field=NAME (there is: {', '.join(value) or 'none'})",
-        )
-    return Document(origin, _whole(text))
-
-
-def _whole(text: str) -> str:
-    """Replace halves of characters, which JSON can hold and UTF-8 cannot."""
+def check_text(text: str, origin: str) -> None:
+    """Raise KiaraError for halves of characters, which JSON can hold and UTF-8 cannot."""
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise KiaraError(f"{origin} holds {half}, half of a character", "correct or delete it") from None
 
 
 def _read_datatrove(part: Slice, reading: Reading) -> Iterator[Document]:
@@ -261,10 +187,10 @@ def _read_datatrove(part: Slice, reading: Reading) -> Iterator[Document]:
     except (KiaraError, ValueError):
         raise KiaraError(f"{address} has no readable {address}.index beside it", "copy both files") from None
     tokens = int(ends[-1]) if len(ends) else 0
-    width = part.input.size // tokens if tokens else 2
+    width = part.input.size // tokens if tokens > 0 else 2
     if width not in (2, 4) or width * tokens != part.input.size or np.any(np.diff(ends, prepend=0) < 0):
         raise KiaraError(f"{address} is damaged: it does not hold the {tokens:,} ids of its index", "copy it again")
-    with _opened(part.input) as file:
+    with opened(part.input) as file:
         for number, length in enumerate(np.diff(ends, prepend=0).tolist(), 1):
             raw = file.read(length * width)
             yield Document(
@@ -281,68 +207,9 @@ def _read_tales(part: Slice, reading: Reading) -> Iterator[Document]:
 
 READERS: dict[str, Callable[[Slice, Reading], Iterator[Document]]] = {
     "text": _read_text,
-    "jsonl": _read_jsonl,
-    "parquet": _read_parquet,
+    "jsonl": _of_records(json_lines),
+    "json": _of_records(json_values),
+    "parquet": _of_records(rows),
     "datatrove": _read_datatrove,
     "tales": _read_tales,
 }
-
-
-@contextlib.contextmanager
-def _opened(input: Input) -> Iterator[BinaryIO]:
-    """Open an input, unpacked. Raises KiaraError, also for damage found while reading."""
-    with _reported(input), open_bytes(input.address) as raw:
-        if input.packing == ".gz":
-            yield gzip.GzipFile(fileobj=raw)  # type: ignore[misc]
-        elif input.packing == ".zst":
-            yield io.BufferedReader(_Unzst(raw, input.address), CHUNK)
-        else:
-            yield raw
-
-
-@contextlib.contextmanager
-def _reported(input: Input) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(input.address, error) from None
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("pyarrow", "zstd", "zstandard"):
-            raise
-        raise KiaraError(f"{input.address} is damaged ({str(error).splitlines()[0]})", "copy it again") from None
-
-
-class _Unzst(io.RawIOBase):
-    """The content of a .zst file. Unlike zstandard's own reader it notices a file that was cut short."""
-
-    def __init__(self, file: BinaryIO, address: str) -> None:
-        try:
-            import zstandard
-        except ImportError:
-            raise missing("zstandard", address) from None
-        self._file, self._begin = file, zstandard.ZstdDecompressor().decompressobj
-        self._frame: Any = None
-        self._ready = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            raw = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
-            raw = raw or self._file.read(CHUNK)
-            if not raw:
-                if self._frame is not None and not self._frame.eof:
-                    raise EOFError("it was cut short")
-                return 0
-            if self._frame is None or self._frame.eof:
-                self._frame = self._begin()
-            self._ready = self._frame.decompress(raw)
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while raw := file.read(CHUNK):
-        yield raw

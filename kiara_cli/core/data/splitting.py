@@ -1,70 +1,168 @@
-"""Which documents are held out for validation: decided by what they say, so always the same ones.
+"""What is held out for validation: decided by what the documents say, so always the same.
 
-In: documents and the share to hold out. Out: a rule, and with it the documents of each side. Of one document alone
-the end is held out; of several, those whose content hash falls below a limit.
+In: documents and the share to hold out. Out: a rule, and with it the documents of each side. Of many documents those
+are held out whose content hash falls below a limit. Where that is far from the share, as with few documents of
+unequal length, another limit is taken, or the end of the largest document.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kiara_cli.core.data.documents import Document
+from kiara_cli.core.tokenizer.chat_format import Message
 from kiara_cli.errors import KiaraError
+
+MANY = 500  # documents, of which a share by their number is about that share of the text
+NEAR = 2.0  # a held-out share is near the one asked for if it is at most so many times more or less
+NEAR_TALKS = 5.0  # the same where a conversation would have to be cut: one of two is near a tenth
 
 
 @dataclass(frozen=True)
 class Split:
-    """Either a limit on the documents' draws, or the place where the only document is cut."""
+    """Either a limit on the documents' draws, or the place where one document is cut."""
 
     limit: float = 0.0
-    cut: int | None = None  # characters
+    document: str = ""  # the content of the one that is cut
+    cut: int = 0  # how much of it is trained on: characters, or ids where it has those
 
     def sides(self, documents: Iterable[Document]) -> Iterator[tuple[Document, bool]]:
         """Yield each document, or part of one, and whether it is held out."""
-        if self.cut is None:
-            for document in documents:
-                yield document, document.draw < self.limit
-            return
-        at = 0
+        end = 0
         for document in documents:
-            text, start = document.text, at
-            at += len(text)
-            if at <= self.cut or start >= self.cut:
-                again = start == self.cut  # what is held out opens as a document of its own
-                yield (
-                    dataclasses.replace(document, messages=(), continues=document.continues and not again),
-                    (start >= self.cut),
-                )
+            if not self.document or document.content != self.document:
+                yield document, document.draw < self.limit
                 continue
-            here = self.cut - start
-            yield dataclasses.replace(document, text=text[:here], messages=()), False
-            yield dataclasses.replace(document, text=text[here:], messages=(), continues=False), True
+            start = end if document.continues else 0
+            end = start + length(document)
+            if end <= self.cut:
+                yield document, False
+            elif start >= self.cut:  # what is held out opens as a document of its own
+                yield dataclasses.replace(document, continues=start > self.cut), True
+            else:
+                yield from zip(halves(document, self.cut - start), (False, True), strict=True)
 
 
-def decide(documents: Iterable[Document], fraction: float, source: str) -> Split:
-    """Find the rule that holds about `fraction` out, at least one document and not all of them.
+def length(document: Document) -> int:
+    """Return how much there is of a document: characters, or ids where it has those."""
+    return len(document.text) if document.ids is None else len(document.ids)
 
-    Reads no further than needed: until there is one document for each side. Raises KiaraError.
+
+def halves(document: Document, at: int) -> tuple[Document, Document]:
+    """Cut a document at a place within it; of a conversation both halves keep their roles."""
+    first: list[Message] = []
+    rest: list[Message] = []
+    room = at
+    for message in document.messages:
+        role, text = message["role"], message["content"]
+        if room > 0:
+            first.append({"role": role, "content": text[:room]})
+        if room < len(text) or room <= 0:
+            rest.append({"role": role, "content": text[max(0, room) :]})
+        room -= len(text) + 1  # as they are joined by newlines
+    text, ids = document.text, document.ids
+    head = dataclasses.replace(document, text=text[:at], messages=tuple(first), ids=ids if ids is None else ids[:at])
+    tail = dataclasses.replace(
+        document, text=text[at:], messages=tuple(rest), ids=ids if ids is None else ids[at:], continues=False
+    )
+    return head, tail
+
+
+def decide(documents: Iterable[Document], fraction: float, source: str, uneven: bool = False) -> Split:
+    """Find the rule that holds about `fraction` of the text out, and neither none nor all of it.
+
+    Reads no further than needed: of many documents until there is one for each side, unless one may be so long
+    (`uneven`) that all must be seen. There must be a document. Raises KiaraError.
     """
-    count = characters = 0
+    seen: list[tuple[float, int]] = []
     lowest, highest = 2.0, -1.0
-    for document in documents:
-        characters += len(document.text)
-        if document.continues:
-            continue
-        count += 1
+    largest, most = None, -1
+    for document, size in _wholes(documents):
+        seen.append((document.draw, size))
         lowest, highest = min(lowest, document.draw), max(highest, document.draw)
-        if count > 1 and lowest < fraction <= highest:
+        if largest is None or (size, -document.draw) > (most, -largest.draw):
+            largest, most = document, size
+        if len(seen) > MANY and not uneven and lowest < fraction <= highest:
             return Split(limit=fraction)
-    if count == 0:
-        raise KiaraError(f"{source} is empty", "give a file with some text in it, 1 KB or more")
-    if count == 1:
-        return Split(cut=min(characters - 1, int(characters * (1 - fraction))))
-    limit = min(max(fraction, lowest * 1.0000001), highest)
-    if not lowest < limit:
+    assert largest is not None
+    if len(seen) > 1 and lowest == highest:
         raise KiaraError(
-            "all documents hold the same text, none can be held out", "give data.val_source, or one document"
+            f"{source}: all documents hold the same text, none can be held out",
+            "give data.val_source, or one document",
         )
-    return Split(limit=limit)
+    limit, times = _best_limit(seen, fraction) if len(seen) > 1 else (0.0, math.inf)
+    if times <= (NEAR_TALKS if largest.messages else NEAR):
+        return Split(limit=limit)
+    total = sum(size for _, size in seen)
+    kept = int(total * (1 - fraction)) - (total - most)
+    if largest.messages:
+        place = _place_in_talk(largest.messages, kept, fraction)
+    else:
+        place = max(min(kept, most - 1), min(1, most - 1)) if most > 1 or len(seen) == 1 else None
+    if place is not None:
+        return Split(document=largest.content, cut=place)
+    if len(seen) > 1:
+        return Split(limit=limit)
+    raise KiaraError(
+        f"{source} is one conversation too short to hold a part of it out", "give more of them, or data.val_source"
+    )
+
+
+def _wholes(documents: Iterable[Document]) -> Iterator[tuple[Document, int]]:
+    """Yield each document, or the first part of a long one, with the length of all of it."""
+    held, size = None, 0
+    for document in documents:
+        if not document.continues:
+            if held is not None:
+                yield held, size
+            held, size = document, 0
+        size += length(document)
+    if held is not None:
+        yield held, size
+
+
+def _best_limit(seen: Sequence[tuple[float, int]], fraction: float) -> tuple[float, float]:
+    """Return the limit that holds out a share nearest to the one asked for, and how many times it is off.
+
+    The fraction itself is the limit where that is near, so that documents keep their side when others come.
+    """
+    total = max(1, sum(size for _, size in seen))
+
+    def times(held: int) -> float:
+        ratio = held / total / fraction
+        return max(ratio, 1 / ratio) if ratio and held < total else math.inf
+
+    usual = times(sum(size for draw, size in seen if draw < fraction))
+    if usual <= NEAR:
+        return fraction, usual
+    best, off, held = 0.0, math.inf, 0
+    for (draw, size), (following, _) in pairwise(sorted(seen)):
+        held += size
+        if draw < following and (not best or times(held) < off):
+            best, off = following, times(held)
+    return best, off
+
+
+def _place_in_talk(messages: Sequence[Message], kept: int, fraction: float) -> int | None:
+    """Return where to cut a conversation: before the request nearest to `kept`, so that something is said on both
+    sides; else within the assistant's longest message; None where that has no two characters."""
+    starts = [sum(len(before["content"]) + 1 for before in messages[:index]) for index in range(len(messages))]
+    replies = [
+        index for index, message in enumerate(messages) if message["role"] == "assistant" and message["content"]
+    ]
+    if not replies:
+        return None
+    between = [
+        start
+        for index, (start, message) in enumerate(zip(starts, messages, strict=True))
+        if message["role"] == "user" and replies[0] < index < replies[-1]
+    ]
+    if between:
+        return min(between, key=lambda start: abs(start - kept))
+    longest = max(replies, key=lambda index: len(messages[index]["content"]))
+    size = len(messages[longest]["content"])
+    return starts[longest] + max(1, min(size - 1, int(size * (1 - fraction)))) if size > 1 else None

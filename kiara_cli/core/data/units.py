@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kiara_cli.core.data.inputs import Input
-from kiara_cli.core.data.readers import Slice
+from kiara_cli.core.data.slices import Slice
 from kiara_cli.errors import KiaraError
 
 UNIT = 16 << 20  # bytes that small inputs are gathered to

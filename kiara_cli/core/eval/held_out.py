@@ -5,6 +5,7 @@ In: an opened checkpoint. Out: token ids, and what the model makes of them.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,13 +14,17 @@ import numpy as np
 
 from kiara_cli.core.data.encoding import encode_documents
 from kiara_cli.core.data.folders import Prepared
-from kiara_cli.core.data.prepare import Report, means_of, reopen
-from kiara_cli.core.data.readers import Reading, read_documents
+from kiara_cli.core.data.prepare import reopen
+from kiara_cli.core.data.readers import read_documents
 from kiara_cli.core.data.shards import Tokens
+from kiara_cli.core.data.slices import Reading
+from kiara_cli.core.data.source import Report, means_of
 from kiara_cli.core.eval.metrics import Metrics, evaluate
 from kiara_cli.core.generate.opened import Opened
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.errors import KiaraError
+
+log = logging.getLogger("kiara.eval")
 
 HELD_OUT = 10  # of a text that is calibrated on too, one part in so many is measured on
 Split = Literal["val", "train"]
@@ -60,7 +65,11 @@ def ids_to_calibrate(opened: Opened, where: HeldOut) -> tuple[Tokens, Tokens]:
 
 def encoded(opened: Opened, where: HeldOut) -> Tokens:
     """Return the ids of a text."""
-    documents = read_documents(str(where.text), Reading(skip_bad=where.skip_bad))
+    data = opened.config.data
+    reading = Reading(data.field, where.skip_bad, data.encoding)
+    documents = read_documents(str(where.text), reading)
+    for notice in reading.notices.lines():
+        log.warning(notice)
     return np.concatenate(list(encode_documents(documents, opened.tokenizer)))
 
 

@@ -19,7 +19,8 @@ from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.find import open_checkpoint, open_for_resume
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.data.folders import Prepared
-from kiara_cli.core.data.prepare import Report, means_of, prepare, reopen
+from kiara_cli.core.data.prepare import prepare, reopen
+from kiara_cli.core.data.source import Report, means_of
 from kiara_cli.core.train.build import begin
 from kiara_cli.core.train.events import Event, Planned, Started
 from kiara_cli.core.train.loop import train

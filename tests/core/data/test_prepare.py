@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from kiara_cli.config.schema import DataConfig, ModelConfig, TokenizerConfig
+from kiara_cli.core.data.documents import Document
 from kiara_cli.core.data.folders import dataset_name, open_folder
-from kiara_cli.core.data.prepare import Preparing, prepare, reopen
+from kiara_cli.core.data.prepare import prepare, reopen
+from kiara_cli.core.data.source import Means, Preparing
 from kiara_cli.core.data.tales.corpus import conversations
 from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.tokenizer import files
@@ -221,9 +223,38 @@ def test_the_data_of_a_checkpoint_is_made_again_from_its_source(given: CharToken
         reopen(data, BPE, ROOT, made.tokenizer, recorded)
 
 
-def test_a_source_that_changed_is_not_the_data_of_the_checkpoint() -> None:
+def test_a_source_that_changed_is_not_the_data_of_the_checkpoint_but_its_folder_is() -> None:
     data = DataConfig(source="tale.txt")
     made = prepare(data, BPE, ROOT)
+    recorded = {"folder": str(made.folder), "hash": made.meta.hash}
     Path("tale.txt").write_text(TALE * 61, encoding="utf-8")
+    assert reopen(data, BPE, ROOT, made.tokenizer, recorded).meta == made.meta
+    made.folder.rename("data/elsewhere")
     with pytest.raises(KiaraError, match=r"the data at tale.txt has changed since the checkpoint was made"):
-        reopen(data, BPE, ROOT, made.tokenizer, {"folder": str(made.folder), "hash": made.meta.hash})
+        reopen(data, BPE, ROOT, made.tokenizer, recorded)
+
+
+def test_a_folder_made_without_bad_lines_is_made_again_without_them() -> None:
+    Path("a.jsonl").write_text('{"text": "one, and more of it"}\n{"text": \n' + '{"text": "three"}\n' * 9)
+    data = DataConfig(source="a.jsonl")
+    made = prepare(data, BPE, ROOT, means=Means(skip_bad=True))
+    recorded, ids = {"folder": str(made.folder), "hash": made.meta.hash}, made.train.tolist()
+    shutil.rmtree(made.folder)
+    assert reopen(data, BPE, ROOT, made.tokenizer, recorded).train.tolist() == ids
+
+
+def test_several_sources_are_one_corpus() -> None:
+    for name in "abc":
+        Path(f"{name}.txt").write_text(name * 30)
+    made = prepare(DataConfig(source="a.txt", more_sources=("b.txt", "c.txt")), CHAR, ROOT)
+    assert made.meta.documents == 3
+    assert made.folder.name.startswith("a-and-2-more-")
+
+
+def test_the_default_corpus_keeps_its_name_and_its_held_out_documents() -> None:
+    made = prepare(DataConfig(corpus_bytes=20_000), CHAR, ROOT)
+    assert made.folder.name == "tales-67eb9b8c"
+    texts = ["\n".join(turn["content"] for turn in talk["messages"]) for talk in conversations(0, 20_000)]
+    held = [text for text in texts if Document("", text).draw < 0.1]
+    mark = made.tokenizer.specials[END_OF_TEXT]
+    assert (made.val == mark).sum() == len(held)
