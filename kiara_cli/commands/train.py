@@ -42,7 +42,16 @@ def train(
 
     given = read(words, config)
     job = Job(
-        given.loaded, DATA_ROOT, RUNS_ROOT, given.word, name, from_, resume, allow_changed_data, skip_bad, dry_run
+        given.loaded,
+        DATA_ROOT,
+        RUNS_ROOT,
+        source=given.word,
+        name=name,
+        weights=from_,
+        resume=resume,
+        allow_changed_data=allow_changed_data,
+        skip_bad=skip_bad,
+        dry_run=dry_run,
     )
     finished = show(job, json_)
     if finished is not None and finished.status == "diverged":

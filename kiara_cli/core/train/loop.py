@@ -27,7 +27,7 @@ from kiara_cli.core.train.schedule import learning_rate
 from kiara_cli.core.train.state import Training
 from kiara_cli.core.train.writers import Write, recording
 
-FIRST_WORDS = "Tell me a story."  # what a chat is asked where the config names nothing
+FIRST_WORDS = "Tell me a story."  # the sample prompt of conversations where the config names none
 
 log = logging.getLogger("kiara.train")
 
@@ -154,7 +154,7 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
 
 
 def validate(training: Training, write: Write) -> Iterator[Event]:
-    """Measure the validation split, keep the best weights, and let the model write something.
+    """Measure the validation split, keep the best weights, and generate a sample.
 
     Where an average of the weights is kept, all of that is done with the average.
     """
@@ -207,7 +207,7 @@ def finish(training: Training, status: Status, reason: str | None) -> Finished:
 
 
 def sample_text(training: Training) -> Sampled:
-    """Let the model continue the sample prompt, or answer it if it learns from conversations; same seed each time."""
+    """Continue the sample prompt, or answer it if the data holds conversations; with the same seed each time."""
     config, tokenizer = training.config, training.data.tokenizer
     engine = make_engine(training.model, tokenizer, training.runtime)
     settings = dataclasses.replace(

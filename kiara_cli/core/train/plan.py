@@ -141,7 +141,8 @@ def decide_runtime(wanted: RuntimeConfig, flops: int) -> tuple[RuntimeConfig, Ru
     found = {"compile": (compiles, why), "native": (fuses, why_fused)}
     unmet = {key: reason for key, (kept, reason) in found.items() if getattr(wanted, key) is True and not kept}
     threads = f"{runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
-    how = "C loops" if fuses else f"{'compiled' if compiles else 'not compiled'}: {why}; no C loops: {why_fused}"
+    plain = f"not compiled ({why}), no C loops ({why_fused})"
+    how = "C loops" if fuses else f"compiled ({why})" if compiles else plain
     decided = dataclasses.replace(
         wanted,
         device=runtime.device_name,

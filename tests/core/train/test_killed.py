@@ -22,7 +22,7 @@ import torch, torch._dynamo  # which every optimizer loads
 torch.set_num_threads(1)
 from kiara_cli.app import main
 from kiara_cli.console import plan, preparing, training  # or each child would spend its life importing
-from kiara_cli.core.train import loop, resume
+from kiara_cli.core.train import job
 
 def start(*words):
     child = os.fork()
