@@ -248,7 +248,7 @@ class GenerateConfig(Section):
     section: ClassVar[str] = "generate"
 
     max_new_tokens: int = knob(200, low=1)
-    temperature: float = knob(0.8, low=0)
+    temperature: float = knob(0.8, low=0, high=100)
     top_k: int | None = knob(None, low=1)
     top_p: float = knob(1.0, low=0, high=1)
     min_p: float = knob(0.0, low=0, high=1)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from kiara_cli.config.keys import limits
 from kiara_cli.config.schema import GenerateConfig
 
 HALF = "holds one half of a surrogate pair (such as \\ud83d), which is no character"
@@ -46,6 +47,12 @@ Stops: TypeAlias = Annotated[
 ]
 
 
+def setting(name: str) -> Any:
+    """Declare a field that may be left out, with the range that the setting of this name has in configs."""
+    low, high, above = limits(f"generate.{name}")
+    return Field(None, ge=low, le=high, gt=above)
+
+
 class Body(BaseModel):
     """A body. Numbers are numbers: no strings that look like them, no NaN, no infinity."""
 
@@ -60,13 +67,13 @@ class Settings(Body):
     """How to write; what is left out is what the server's config says. `top_k`, `min_p` and `repetition_penalty` are
     not OpenAI's; a `top_k` of 0 or -1 chooses among all tokens."""
 
-    temperature: float | None = Field(None, ge=0, le=100)
-    top_p: float | None = Field(None, ge=0, le=1)
+    temperature: float | None = setting("temperature")
+    top_p: float | None = setting("top_p")
     top_k: Whole | None = Field(None, ge=-1)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    min_p: float | None = setting("min_p")
+    repetition_penalty: float | None = setting("repetition_penalty")
+    presence_penalty: float | None = setting("presence_penalty")
+    frequency_penalty: float | None = setting("frequency_penalty")
     seed: Whole | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: Stop | Stops | None = None
 
