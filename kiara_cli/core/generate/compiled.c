@@ -1,13 +1,15 @@
-/* The tick of step.py without an operator call in it: see compiled.py.
+/* The decode step of step.py in C: see compiled.py.
  *
- * One call writes the next scores of several texts. Threads share each product by its rows and barrier five times a
- * layer; every weight is read once, whatever the number of texts. Each sum is made by one thread in one order, so a
- * text's scores have the same bits alone and in company, and with any number of threads.
+ * One call computes the next scores of several sequences. Threads divide each product by its rows and wait for each
+ * other at five barriers a layer; every weight is read once, whatever the number of sequences. Each sum is made by
+ * one thread in one order, so a sequence's scores have the same bits alone and in a batch, and with any number of
+ * threads.
  *
- * Numbers are float, but for weights and memory. Where the processor multiplies pairs of bf16, what a matrix of bf16,
- * 8 or 4 bits is multiplied with is rounded to bf16 first, and the codes are exact in it; elsewhere all is float.
+ * Numbers are float, except in weights and the KV cache. Where the processor multiplies pairs of bf16, what a matrix
+ * of bf16, 8 or 4 bits is multiplied with is rounded to bf16 first, and the codes are exact in it; elsewhere all is
+ * float.
  *
- * D width, H heads, K key/value heads, C channels of a head, S positions, N rows of a matrix, V vocabulary.
+ * D width, H heads, K key/value heads, C head width, S positions, N rows of a matrix, V vocabulary.
  */
 #include <math.h>
 #include <omp.h>
@@ -25,7 +27,7 @@ _Static_assert(sizeof(void *) == 8, "compiled.py writes pointers as 64 bits");
 
 enum { F32, BF16, INT8, INT4 }; /* kinds of numbers in memory */
 enum { SWIGLU, GELU, RELU2 };
-enum { BLOCK = 32, ROWS = 4, TEXTS = 4, AHEAD = 2048, LARGE = 512, SPINS = 4000 };
+enum { BLOCK = 32, ROWS = 4, BATCH = 4, AHEAD = 2048, LARGE = 512, SPINS = 4000 };
 
 typedef float lanes __attribute__((vector_size(64)));
 typedef float four __attribute__((vector_size(16)));
@@ -46,6 +48,8 @@ typedef struct {
     const float *weight, *bias;
 } Norm;
 typedef struct {
+    void *keys, *values;              /* of the KV cache: (slots, K, capacity, C) */
+    float *key_scales, *value_scales; /* (slots, K, capacity), or null */
     Norm norm_1;
     Matrix qkv;
     Norm q_norm, k_norm;
@@ -54,28 +58,27 @@ typedef struct {
     Matrix up, down;
 } Layer;
 typedef struct {
-    int64_t layers, heads, kv_heads, channels, context, is_layer_norm, activation, cache_rows, cache_kind, threads;
-    const float *added, *rotary;        /* positions: (S, D); cosines and sines (2, S, C / 2); or null */
-    void *keys, *values;               /* (layers, cache_rows, K, S, C) */
-    float *key_scales, *value_scales;  /* (layers, cache_rows, K, S), or null */
+    int64_t layers, heads, kv_heads, channels, context, is_layer_norm, activation, threads;
+    int64_t cache_kind, capacity;       /* positions allocated in the KV cache, at most the context */
+    const float *added, *rotary;        /* positions: (context, D); cosines and sines (2, context, C / 2); or null */
     Matrix tokens;
     Norm norm;
     Matrix head;
     Layer layer[];
 } Plan;
 
-typedef struct { /* what matrices are multiplied with, in both forms; beyond the columns are zeros */
+typedef struct { /* vectors that a matrix is multiplied with, as float and as bf16, padded with zeros */
     float *wide;
     bf16 *narrow;
     int64_t stride;
 } Vectors;
-typedef struct { /* what the threads of one call share */
-    float *x, *qkv; /* (texts, D), (texts, (H + 2K) C) */
-    Vectors mix, hidden;
+typedef struct { /* workspace that all threads of one call use */
+    float *x, *qkv; /* (batch, D), (batch, (H + 2K) C) */
+    Vectors heads, hidden;
 } Shared;
-typedef struct { /* what each thread has for itself */
+typedef struct { /* workspace of one thread */
     Vectors normed, queries;
-    float *scores; /* (H / K, S) */
+    float *scores; /* (H / K, capacity) */
 } Own;
 typedef struct {
     atomic_int come, round, asleep;
@@ -86,7 +89,7 @@ typedef struct {
 
 /* ---- numbers ---- */
 
-INSIDE int64_t size_of(int kind, int64_t count) { /* bytes of so many numbers */
+INSIDE int64_t size_of(int kind, int64_t count) { /* bytes of `count` numbers */
     return kind == F32 ? 4 * count : kind == BF16 ? 2 * count : kind == INT8 ? count : count / 2;
 }
 
@@ -137,7 +140,8 @@ static const int16_t CODES[32] = { /* bf16 of -8 to 7, twice */
 
 INSIDE __m512bh paired(int kind, const void *at) { /* 32 numbers */
     if (kind == BF16) return (__m512bh)_mm512_loadu_si512(at);
-    if (kind == INT8) return _mm512_cvtne2ps_pbh((__m512)int8_to_float((const char *)at + 16), (__m512)int8_to_float(at));
+    if (kind == INT8)
+        return _mm512_cvtne2ps_pbh((__m512)int8_to_float((const char *)at + 16), (__m512)int8_to_float(at));
     __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128(at)); /* the fifth bit of a place in the table may be any */
     __m512i places = _mm512_or_si512(both, _mm512_slli_epi32(both, 12));
     return (__m512bh)_mm512_permutexvar_epi16(places, _mm512_loadu_si512(CODES));
@@ -147,7 +151,7 @@ INSIDE __m512bh paired(int kind, const void *at) { /* 32 numbers */
 /* ---- products ---- */
 
 INSIDE void add_block(
-    int kind, int R, int T, lanes (*part)[TEXTS], const char *const *at, const char *const *x, int64_t k) {
+    int kind, int R, int T, lanes (*part)[BATCH], const char *const *at, const char *const *x, int64_t k) {
 #if PAIRS
     if (kind != F32) {
         __m512bh factors[ROWS];
@@ -184,10 +188,10 @@ INSIDE float sum(lanes v) {
 
 #define folded(a, b, one, other) _mm512_add_ps(_mm512_shuffle_f32x4(a, b, one), _mm512_shuffle_f32x4(a, b, other))
 
-/* Sums of four vectors for each of T texts, in the order of `sum`. */
-INSIDE void sum_all(int T, lanes (*v)[TEXTS], four *out) {
+/* Sums of four vectors for each of T sequences, in the order of `sum`. */
+INSIDE void sum_all(int T, lanes (*v)[BATCH], four *out) {
 #if PAIRS
-    __m512 quads[TEXTS];
+    __m512 quads[BATCH];
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++) {
         __m512 a = (__m512)v[0][t], b = (__m512)v[1][t], c = (__m512)v[2][t], d = (__m512)v[3][t];
@@ -195,7 +199,7 @@ INSIDE void sum_all(int T, lanes (*v)[TEXTS], four *out) {
         __m512d cd = (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
         quads[t] = _mm512_add_ps((__m512)_mm512_unpacklo_pd(ab, cd), (__m512)_mm512_unpackhi_pd(ab, cd));
     }
-    if (T == TEXTS) {
+    if (T == BATCH) {
         __m512 p = folded(quads[0], quads[1], 0x44, 0xee), q = folded(quads[2], quads[3], 0x44, 0xee);
         _mm512_storeu_ps((float *)out, folded(p, q, 0x88, 0xdd));
         return;
@@ -211,23 +215,23 @@ INSIDE void sum_all(int T, lanes (*v)[TEXTS], four *out) {
 #endif
 }
 
-/* R rows from n on times T texts from `text` on; `lines` are of the numbers to come, asked for at each step. */
+/* Rows n to n + R times the vectors of sequences `first` to first + T; `lines`: to prefetch at each block. */
 INSIDE void tile(
-    int kind, int R, int T, int lines, const Matrix *m, int64_t n, const Vectors *x, int64_t text, float *y,
+    int kind, int R, int T, int lines, const Matrix *m, int64_t n, const Vectors *x, int64_t first, float *y,
     int64_t stride) {
-    const char *at[ROWS], *of[TEXTS];
+    const char *at[ROWS], *of[BATCH];
     int64_t row = size_of(kind, m->columns), groups = m->scales ? m->groups : 1, size = m->columns / groups;
-    lanes total[ROWS][TEXTS] = {0};
+    lanes total[ROWS][BATCH] = {0};
     for (int r = 0; r < R; r++) at[r] = (const char *)m->numbers + (n + r) * row;
     for (int t = 0; t < T; t++) {
-        int64_t start = (text + t) * x->stride;
+        int64_t start = (first + t) * x->stride;
         of[t] = PAIRS && kind != F32 ? (const char *)(x->narrow + start) : (const char *)(x->wide + start);
     }
-    const char *next = at[0] + (ROWS + text / TEXTS % ROWS) * row; /* each pass over these rows asks for others */
+    const char *next = at[0] + (ROWS + first / BATCH % ROWS) * row; /* each pass over these rows prefetches others */
     if (m->scales && size == BLOCK) { /* a scale for every block */
         const float *scales = m->scales + n * groups;
         for (int64_t g = 0; g < groups; g++) {
-            lanes part[ROWS][TEXTS] = {0};
+            lanes part[ROWS][BATCH] = {0};
             for (int i = 0; i < lines; i++) __builtin_prefetch(next + 64 * i);
             next += 64 * lines;
             add_block(kind, R, T, part, at, of, g * BLOCK);
@@ -242,10 +246,10 @@ INSIDE void tile(
         groups = 0;
     }
     for (int64_t g = 0, k = 0; g < groups; g++) {
-        lanes part[ROWS][TEXTS] = {0};
+        lanes part[ROWS][BATCH] = {0};
         int64_t end = (g + 1) * size;
-        /* Large matrices of float come from memory, where a row is best read from end to end (measured: 1.1 times as
-           fast); smaller ones may wait in the processor's cache, and are read faster by fours (1.2 times). */
+        /* Large matrices of float are read from memory, row by row (measured: 1.1 times as fast); smaller ones may be
+           in the processor's cache, and are read four rows at a time (1.2 times as fast). */
         if (kind == F32 && T == 1 && R == ROWS && lines && size > LARGE && m->rows > LARGE)
             for (int r = 0; r < R; r++)
                 for (k = 0; k + BLOCK <= end; k += BLOCK) {
@@ -280,73 +284,87 @@ INSIDE void tile(
         }
     }
     if (R == 1) {
-        y[text * stride + n] = sum(total[0][0]) + (m->bias ? m->bias[n] : 0.0f);
+        y[first * stride + n] = sum(total[0][0]) + (m->bias ? m->bias[n] : 0.0f);
         return;
     }
-    four sums[TEXTS], bias = {0};
+    four sums[BATCH], bias = {0};
     sum_all(T, total, sums);
     if (m->bias) memcpy(&bias, m->bias + n, sizeof bias);
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++) {
         sums[t] += bias;
-        memcpy(y + (text + t) * stride + n, &sums[t], sizeof bias);
+        memcpy(y + (first + t) * stride + n, &sums[t], sizeof bias);
     }
 }
 
+/* Rows `from` to `to` times the vectors of `batch` sequences. */
 INSIDE void tiles(
-    int kind, const Matrix *m, const Vectors *x, int64_t texts, float *y, int64_t stride, int64_t from, int64_t to) {
-    int64_t n = from;
-#if PAIRS
-    if (kind >= INT8 && texts > TEXTS && m->columns % BLOCK == 0) { /* unpack codes once, not for every four texts */
-        bf16 unpacked[ROWS * m->columns];
-        for (; n + ROWS <= to; n += ROWS) {
-            const char *codes = (const char *)m->numbers + n * size_of(kind, m->columns);
-            for (int64_t i = 0; i < ROWS * m->columns; i += BLOCK) {
-                __builtin_prefetch(codes + size_of(kind, i + ROWS * m->columns));
-                _mm512_storeu_si512(unpacked + i, (__m512i)paired(kind, codes + size_of(kind, i)));
-            }
-            const float *scales = m->scales ? m->scales + n * m->groups : 0, *bias = m->bias ? m->bias + n : 0;
-            Matrix some = {unpacked, scales, bias, BF16, ROWS, m->columns, m->groups};
-            tiles(BF16, &some, x, texts, y + n, stride, 0, ROWS);
-        }
-    }
-#endif
+    int kind, const Matrix *m, const Vectors *x, int64_t batch, float *y, int64_t stride, int64_t from, int64_t to) {
     const int all = (int)size_of(kind, ROWS * BLOCK) / 64, some = all > ROWS ? all / ROWS : 1;
+    int64_t n = from;
     for (; n + ROWS <= to; n += ROWS) {
         int64_t t = 0;
-        if (texts > TEXTS) {
-            for (; t + TEXTS <= texts; t += TEXTS) tile(kind, ROWS, TEXTS, some, m, n, x, t, y, stride);
-            for (; t < texts; t++) tile(kind, ROWS, 1, 0, m, n, x, t, y, stride);
-        } else if (texts == 4) {
+        if (batch > BATCH) {
+            for (; t + BATCH <= batch; t += BATCH) tile(kind, ROWS, BATCH, some, m, n, x, t, y, stride);
+            for (; t < batch; t++) tile(kind, ROWS, 1, 0, m, n, x, t, y, stride);
+        } else if (batch == 4) {
             tile(kind, ROWS, 4, all, m, n, x, 0, y, stride);
-        } else if (texts == 3) {
+        } else if (batch == 3) {
             tile(kind, ROWS, 3, all, m, n, x, 0, y, stride);
-        } else if (texts == 2) {
+        } else if (batch == 2) {
             tile(kind, ROWS, 2, all, m, n, x, 0, y, stride);
         } else {
             tile(kind, ROWS, 1, all, m, n, x, 0, y, stride);
         }
     }
     for (; n < to; n++)
-        for (int64_t t = 0; t < texts; t++) tile(kind, 1, 1, 0, m, n, x, t, y, stride);
+        for (int64_t t = 0; t < batch; t++) tile(kind, 1, 1, 0, m, n, x, t, y, stride);
 }
 
-/* Rows `from` to `to` of a matrix times every text's vector: y (texts, stride). */
+#if PAIRS
+/* The same for more sequences than one tile takes: codes are unpacked once, not for every four of them. */
+INSIDE int64_t unpacked_tiles(
+    int kind, const Matrix *m, const Vectors *x, int64_t batch, float *y, int64_t stride, int64_t from, int64_t to) {
+    int64_t n = from;
+    bf16 unpacked[ROWS * m->columns];
+    for (; n + ROWS <= to; n += ROWS) {
+        const char *codes = (const char *)m->numbers + n * size_of(kind, m->columns);
+        for (int64_t i = 0; i < ROWS * m->columns; i += BLOCK) {
+            __builtin_prefetch(codes + size_of(kind, i + ROWS * m->columns));
+            _mm512_storeu_si512(unpacked + i, (__m512i)paired(kind, codes + size_of(kind, i)));
+        }
+        const float *scales = m->scales ? m->scales + n * m->groups : 0, *bias = m->bias ? m->bias + n : 0;
+        Matrix some = {unpacked, scales, bias, BF16, ROWS, m->columns, m->groups};
+        tiles(BF16, &some, x, batch, y + n, stride, 0, ROWS);
+    }
+    return n;
+}
+#endif
+
+INSIDE void tiles_of_codes(
+    int kind, const Matrix *m, const Vectors *x, int64_t batch, float *y, int64_t stride, int64_t from, int64_t to) {
+#if PAIRS
+    if (batch > BATCH && m->columns % BLOCK == 0) from = unpacked_tiles(kind, m, x, batch, y, stride, from, to);
+#endif
+    tiles(kind, m, x, batch, y, stride, from, to);
+}
+
+/* Rows `from` to `to` of a matrix times every sequence's vector: y (batch, stride). */
 static void product(
-    const Matrix *m, const Vectors *x, int64_t texts, float *y, int64_t stride, int64_t from, int64_t to) {
+    const Matrix *m, const Vectors *x, int64_t batch, float *y, int64_t stride, int64_t from, int64_t to) {
     switch (m->kind) {
-        case F32: tiles(F32, m, x, texts, y, stride, from, to); break;
-        case BF16: tiles(BF16, m, x, texts, y, stride, from, to); break;
-        case INT8: tiles(INT8, m, x, texts, y, stride, from, to); break;
-        default: tiles(INT4, m, x, texts, y, stride, from, to);
+        case F32: tiles(F32, m, x, batch, y, stride, from, to); break;
+        case BF16: tiles(BF16, m, x, batch, y, stride, from, to); break;
+        case INT8: tiles_of_codes(INT8, m, x, batch, y, stride, from, to); break;
+        default: tiles_of_codes(INT4, m, x, batch, y, stride, from, to);
     }
 }
 
 /* ---- what lies between the products ---- */
 
-static void store_both(const Vectors *to, int64_t text, int64_t from, const float *x, int64_t count) {
-    float *wide_form = to->wide + text * to->stride + from;
-    bf16 *narrow_form = to->narrow + text * to->stride + from;
+static void store_both(const Vectors *to, int64_t index, int64_t from, const float *x, int64_t count) {
+    float *wide_form = to->wide + index * to->stride + from;
+    bf16 *narrow_form = to->narrow + index * to->stride + from;
     for (int64_t i = 0; i < count; i++) {
         wide_form[i] = x[i];
         narrow_form[i] = to_bf16(x[i]);
@@ -369,16 +387,16 @@ static void normalize(const Plan *plan, const Norm *norm, const float *x, float 
 }
 
 static void normalize_all(
-    const Plan *plan, const Norm *norm, const float *x, int64_t texts, const Vectors *to, float eps) {
+    const Plan *plan, const Norm *norm, const float *x, int64_t batch, const Vectors *to, float eps) {
     int64_t D = plan->tokens.columns;
-    for (int64_t t = 0; t < texts; t++) {
+    for (int64_t t = 0; t < batch; t++) {
         float *y = to->wide + t * to->stride;
         normalize(plan, norm, x + t * D, y, D, eps);
         store_both(to, t, 0, y, D);
     }
 }
 
-/* Add the vector of a token, and of its position, to nothing. */
+/* Look up the vector of a token, and add that of its position. */
 static void embed(const Plan *plan, int64_t token, int64_t position, float *x) {
     const Matrix *m = &plan->tokens;
     int64_t D = m->columns, size = D / m->groups;
@@ -397,8 +415,9 @@ static void embed(const Plan *plan, int64_t token, int64_t position, float *x) {
     }
 }
 
-/* Normalise a head's query or key and turn it by its position. */
-static void normalize_and_rotate(const Plan *plan, const Norm *norm, const float *from, float *to, int64_t position, float eps) {
+/* Normalise a query or key and rotate it by its position. */
+static void normalize_and_rotate(
+    const Plan *plan, const Norm *norm, const float *from, float *to, int64_t position, float eps) {
     int64_t C = plan->channels;
     if (norm->weight) {
         normalize(plan, norm, from, to, C, eps);
@@ -414,9 +433,9 @@ static void normalize_and_rotate(const Plan *plan, const Norm *norm, const float
     }
 }
 
-/* Put a vector at a position of the memory. */
-static void store(int64_t kind, const float *x, void *memory, float *scales, int64_t position, int64_t C) {
-    char *to = (char *)memory + position * size_of(kind, C);
+/* Store a vector at a position of the cache. */
+static void store(int64_t kind, const float *x, void *cache, float *scales, int64_t position, int64_t C) {
+    char *to = (char *)cache + position * size_of(kind, C);
     if (kind == F32) {
         memcpy(to, x, 4 * C);
     } else if (kind == BF16) {
@@ -475,18 +494,18 @@ INSIDE void weighted_sum(int kind, const float *weights, const char *values, int
     }
 }
 
-/* Store a text's key and value of one head, and let the queries that it serves look at all so far. */
+/* Store the key and value of key/value head k of sequence t, and compute attention for its queries. */
 static void attend(
-    const Plan *plan, int64_t index, int64_t row, int64_t k, int64_t position, int64_t text, const Shared *shared,
+    const Plan *plan, const Layer *layer, int64_t slot, int64_t k, int64_t position, int64_t t, const Shared *shared,
     const Own *own, float eps) {
-    const Layer *layer = &plan->layer[index];
     int64_t H = plan->heads, K = plan->kv_heads, C = plan->channels, S = position + 1, served = H / K;
     int kind = (int)plan->cache_kind;
-    const float *qkv = shared->qkv + text * (H + 2 * K) * C;
-    int64_t start = ((index * plan->cache_rows + row) * K + k) * plan->context; /* of this head's positions */
-    char *keys = (char *)plan->keys + size_of(kind, start * C);
-    char *values = (char *)plan->values + size_of(kind, start * C);
-    float *key_scales = plan->key_scales + start, *value_scales = plan->value_scales + start;
+    const float *qkv = shared->qkv + t * (H + 2 * K) * C;
+    int64_t start = (slot * K + k) * plan->capacity; /* of this head's positions */
+    char *keys = (char *)layer->keys + size_of(kind, start * C);
+    char *values = (char *)layer->values + size_of(kind, start * C);
+    float *key_scales = kind == INT8 ? layer->key_scales + start : 0;
+    float *value_scales = kind == INT8 ? layer->value_scales + start : 0;
 
     float *key = own->scores; /* not needed yet: at least C long */
     normalize_and_rotate(plan, &layer->k_norm, qkv + (H + k) * C, key, position, eps);
@@ -499,10 +518,10 @@ static void attend(
         store_both(&own->queries, h, 0, query, C);
     }
     Matrix all = {keys, 0, 0, kind, S, C, 1};
-    product(&all, &own->queries, served, own->scores, plan->context, 0, S);
+    product(&all, &own->queries, served, own->scores, plan->capacity, 0, S);
     for (int64_t h = 0; h < served; h++) {
-        float *scores = own->scores + h * plan->context, scale = 1.0f / sqrtf(C);
-        float *out = shared->mix.wide + text * shared->mix.stride + (k * served + h) * C;
+        float *scores = own->scores + h * plan->capacity, scale = 1.0f / sqrtf(C);
+        float *out = shared->heads.wide + t * shared->heads.stride + (k * served + h) * C;
         for (int64_t s = 0; s < S; s++) scores[s] *= kind == INT8 ? scale * key_scales[s] : scale;
         softmax(scores, S);
         if (kind == INT8)
@@ -510,11 +529,11 @@ static void attend(
         if (kind == F32) weighted_sum(F32, scores, values, S, C, out);
         if (kind == BF16) weighted_sum(BF16, scores, values, S, C, out);
         if (kind == INT8) weighted_sum(INT8, scores, values, S, C, out);
-        store_both(&shared->mix, text, (k * served + h) * C, out, C);
+        store_both(&shared->heads, t, (k * served + h) * C, out, C);
     }
 }
 
-/* Bend hidden numbers `from` to `to` of a text; with a gate they stand before those it lets pass. */
+/* Apply the activation to hidden numbers `from` to `to`; with SwiGLU they are the gate of the second half. */
 static void activate(int64_t activation, const float *x, int64_t hidden, float *y, int64_t from, int64_t to) {
     if (activation == SWIGLU) {
         for (int64_t i = from; i < to; i++) y[i] = x[i] / (1.0f + fast_exp(-x[i])) * x[hidden + i];
@@ -526,7 +545,7 @@ static void activate(int64_t activation, const float *x, int64_t hidden, float *
     }
 }
 
-/* ---- one tick ---- */
+/* ---- one decode step ---- */
 
 #if defined(__linux__)
 #include <linux/futex.h>
@@ -571,7 +590,7 @@ static void barrier(Barrier *state, int threads) {
     atomic_fetch_sub(&state->asleep, 1);
 }
 
-static int64_t cut(int64_t rows, int64_t part, int64_t parts) { /* where a thread's share begins, at whole tiles */
+static int64_t cut(int64_t rows, int64_t part, int64_t parts) { /* where a thread's rows begin, at whole tiles */
     int64_t tiles = (rows + ROWS - 1) / ROWS, at = tiles * part / parts * ROWS;
     return at < rows ? at : rows;
 }
@@ -591,33 +610,34 @@ static Vectors take_vectors(char **free, int64_t count, int64_t width) {
     return out;
 }
 
-/* Part the room among what the threads share and what each has. */
-static char *part(const Plan *plan, int64_t texts, char *room, Shared *shared, Own *own, int64_t thread) {
+/* Divide the workspace among what the threads share and what each has. */
+static char *divide(
+    const Plan *plan, int64_t batch, char *workspace, Shared *shared, Own *own, int64_t thread) {
     int64_t H = plan->heads, K = plan->kv_heads, C = plan->channels, D = plan->tokens.columns;
-    shared->x = take(&room, 4 * texts * D);
-    shared->qkv = take(&room, 4 * texts * (H + 2 * K) * C);
-    shared->mix = take_vectors(&room, texts, H * C);
-    shared->hidden = take_vectors(&room, texts, plan->layer[0].up.rows); /* a gate is as wide again */
+    shared->x = take(&workspace, 4 * batch * D);
+    shared->qkv = take(&workspace, 4 * batch * (H + 2 * K) * C);
+    shared->heads = take_vectors(&workspace, batch, H * C);
+    shared->hidden = take_vectors(&workspace, batch, plan->layer[0].up.rows); /* twice as wide with a gate */
     for (int64_t t = 0; t <= thread; t++) {
-        own->normed = take_vectors(&room, texts, D);
-        own->queries = take_vectors(&room, H / K, C);
-        own->scores = take(&room, 4 * (H / K * plan->context + C));
+        own->normed = take_vectors(&workspace, batch, D);
+        own->queries = take_vectors(&workspace, H / K, C);
+        own->scores = take(&workspace, 4 * (H / K * plan->capacity + C));
     }
-    return room;
+    return workspace;
 }
 
-/* Return how many bytes a tick of so many texts needs beside the memory; they must be 0 at first. */
-int64_t workspace_bytes(const Plan *plan, int64_t texts) {
+/* Return how many bytes of workspace a decode step of so many sequences needs; they must be 0 at first. */
+int64_t workspace_bytes(const Plan *plan, int64_t batch) {
     Shared shared;
     Own own;
-    return part(plan, texts, 0, &shared, &own, plan->threads - 1) - (char *)0;
+    return divide(plan, batch, 0, &shared, &own, plan->threads - 1) - (char *)0;
 }
 
-/* Write the scores (texts, V) after `tokens`, which stand at `positions` of the texts in these rows of the memory.
-   `room` is for `most` texts, and parted alike whatever their number: what was 0 between two vectors stays 0. */
-void tick(
-    const Plan *plan, const int64_t *tokens, const int64_t *rows, const int64_t *positions, int64_t texts,
-    int64_t most, float *scores, char *room, float eps) {
+/* Compute the scores (batch, V) after `tokens`, at `positions` of the sequences in these slots of the cache.
+   The workspace is for `most` sequences and divided alike for any number: its padding stays 0. */
+void decode_step(
+    const Plan *plan, const int64_t *tokens, const int64_t *slots, const int64_t *positions, int64_t batch,
+    int64_t most, float *scores, char *workspace, float eps) {
     Barrier barrier_state = {0, 0, 0};
 #pragma omp parallel num_threads(plan->threads)
     {
@@ -625,37 +645,37 @@ void tick(
         int64_t K = plan->kv_heads, D = plan->tokens.columns, wide_qkv = plan->layer[0].qkv.rows;
         Shared shared;
         Own own;
-        part(plan, most, room, &shared, &own, me);
+        divide(plan, most, workspace, &shared, &own, me);
         int64_t from = cut(D, me, threads), to = cut(D, me + 1, threads);
         if (me == 0)
-            for (int64_t t = 0; t < texts; t++) embed(plan, tokens[t], positions[t], shared.x + t * D);
+            for (int64_t t = 0; t < batch; t++) embed(plan, tokens[t], positions[t], shared.x + t * D);
         barrier(&barrier_state, threads);
         for (int64_t index = 0; index < plan->layers; index++) {
             const Layer *layer = &plan->layer[index];
-            normalize_all(plan, &layer->norm_1, shared.x, texts, &own.normed, eps);
+            normalize_all(plan, &layer->norm_1, shared.x, batch, &own.normed, eps);
             int64_t first = cut(wide_qkv, me, threads), last = cut(wide_qkv, me + 1, threads);
-            product(&layer->qkv, &own.normed, texts, shared.qkv, wide_qkv, first, last);
+            product(&layer->qkv, &own.normed, batch, shared.qkv, wide_qkv, first, last);
             barrier(&barrier_state, threads);
 
-            for (int64_t i = texts * K * me / threads; i < texts * K * (me + 1) / threads; i++)
-                attend(plan, index, rows[i / K], i % K, positions[i / K], i / K, &shared, &own, eps);
+            for (int64_t i = batch * K * me / threads; i < batch * K * (me + 1) / threads; i++)
+                attend(plan, layer, slots[i / K], i % K, positions[i / K], i / K, &shared, &own, eps);
             barrier(&barrier_state, threads);
 
             float *y = own.normed.wide; /* free for now, and at least D wide */
             int64_t stride = own.normed.stride;
-            product(&layer->out, &shared.mix, texts, y, stride, from, to);
-            for (int64_t t = 0; t < texts; t++)
+            product(&layer->out, &shared.heads, batch, y, stride, from, to);
+            for (int64_t t = 0; t < batch; t++)
                 for (int64_t i = from; i < to; i++) shared.x[t * D + i] += y[t * stride + i];
             barrier(&barrier_state, threads);
 
             int64_t hidden = layer->down.columns;
             first = cut(hidden, me, threads), last = cut(hidden, me + 1, threads);
-            normalize_all(plan, &layer->norm_2, shared.x, texts, &own.normed, eps);
+            normalize_all(plan, &layer->norm_2, shared.x, batch, &own.normed, eps);
             stride = shared.hidden.stride;
-            product(&layer->up, &own.normed, texts, shared.hidden.wide, stride, first, last);
-            if (layer->up.rows > hidden) /* the half that a gate lets pass */
-                product(&layer->up, &own.normed, texts, shared.hidden.wide, stride, hidden + first, hidden + last);
-            for (int64_t t = 0; t < texts; t++) {
+            product(&layer->up, &own.normed, batch, shared.hidden.wide, stride, first, last);
+            if (layer->up.rows > hidden) /* the half that is gated */
+                product(&layer->up, &own.normed, batch, shared.hidden.wide, stride, hidden + first, hidden + last);
+            for (int64_t t = 0; t < batch; t++) {
                 float *row = shared.hidden.wide + t * stride;
                 activate(plan->activation, row, hidden, row, first, last);
                 store_both(&shared.hidden, t, first, row + first, last - first);
@@ -663,13 +683,13 @@ void tick(
             barrier(&barrier_state, threads);
 
             y = own.normed.wide, stride = own.normed.stride;
-            product(&layer->down, &shared.hidden, texts, y, stride, from, to);
-            for (int64_t t = 0; t < texts; t++)
+            product(&layer->down, &shared.hidden, batch, y, stride, from, to);
+            for (int64_t t = 0; t < batch; t++)
                 for (int64_t i = from; i < to; i++) shared.x[t * D + i] += y[t * stride + i];
             barrier(&barrier_state, threads);
         }
-        normalize_all(plan, &plan->norm, shared.x, texts, &own.normed, eps);
+        normalize_all(plan, &plan->norm, shared.x, batch, &own.normed, eps);
         int64_t V = plan->head.rows;
-        product(&plan->head, &own.normed, texts, scores, V, cut(V, me, threads), cut(V, me + 1, threads));
+        product(&plan->head, &own.normed, batch, scores, V, cut(V, me, threads), cut(V, me + 1, threads));
     }
 }

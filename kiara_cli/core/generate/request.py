@@ -19,15 +19,18 @@ from torch import Tensor
 
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate import sampling
+from kiara_cli.errors import KiaraError
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p")  # requests that agree in them are sampled together
 DEFAULT_SAMPLING = GenerateConfig()
-FinishReason: TypeAlias = Literal["stop", "length"]
+FinishReason: TypeAlias = Literal["stop", "length", "error"]
 
 
 @dataclass(frozen=True)
 class Token:
     """A sampled id. The last one says why: a stop id ("stop"), or max_new_tokens reached ("length").
+
+    A request that ends by a fault ("error") has as its last event one with an `error`, and no id (-1).
 
     On request it carries its log-probability, and the likeliest ids with theirs, best first: those of the model
     itself, before temperature and filters.
@@ -37,6 +40,7 @@ class Token:
     finish_reason: FinishReason | None = None
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    error: KiaraError | None = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,13 @@ def window_start(length: int, context: int) -> int:
 class ActiveRequest:
     """A request in progress. The engine moves it on; `cancel` may be called from anywhere, at any time."""
 
-    def __init__(self, asked: GenerationRequest, forbidden: Tensor) -> None:
+    def __init__(self, asked: GenerationRequest, forbidden: Tensor, number: int = 0) -> None:
         self.asked, self.config = asked, asked.config
+        self.number = number  # in the order in which requests came
         self.ids = list(asked.prompt)
         self.events: deque[Token] = deque()
         self.cancelled = False
-        self.finished = False
+        self.finished = self.failed = False
         self.start = 0  # of the window that the cache holds
         self.filled = 0  # positions of the window that the cache holds
         self.sampled: Counter[int] = Counter()
@@ -97,9 +102,14 @@ class ActiveRequest:
         return len(self.ids) - len(self.asked.prompt)
 
     @property
+    def length(self) -> int:
+        """How many ids the model still reads."""
+        return len(self.ids) - self.start
+
+    @property
     def unread(self) -> int:
         """Ids of the window that the cache does not hold yet."""
-        return len(self.ids) - self.start - self.filled
+        return self.length - self.filled
 
     @property
     def window(self) -> list[int]:
@@ -162,6 +172,11 @@ class ActiveRequest:
         event = Token(token, reason, logprob, top)
         self.events.append(event)
         return event
+
+    def fail(self, error: KiaraError) -> None:
+        """End with an error."""
+        self.finished = self.failed = True
+        self.events.append(Token(-1, "error", error=error))
 
     def _marks(self, ids: Mapping[int, int] | set[int], scores: Tensor) -> Tensor:
         """Return how often each id counts, (1, V)."""

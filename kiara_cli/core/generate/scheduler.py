@@ -1,7 +1,7 @@
-"""Who sits where in the cache: requests of unequal length join and leave at any step.
+"""Which request has which slot of the KV cache: requests of unequal length join and leave at any step.
 
-In: requests. Out: rows of one block of memory without gaps, so that a tick is one product for all; and keys and
-values that were computed before, for a request that begins with the same ids.
+In: requests. Out: slots without gaps, so that a decode step is one product for all; and keys and values that were
+computed before, for a request that begins with the same ids.
 """
 
 from __future__ import annotations
@@ -14,90 +14,115 @@ from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.generate.request import ActiveRequest
-from kiara_cli.core.model.cache import Cache
+from kiara_cli.core.model.cache import Cache, position_bytes
+
+FIRST = 256  # positions that are allocated at first; from there on they double
+
+States = Sequence[Sequence[Tensor]]  # keys and values of some positions: of each layer, (K, length, C or 1) each
 
 
-class Rows:
-    """The requests being written, in the order of their rows. The memory doubles when it must, up to `most` rows."""
+class Slots:
+    """The requests that have a slot, in the order of their slots, at most `most`.
 
-    def __init__(self, config: ModelConfig, most: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.config, self.most, self.device, self.dtype = config, most, device, dtype
+    The cache is as large as they need, in all at most `limit` bytes: `context` is what of the model's context length
+    fits for one sequence alone.
+    """
+
+    def __init__(
+        self, config: ModelConfig, most: int, device: torch.device, dtype: torch.dtype, limit: int | None = None
+    ) -> None:
+        self.most = most
         self.requests: list[ActiveRequest] = []
-        self.cache = Cache(config, 1, device, dtype)
+        self.context, self.budget = config.context_length, most * config.context_length
+        if limit is not None:
+            self.budget = limit // position_bytes(config, dtype)  # positions of all slots together
+            self.context = min(self.context, self.budget)
+        self.cache = Cache(config, 1, device, dtype, max(1, min(FIRST, self.context)))
 
-    @property
-    def full(self) -> bool:
-        return len(self.requests) >= self.most
-
-    def join(self, request: ActiveRequest) -> None:
-        """Give a request the next row."""
-        assert not self.full
-        if len(self.requests) == self.cache.keys.shape[1]:
-            self._grow()
+    def admit(self, request: ActiveRequest, positions: int) -> bool:
+        """Give a request the next slot, with so many positions; False where there is none for now."""
+        if len(self.requests) >= self.most or not self.reserve(len(self.requests) + 1, positions):
+            return False
         self.requests.append(request)
+        return True
 
-    def leave(self, request: ActiveRequest) -> None:
-        """Free a request's row; the last one moves into its place."""
-        row, last = self.requests.index(request), len(self.requests) - 1
+    def reserve(self, slots: int, positions: int) -> bool:
+        """Make the cache at least so large; False where that would be over the limit.
+
+        It doubles where the limit allows that, so that it is copied seldom.
+        """
+        cache = self.cache
+        if slots <= cache.slots and positions <= cache.capacity:
+            return True
+        positions = min(-(-positions // FIRST) * FIRST, self.context)
+        more_slots = cache.slots if slots <= cache.slots else min(2 * cache.slots, self.most)
+        more = cache.capacity if positions <= cache.capacity else min(max(2 * cache.capacity, positions), self.context)
+        for shape in ((more_slots, more), (slots, more), (more_slots, positions), (slots, positions)):
+            if shape[0] * shape[1] <= self.budget:
+                cache.resize(*shape)
+                return True
+        return False
+
+    def free(self, request: ActiveRequest, clean: bool = False) -> None:
+        """Free a request's slot; the last one moves into its place. `clean`: leave nothing of it in the memory."""
+        slot, last = self.requests.index(request), len(self.requests) - 1
         moved = self.requests[last]
-        if row != last:
-            self.put(row, [part[:, :, : moved.filled] for part in self._of(last)])
-            self.requests[row] = moved
+        if clean:
+            for part in (part for parts in self.cache.layers for part in parts):
+                part[slot].zero_()
+        if slot != last:
+            self.fill(slot, self._states(last, moved.filled))
+            self.requests[slot] = moved
         self.requests.pop()
 
     def view(self, request: ActiveRequest) -> Cache:
-        """Return a request's row as a cache of its own."""
-        return self.cache.row(self.requests.index(request), request.filled)
+        """Return a request's slot as a cache of its own."""
+        return self.cache.slot(self.requests.index(request), request.filled)
 
-    def layers(self, rows: int) -> list[list[Tensor]]:
-        """Return for each layer the memory of the first rows, as a tick wants it."""
-        return [[part[layer, :rows] for part in self.cache.parts] for layer in range(self.config.n_layers)]
+    def layers(self, slots: int) -> list[list[Tensor]]:
+        """Return for each layer the first slots, as a decode step wants them."""
+        return [[part[:slots] for part in parts] for parts in self.cache.layers]
 
-    def copy(self, request: ActiveRequest) -> list[Tensor]:
-        """Return a copy of what a request's row holds: (L, K, length, C or 1) each."""
-        return [part[:, :, : request.filled].clone() for part in self._of(self.requests.index(request))]
+    def copy(self, request: ActiveRequest) -> States:
+        """Return a copy of what a request's slot holds."""
+        states = self._states(self.requests.index(request), request.filled)
+        return [[part.clone() for part in parts] for parts in states]
 
-    def put(self, row: int, parts: Sequence[Tensor]) -> None:
-        """Fill the first positions of a row."""
-        for memory, part in zip(self._of(row), parts, strict=True):
-            memory[:, :, : part.shape[2]] = part
+    def fill(self, slot: int, states: States) -> None:
+        """Fill the first positions of a slot."""
+        for parts, known in zip(self.cache.layers, states, strict=True):
+            for part, source in zip(parts, known, strict=True):
+                part[slot, :, : source.shape[1]] = source
 
     def reuse(self, request: ActiveRequest, prefixes: Prefixes) -> None:
-        """Fill the row of a request, which has read nothing yet, with the longest beginning already known.
+        """Fill the slot of a request, which has read nothing yet, with the longest beginning already known.
 
         One id is always left to be read: what comes after it is asked for.
         """
         window, best, source = request.window[:-1], 0, None
-        for row, other in enumerate(self.requests):
+        for slot, other in enumerate(self.requests):
             length = common(window, other.window[: other.filled]) if other is not request else 0
             if length > best:
-                best, source = length, self._of(row)
+                best, source = length, self._states(slot, length)
         length, stored = prefixes.find(window)
-        if length > best:
-            best, source = length, stored
+        if length > best and stored is not None:
+            best, source = length, [[part[:, :length] for part in parts] for parts in stored]
         if source is not None:
-            self.put(self.requests.index(request), [part[:, :, :best] for part in source])
+            self.fill(self.requests.index(request), source)
             request.filled = best
 
-    def _of(self, row: int) -> list[Tensor]:
-        return [part[:, row] for part in self.cache.parts]
-
-    def _grow(self) -> None:
-        old = self.cache
-        rows = old.keys.shape[1]
-        self.cache = Cache(self.config, min(2 * rows, self.most), self.device, self.dtype)
-        for part, before in zip(self.cache.parts, old.parts, strict=True):
-            part[:, :rows] = before
+    def _states(self, slot: int, length: int) -> States:
+        return [[part[slot, :, :length] for part in parts] for parts in self.cache.layers]
 
 
 class Prefixes:
-    """Keys and values of ended texts, for those that begin alike; the oldest go when `limit` bytes are full."""
+    """Keys and values of ended sequences, for those that begin alike; the oldest go when `limit` bytes are full."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.bytes = limit, 0
-        self.stored: OrderedDict[tuple[int, ...], list[Tensor]] = OrderedDict()
+        self.stored: OrderedDict[tuple[int, ...], States] = OrderedDict()
 
-    def find(self, ids: Sequence[int]) -> tuple[int, list[Tensor] | None]:
+    def find(self, ids: Sequence[int]) -> tuple[int, States | None]:
         """Return how many of the ids are known, and their keys and values."""
         best = max(self.stored, key=lambda known: common(ids, known), default=None)
         if best is None or not (length := common(ids, best)):
@@ -105,14 +130,14 @@ class Prefixes:
         self.stored.move_to_end(best)
         return length, self.stored[best]
 
-    def keep(self, ids: Sequence[int], rows: Rows, request: ActiveRequest) -> None:
-        """Remember what a request's row holds, in place of any text that it only continues."""
-        each = sum(part[:, 0, :, 0].numel() * part.element_size() for part in rows.cache.parts)
+    def keep(self, ids: Sequence[int], slots: Slots, request: ActiveRequest) -> None:
+        """Remember what a request's slot holds, in place of any sequence that it only continues."""
+        each = slots.cache.bytes // (slots.cache.slots * slots.cache.capacity)
         if not 0 < each * len(ids) <= self.limit:
             return
         for known in [known for known in self.stored if common(known, ids) == len(known)]:
             self._forget(known)
-        self.stored[tuple(ids)] = rows.copy(request)
+        self.stored[tuple(ids)] = slots.copy(request)
         self.bytes += size(self.stored[tuple(ids)])
         while self.bytes > self.limit:
             self._forget(next(iter(self.stored)))
@@ -121,11 +146,11 @@ class Prefixes:
         self.bytes -= size(self.stored.pop(ids))
 
 
-def size(parts: Sequence[Tensor]) -> int:
+def size(states: States) -> int:
     """Return bytes of memory."""
-    return sum(part.numel() * part.element_size() for part in parts)
+    return sum(part.numel() * part.element_size() for parts in states for part in parts)
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many ids two texts share at their beginnings."""
+    """Return how many ids two sequences share at their beginnings."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,11 +1,11 @@
-"""One tick: one new token for each of several texts, each at its own position. The fast twin of `Transformer`.
+"""A decode step: one new token for each of several sequences, each at its own position.
 
-In: a token and a position per row, and the cache. Out: the scores of the next token, (B, V). A position costs few
-operators here and no walk through modules; tests show that it computes what the model does.
+In: a token and a position per sequence, and the KV cache. Out: the scores of the next token, (B, V). It computes what
+`Transformer` does, as tests show, with few operators and no walk through modules.
 
-This is the tick to read. Where a C compiler is at hand, compiled.c does the same without an operator call in it.
+This is the version to read. Where a C compiler is found, compiled.c does the same without operator calls.
 
-B rows, D width, H heads, K key/value heads, C head width, S positions, L layers, V vocabulary.
+B sequences, D width, H heads, K key/value heads, C head width, S positions, L layers, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.layers import SmallLinear, full, packed_of, product
 
 Weights = Mapping[str, Tensor]
-Memory = Sequence[Sequence[Tensor]]  # per layer keys, values, and in int8 their scales: (B, K, S, C or 1)
+Layers = Sequence[Sequence[Tensor]]  # of the cache: keys, values, and in int8 their scales, (B, K, S, C or 1)
 
-# For a single row F.linear reads a large fp32 matrix with one thread, at 9 to 13 GB/s; multiplied and summed by two
+# For a single vector F.linear reads a large fp32 matrix with one thread, at 9 to 13 GB/s; multiplied and summed by two
 # threads it is read at 21 to 26. Measured on 2 cores of a Zen 4.
-LARGE = 2**17  # numbers from which on that is so: smaller matrices wait in the processor's cache
+LARGE = 2**17  # numbers from which on that is so: smaller matrices are in the processor's cache
 BLOCK = 2**18  # numbers whose products are in memory at a time, so that they stay in the cache
 
 PRODUCTS = ("qkv", "out", "gate_up", "up", "down", "head")
@@ -35,7 +35,7 @@ PRODUCTS = ("qkv", "out", "gate_up", "up", "down", "head")
 
 def weights_of(model: Transformer) -> Weights:
     """Return all that a model multiplies with and looks up, by name, buffers included, without copying."""
-    buffers = model.named_buffers(remove_duplicate=False)  # a small head may be the embedding's
+    buffers = model.named_buffers(remove_duplicate=False)  # a quantized head may be the embedding's
     weights = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *buffers)} | packed_of(model)
     return weights if "head.codes" in weights else weights | {"head.weight": model.head.weight.detach()}
 
@@ -64,21 +64,21 @@ def is_known(config: ModelConfig) -> bool:
     )
 
 
-def tick(
+def decode_step(
     config: ModelConfig,
     weights: Weights,
     dtype: torch.dtype,
     token: Tensor,
     position: Tensor,
     span: int,
-    memory: Memory,
+    layers: Layers,
     visible: Tensor | None = None,
 ) -> Tensor:
     """Return the scores (B, V) after `token` (B,) at `position` (B,); the last position so far is span - 1.
 
-    Rows are in `dtype` between the products. `visible` (B, 1, 1, S) marks what each row may look at; None: all.
+    Vectors are in `dtype` between the products. `visible` (B, 1, 1, S) marks what each sequence may look at; None: all.
     """
-    rows = torch.arange(len(token), device=token.device)
+    slots = torch.arange(len(token), device=token.device)
     x = _look_up(weights, "tokens", token, dtype)  # (B, D)
     if config.positions != "rotary":
         table = weights["positions.table.weight" if config.positions == "learned" else "positions.table"]
@@ -89,7 +89,7 @@ def tick(
         h = _norm(config, weights, f"{name}.norm_1", x)
         h = _product(weights, f"{name}.attention.qkv", h)
         q, k, v = _heads(config, weights, f"{name}.attention", h, rotary)
-        k, v = _remember(memory[layer], rows, position, span, k, v)
+        k, v = _store(layers[layer], slots, position, span, k, v)
         y = _attend(q, k, v, visible).reshape(len(token), -1)
         x = x + _product(weights, f"{name}.attention.out", y)
         h = _norm(config, weights, f"{name}.norm_2", x)
@@ -98,7 +98,7 @@ def tick(
 
 
 def _product(weights: Weights, name: str, x: Tensor) -> Tensor:
-    """Multiply rows x (B, K) with a matrix by name: a full one, or codes, packed where torch multiplies those."""
+    """Multiply vectors x (B, K) with a matrix by name: a full one, or codes, packed where torch multiplies those."""
     bias = weights.get(f"{name}.bias")
     if (codes := weights.get(f"{name}.codes")) is not None:
         packed = weights.get(f"{name}.packed"), weights.get(f"{name}.packed_scales")
@@ -144,7 +144,7 @@ def _rotary_at(table: Tensor, position: Tensor, dtype: torch.dtype) -> tuple[Ten
 def _heads(
     config: ModelConfig, weights: Weights, name: str, x: Tensor, rotary: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut rows into queries (B, H, C), keys and values (B, K, C); normalise and turn the first two."""
+    """Cut vectors into queries (B, H, C), keys and values (B, K, C); normalise and rotate the first two."""
     H, K, C = config.n_heads, config.n_kv_heads, config.head_dim
     heads = x.view(len(x), H + 2 * K, C)
     q, k, v = torch.split(heads, [H, K, K], dim=1)
@@ -159,17 +159,17 @@ def _heads(
     return q, k, v
 
 
-def _remember(
-    parts: Sequence[Tensor], rows: Tensor, position: Tensor, span: int, k: Tensor, v: Tensor
+def _store(
+    parts: Sequence[Tensor], slots: Tensor, position: Tensor, span: int, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Store each row's key and value (B, K, C) at its position; return those of the first `span` positions."""
+    """Store each new key and value (B, K, C) at its position; return those of the first `span` positions."""
     if len(parts) == 2:
         for part, new in zip(parts, (k, v), strict=True):
-            part[rows, :, position] = new.to(part.dtype)
+            part[slots, :, position] = new.to(part.dtype)
         return parts[0][:, :, :span], parts[1][:, :, :span]
-    (small_k, scale_k), (small_v, scale_v) = to_int8(k), to_int8(v)
-    for part, new in zip(parts, (small_k, small_v, scale_k, scale_v), strict=True):
-        part[rows, :, position] = new
+    (codes_k, scale_k), (codes_v, scale_v) = to_int8(k), to_int8(v)
+    for part, new in zip(parts, (codes_k, codes_v, scale_k, scale_v), strict=True):
+        part[slots, :, position] = new
     keys, values, of_keys, of_values = (part[:, :, :span] for part in parts)
     return keys * of_keys, values * of_values
 
