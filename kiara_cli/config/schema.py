@@ -261,6 +261,7 @@ class GenerateConfig(Section):
     speculate: int = knob(0, low=0, high=64)
     streams: int = knob(16, low=1, high=4096)
     cache_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    cache_bytes: int = knob(1_000_000_000, low=1)
     prefix_bytes: int = knob(64_000_000, low=0)
 
     def __post_init__(self) -> None:

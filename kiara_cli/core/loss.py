@@ -6,7 +6,9 @@ piece by piece where the vocabulary is large. B batch, T time, D width, V vocabu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,8 @@ from kiara_cli.core.model.transformer import Transformer
 # Rows are scored in multiples of this. oneDNN keeps what it prepares for each number of rows that it meets: with
 # another number for every batch, memory grew to 4.7 GB in the default run, and scoring took a fifth longer.
 ROWS = 64
+
+Unembed: TypeAlias = Callable[[Tensor], Tensor]  # states (n, D) → logits (n, V)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
@@ -34,21 +38,21 @@ class Objective:
     smoothing: float = 0.0  # share of the target's probability spread over all tokens (Szegedy et al., 2016)
     chunk: int | None = None  # positions scored at a time
 
-    def __call__(self, states: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum to minimise and the sum of the plain cross-entropy. states (n, D), head (V, D), targets (n).
+    def __call__(self, states: Tensor, unembed: Unembed, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum to minimise and the sum of the plain cross-entropy. states (n, D), targets (n).
 
         In chunks, logits are forgotten and computed again on the way back, so that only one piece of n × V is held.
         """
         if self.chunk is None or len(targets) <= self.chunk:
-            return self._sums(states, head, targets)
+            return self._sums(states, unembed, targets)
         objective, nats = states.new_zeros((), dtype=torch.float32), states.new_zeros((), dtype=torch.float32)
         for part, wanted in zip(torch.split(states, self.chunk), torch.split(targets, self.chunk), strict=True):
-            sums = checkpoint(self._sums, part, head, wanted, use_reentrant=False, preserve_rng_state=False)
+            sums = checkpoint(self._sums, part, unembed, wanted, use_reentrant=False, preserve_rng_state=False)
             objective, nats = objective + sums[0], nats + sums[1]
         return objective, nats
 
-    def _sums(self, states: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = F.linear(states, head).float()  # (n, V)
+    def _sums(self, states: Tensor, unembed: Unembed, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = unembed(states).float()  # (n, V)
         nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
         objective = nats
         if self.smoothing:
@@ -63,7 +67,7 @@ class Objective:
 def batch_loss(model: Transformer, batch: Batch, objective: Objective = Objective()) -> tuple[Tensor, Tensor]:
     """Return the objective and the plain cross-entropy, summed over the targets of a batch."""
     states, targets = where_targets(model.states(batch.inputs, segments=batch.segments), batch)
-    return objective(states, model.head.weight, targets)
+    return objective(states, model.unembed, targets)
 
 
 def where_targets(states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,12 @@ from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.data.batches import IGNORE, Batch
-from kiara_cli.core.loss import ROWS, Objective, batch_loss, cross_entropy
+from kiara_cli.core.loss import ROWS, Objective, Unembed, batch_loss, cross_entropy
 from kiara_cli.core.model.transformer import Transformer
+
+
+def by(head: Tensor) -> Unembed:
+    return lambda states: states @ head.T
 
 
 @pytest.fixture
@@ -30,15 +34,15 @@ def test_the_sum_over_targets_is_the_mean_times_their_number(tiny: ModelConfig, 
 
 def test_a_uniform_model_loses_the_log_of_its_vocabulary() -> None:
     states, head = torch.zeros(5, 8), torch.zeros(64, 8)
-    objective, nats = Objective()(states, head, torch.arange(5))
+    objective, nats = Objective()(states, by(head), torch.arange(5))
     assert float(objective) == float(nats) == pytest.approx(5 * math.log(64), rel=1e-6)
 
 
 def test_z_loss_adds_the_squared_log_of_the_softmaxs_sum_where_there_is_a_target() -> None:
     states, head, targets = torch.randn(6, 8), torch.randn(64, 8), torch.arange(6)
     targets[2] = IGNORE
-    plain, _ = Objective()(states, head, targets)
-    objective, nats = Objective(z_loss=0.1)(states, head, targets)
+    plain, _ = Objective()(states, by(head), targets)
+    objective, nats = Objective(z_loss=0.1)(states, by(head), targets)
     squares = sum(math.log(float((states[i] @ head.T).exp().sum())) ** 2 for i in range(6) if i != 2)
     assert float(objective - plain) == pytest.approx(0.1 * squares, rel=1e-4)
     assert float(nats) == pytest.approx(float(plain))
@@ -46,8 +50,8 @@ def test_z_loss_adds_the_squared_log_of_the_softmaxs_sum_where_there_is_a_target
 
 def test_label_smoothing_pulls_towards_all_tokens_and_leaves_the_measure_plain() -> None:
     states, head, targets = torch.randn(6, 8), torch.randn(64, 8), torch.arange(6)
-    plain, _ = Objective()(states, head, targets)
-    objective, nats = Objective(smoothing=0.2)(states, head, targets)
+    plain, _ = Objective()(states, by(head), targets)
+    objective, nats = Objective(smoothing=0.2)(states, by(head), targets)
     logs = (states @ head.T).log_softmax(-1)
     expected = -(0.8 * logs[torch.arange(6), targets] + 0.2 * logs.mean(-1)).sum()
     assert float(objective) == pytest.approx(float(expected), rel=1e-5)
@@ -78,7 +82,7 @@ def kept_bytes(chunk: int | None) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        sums = Objective(chunk=chunk)(states, head, torch.randint(5000, (512,)))
+        sums = Objective(chunk=chunk)(states, by(head), torch.randint(5000, (512,)))
     assert sums[0].requires_grad
     return sum(kept.values())
 
@@ -101,14 +105,14 @@ def test_scored_rows_come_in_round_numbers_and_the_rest_counts_for_nothing(tiny:
     seen: list[int] = []
 
     class Noting(Objective):
-        def __call__(self, states: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        def __call__(self, states: Tensor, unembed: Unembed, targets: Tensor) -> tuple[Tensor, Tensor]:
             seen.append(len(states))
-            return super().__call__(states, head, targets)
+            return super().__call__(states, unembed, targets)
 
     net = Transformer(tiny)
     inputs = torch.randint(1, 64, (6, 16))
     targets = torch.where(torch.rand(6, 16) < 0.8, torch.randint(1, 64, (6, 16)), IGNORE)
     objective, nats = batch_loss(net, Batch.of(inputs, targets), Noting(z_loss=0.1))
     assert seen[0] % ROWS == 0
-    expected = Objective(z_loss=0.1)(net.states(inputs).flatten(0, 1), net.head.weight, targets.flatten())
+    expected = Objective(z_loss=0.1)(net.states(inputs).flatten(0, 1), net.unembed, targets.flatten())
     assert torch.allclose(torch.stack([objective, nats]), torch.stack(expected), rtol=1e-5)

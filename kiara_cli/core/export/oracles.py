@@ -59,7 +59,9 @@ class Kiara:
 
     @torch.inference_mode()
     def continue_greedily(self, prompt: Sequence[int], steps: int) -> list[Step]:
-        cache = Cache(self.model.config, 1, self.model.device, torch.float32)
+        config = self.model.config
+        length = min(config.context_length, len(prompt) + steps)
+        cache = Cache(config, 1, self.model.device, torch.float32, length)
         return _continue(lambda fresh: self.model(fresh, cache)[0, -1], prompt, steps)
 
 

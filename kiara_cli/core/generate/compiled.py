@@ -25,8 +25,9 @@ SIGNATURES = {"decode_step": "ppppiippf", "workspace_bytes": "pi"}
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.uint8: 3}  # uint8: two 4-bit codes a byte
 ACTIVATIONS = {"swiglu": 0, "gelu": 1, "relu2": 2}
 BLOCK = 32  # columns that are multiplied at once: groups of columns with a scale of their own are multiples of it
-CAPACITY, LAYERS, LAYER = 9, 28, 40  # fields of compiled.c's Plan: where the capacity stands and the layers begin, and
-# how many a layer has, the first four of which are addresses in the cache
+# Fields of compiled.c's Plan: where the capacity is, where the layers begin, and how many fields a layer has. The
+# first four of a layer are addresses in the cache.
+CAPACITY, LAYERS, LAYER = 9, 28, 40
 
 
 def load() -> native.Library:

@@ -1,4 +1,4 @@
-"""READ THIRD. Prompt ids in, sampled ids out: several sequences at a time, one token of each a step. It knows no text.
+"""READ THIRD. Prompt ids in, sampled ids out: several sequences at a time, a token of each a step. It knows no text.
 
 `Engine` owns the requests and the KV cache. A prompt is read in passes of many positions (prefill); from then on each
 new token costs one position, and all sequences share a decode step. When a sequence has filled the context, its
@@ -18,19 +18,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from kiara_cli.config.schema import GenerateConfig
-from kiara_cli.core.generate.compiled import Compiled, load, unfit
+from kiara_cli.core.generate.backend import SWITCHED_OFF, Backend, choose
 from kiara_cli.core.generate.request import ActiveRequest, FinishReason, GenerationRequest, Token, window_start
 from kiara_cli.core.generate.sampling import sample
 from kiara_cli.core.generate.scheduler import Prefixes, Slots
 from kiara_cli.core.generate.speculative import draft
-from kiara_cli.core.generate.step import decode_step, is_plain, weights_of
-
+from kiara_cli.core.generate.step import decode_step
+from kiara_cli.core.model.fastpath import why_plain
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.quantize.apply import in_dtype, pack_all
 from kiara_cli.core.runtime.device import DTYPES, Runtime
-from kiara_cli.core.runtime.native import CompilerError
 from kiara_cli.errors import KiaraError
 
 __all__ = ["Engine", "FinishReason", "GenerationRequest", "Options", "Token", "window_start"]
@@ -83,16 +82,11 @@ class Engine:
         assert forbidden.shape == (self.vocab_size,)
         self.forbidden = forbidden.to(self.device)
         self.dtype = DTYPES[runtime.dtype]
-        self.fast = options.fast and options.cache and is_plain(model)
-        self.model = in_dtype(model, self.dtype) if self.fast and self.dtype != torch.float32 else model
         self.original = model.eval()
-        self.weights = weights_of(self.model)
+        self._hooks = 0
         self.slots = self._make_slots()
         self.context = self.slots.context
-        self.compiled = self._compiled()  # None: decode steps are made of torch's operators
-        if self.fast and self.compiled is None:
-            pack_all(self.model)
-            self.weights = weights_of(self.model)
+        self.backend = self._decide()
         self.prefixes = Prefixes(options.prefix_bytes)
         self.waiting: deque[ActiveRequest] = deque()  # in the order in which they came
         self._submitted = 0
@@ -136,6 +130,11 @@ class Engine:
                 request.cancel()  # the next step lets it go
 
     @property
+    def model(self) -> Transformer:
+        """What reads prompts: the model itself or a copy of it in bf16."""
+        return self.backend.model
+
+    @property
     def busy(self) -> bool:
         """Say whether a step would do anything."""
         return bool(self.waiting or self.slots.requests)
@@ -145,6 +144,10 @@ class Engine:
         """Write one token of every sequence being written, and read at most PASS positions of those that begin."""
         if self.model.training:
             self.model.eval()
+        if RemovableHandle.next_id != self._hooks and self.backend.plain_because != SWITCHED_OFF:
+            self._hooks = RemovableHandle.next_id
+            if why_plain(self.original) != self.backend.plain_because:
+                self.backend = self._decide()
         for request in [*self.slots.requests, *self.waiting]:
             if request.cancelled:
                 self._release(request)
@@ -152,11 +155,18 @@ class Engine:
         writing: list[ActiveRequest] = []
         reading: list[ActiveRequest] = []
         for request in self.slots.requests:
-            (writing if self.fast and request.filled and request.unread == 1 else reading).append(request)
+            (writing if self.backend.fast and request.filled and request.unread == 1 else reading).append(request)
         self._write([request for request in writing if not (request.config.speculate and self._guess(request))])
         left = PASS
         for request in reading:
             left -= self._read(request, left)
+
+    def _decide(self) -> Backend:
+        """Choose what computes the scores, for the model as it is now."""
+        self._hooks = RemovableHandle.next_id  # grows with every hook that any module gets
+        options = self.options
+        fast = options.fast and options.cache
+        return choose(self.original, self.runtime, self.slots.cache, fast, options.native)
 
     def _schedule(self) -> None:
         """Give slots of the cache to the requests that came first, as many as there are and memory allows.
@@ -187,7 +197,7 @@ class Engine:
         """Write the next token of each of the requests, in one decode step."""
         if not requests:
             return
-        logits = self._eager_step(requests) if self.compiled is None else self._compiled_step(requests)
+        logits = self._eager_step(requests) if self.backend.compiled is None else self._compiled_step(requests)
         for request in requests:
             request.filled += 1
         self._choose(requests, logits)
@@ -205,14 +215,16 @@ class Engine:
         if len(held) > 1:
             visible = (torch.arange(span, device=self.device) <= position[:, None])[:, None, None]
         layers = self.slots.layers(len(held))
-        logits = decode_step(self.config, self.weights, self.dtype, token, position, span, layers, visible)
+        logits = decode_step(self.config, self.backend.weights, self.dtype, token, position, span, layers, visible)
         return logits if len(requests) == len(held) else logits[[held.index(request) for request in requests]]
 
     def _compiled_step(self, requests: list[ActiveRequest]) -> Tensor:
         """Return the same by compiled code."""
-        assert self.compiled is not None
+        assert self.backend.compiled is not None
         slots = [self.slots.requests.index(request) for request in requests]
-        return self.compiled([r.ids[r.start + r.filled] for r in requests], slots, [r.filled for r in requests])
+        return self.backend.compiled(
+            [r.ids[r.start + r.filled] for r in requests], slots, [r.filled for r in requests]
+        )
 
     def _make_slots(self) -> Slots:
         """Make the KV cache, and say so once if it limits the context."""
@@ -225,22 +237,6 @@ class Engine:
                 raise KiaraError(f"generate.cache_bytes={options.cache_bytes} allow {limits}", "allow more")
             log.warning("The context is limited to %s by generate.cache_bytes=%s.", limits, options.cache_bytes)
         return slots
-
-    def _compiled(self) -> Compiled | None:
-        """Return the compiled step if it may be used and can be made. Raises KiaraError if it must be and cannot."""
-        wanted, cache = self.options.native, self.slots.cache
-        if wanted is False or not self.fast or unfit(self.weights, cache):
-            return None
-        try:
-            made = Compiled(load(), self.config, self.weights, cache, self.runtime.threads)
-            why = disagreement(made, self.config, self.weights, self.dtype, cache.dtype)
-            if why is not None:
-                raise CompilerError(why)
-        except CompilerError as error:
-            if wanted is True:
-                raise KiaraError(f"compiling failed ({error})", "install gcc, or set runtime.native=auto") from None
-            return None
-        return made
 
     def _read(self, request: ActiveRequest, most: int) -> int:
         """Read at most `most` more positions of a request; after the last one, write its first token.
@@ -286,7 +282,7 @@ class Engine:
         ids = torch.tensor([[*fresh, *[0] * spare]], device=self.device)  # (1, T)
         with self.runtime.precision() if self.model is self.original else contextlib.nullcontext():
             x = self.model.states(ids, cache)[0, len(fresh) - last : len(fresh)]  # (last, D): others need no scores
-            logits: Tensor = self.model.head(x).float()
+            logits: Tensor = self.model.unembed(x).float()
         return logits
 
     def _choose(self, requests: list[ActiveRequest], logits: Tensor) -> None:

@@ -56,7 +56,9 @@ class Slots:
             return True
         positions = min(-(-positions // FIRST) * FIRST, self.context)
         more_slots = cache.slots if slots <= cache.slots else min(2 * cache.slots, self.most)
-        more = cache.capacity if positions <= cache.capacity else min(max(2 * cache.capacity, positions), self.context)
+        more = (
+            cache.capacity if positions <= cache.capacity else min(max(2 * cache.capacity, positions), self.context)
+        )
         for shape in ((more_slots, more), (slots, more), (more_slots, positions), (slots, positions)):
             if shape[0] * shape[1] <= self.budget:
                 cache.resize(*shape)

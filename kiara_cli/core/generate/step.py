@@ -17,20 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
-from kiara_cli.core.model.attention import Attention, attend
 from kiara_cli.core.model.cache import to_int8
 from kiara_cli.core.model.transformer import Transformer
-from kiara_cli.core.quantize.layers import SmallLinear, full, packed_of, product
+from kiara_cli.core.quantize.layers import full, packed_of, product
 
 Weights = Mapping[str, Tensor]
 Layers = Sequence[Sequence[Tensor]]  # of the cache: keys, values, and in int8 their scales, (B, K, S, C or 1)
 
-# For a single vector F.linear reads a large fp32 matrix with one thread, at 9 to 13 GB/s; multiplied and summed by two
-# threads it is read at 21 to 26. Measured on 2 cores of a Zen 4.
+# For a single vector F.linear reads a large fp32 matrix with one thread, at 9 to 13 GB/s; multiplied and summed by
+# two threads it is read at 21 to 26. Measured on 2 cores of a Zen 4.
 LARGE = 2**17  # numbers from which on that is so: smaller matrices are in the processor's cache
 BLOCK = 2**18  # numbers whose products are in memory at a time, so that they stay in the cache
-
-PRODUCTS = ("qkv", "out", "gate_up", "up", "down", "head")
 
 
 def weights_of(model: Transformer) -> Weights:
@@ -38,30 +35,6 @@ def weights_of(model: Transformer) -> Weights:
     buffers = model.named_buffers(remove_duplicate=False)  # a quantized head may be the embedding's
     weights = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *buffers)} | packed_of(model)
     return weights if "head.codes" in weights else weights | {"head.weight": model.head.weight.detach()}
-
-
-def is_plain(model: Transformer) -> bool:
-    """Say whether a model computes what its weights say and nothing else: no hooks, no exchanged module."""
-    hooks = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    products = (m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in PRODUCTS)
-    own = all(type(module) in (torch.nn.Linear, SmallLinear) for module in products)
-    return (
-        not hooks
-        and own
-        and is_known(model.config)
-        and all(m.attend is attend for m in model.modules() if isinstance(m, Attention))
-    )
-
-
-def is_known(config: ModelConfig) -> bool:
-    """Say whether `tick` and compiled.c compute this architecture."""
-    return (
-        config.feedforward in ("swiglu", "gelu", "relu2")
-        and config.norm != "rmsnorm_1p"
-        and config.rotary_share == 1
-        and config.residual == "sequential"
-        and not config.scale_embeddings
-    )
 
 
 def decode_step(
@@ -76,7 +49,7 @@ def decode_step(
 ) -> Tensor:
     """Return the scores (B, V) after `token` (B,) at `position` (B,); the last position so far is span - 1.
 
-    Vectors are in `dtype` between the products. `visible` (B, 1, 1, S) marks what each sequence may look at; None: all.
+    Vectors are in `dtype` between the products. `visible` (B, 1, 1, S) marks what each sequence may see; None: all.
     """
     slots = torch.arange(len(token), device=token.device)
     x = _look_up(weights, "tokens", token, dtype)  # (B, D)

@@ -74,6 +74,7 @@ def options_of(config: Config) -> Options:
     return Options(
         streams=settings.streams,
         cache_dtype=settings.cache_dtype,
+        cache_bytes=settings.cache_bytes,
         prefix_bytes=settings.prefix_bytes,
         native=config.runtime.native,
     )

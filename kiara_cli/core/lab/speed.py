@@ -24,7 +24,7 @@ def decoding(engine: Engine, streams: int = 1, rounds: int = ROUNDS) -> float:
 
 def bytes_read(engine: Engine) -> int:
     """Return how many bytes of weights each new token reads: all but the embedding's, of which it is one row."""
-    weights = engine.weights
+    weights = engine.backend.weights
     places = {name.rpartition(".")[0] for name in weights if name.endswith(".packed")}
     unread = {f"{place}.{part}" for place in places for part in ("codes", "scales")}  # they are read packed
     read = [tensor for name, tensor in weights.items() if not name.startswith("tokens.") and name not in unread]

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.feedforward import make_norm
+from kiara_cli.core.model.points import OWN, Point, hooked, is_own
 from kiara_cli.core.model.positions import rotate
+from kiara_cli.errors import KiaraError
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
@@ -52,14 +54,26 @@ def attend_all_heads(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dr
     return F.scaled_dot_product_attention(q, k, v, attn_mask=past, dropout_p=drop_rate)
 
 
-def attend_by_products(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
-    """Attend as `attend_all_heads` does, by two plain products with all the scores in memory between them."""
+def attend_by_products(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visible: Tensor | None,
+    drop_rate: float,
+    scores_point: nn.Module | None = None,
+    pattern_point: nn.Module | None = None,
+) -> Tensor:
+    """Attend as `attend_all_heads` does, by two plain products with all the scores in memory between them.
+
+    The points, if given, see the masked scores and the pattern, both (B, H, T, S).
+    """
     T, S = q.shape[2], k.shape[2]
     if visible is None:
         visible = torch.full((T, S), float("-inf"), dtype=q.dtype, device=q.device).triu_(S - T + 1)
     scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, T, S)
     scores += visible
-    return F.dropout(scores.softmax(dim=-1), drop_rate) @ v  # (B, H, T, C)
+    pattern = (scores if scores_point is None else scores_point(scores)).softmax(dim=-1)
+    return F.dropout(pattern if pattern_point is None else pattern_point(pattern), drop_rate) @ v  # (B, H, T, C)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
@@ -69,6 +83,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: f
     bf16 products unused there, and plain products take half its time (64 × 256 × 32: 13 against 34 ms).
     """
     return (attend_by_products if is_short(q, k) else attend_all_heads)(q, k, v, visible, drop_rate)
+
+
+OWN.add(attend)
 
 
 def is_short(q: Tensor, k: Tensor) -> bool:
@@ -88,37 +105,46 @@ def segment_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention, with fewer key and value heads than queries where the config says so.
 
-    `attend` is a slot: anything with the signature of `attend_all_heads` may take its place.
+    `attend` is a slot: anything with the signature of `attend_all_heads` may take its place. While `scores` or
+    `pattern` has a hook, plain products do its work: the result is the same but for rounding.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.H, self.K, self.C = config.n_heads, config.n_kv_heads, config.head_dim
+        self.q, self.k, self.v, self.rot_q, self.rot_k = (Point() for _ in range(5))
+        self.scores, self.pattern, self.z = (Point() for _ in range(3))
         self.qkv = nn.Linear(config.emb_dim, (self.H + 2 * self.K) * self.C, bias=config.attention_biases != "none")
         self.q_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
         self.out = nn.Linear(self.H * self.C, config.emb_dim, bias=config.attention_biases == "all")
         self.drop_rate = config.drop_rate
         self.attend: Attend = attend
-        self.queries, self.keys, self.values, self.heads = (nn.Identity() for _ in range(4))  # points for hooks
 
     def forward(self, x: Tensor, rotary: Tensor | None, cache: Cache | None, visible: Tensor | None = None) -> Tensor:
         B, T, _ = x.shape
-        q, k, v = self.place(self.qkv(x), rotary)
-        q, k, v = self.queries(q), self.keys(k), self.values(v)  # (B, H, T, C), (B, K, T, C) twice
+        q, k, v = self.place(self.qkv(x), rotary)  # (B, H, T, C), (B, K, T, C) twice
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, C)
         if self.K != self.H:  # each key and value head serves H/K queries
             k, v = (z.repeat_interleave(self.H // self.K, dim=1) for z in (k, v))
-        y = self.attend(q, k.to(q.dtype), v.to(q.dtype), visible, self.drop_rate if self.training else 0.0)
-        y = self.heads(y).transpose(1, 2).reshape(B, T, self.H * self.C)
+        attend = self._attend_hooked if hooked(self.scores, self.pattern) else self.attend
+        y = self.z(attend(q, k.to(q.dtype), v.to(q.dtype), visible, self.drop_rate if self.training else 0.0))
+        y = y.transpose(1, 2).reshape(B, T, self.H * self.C)
         out: Tensor = self.out(y)
         return out
 
     def place(self, qkv: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Part the product (B, T, (H + 2K) C) into heads; normalise queries and keys, and turn them."""
+        """Part the product (B, T, (H + 2K) C) into heads; normalise queries and keys, and rotate them."""
         B, T, _ = qkv.shape
         heads = qkv.view(B, T, self.H + 2 * self.K, self.C).transpose(1, 2)  # (B, H + 2K, T, C)
         q, k, v = heads.split([self.H, self.K, self.K], dim=1)  # type: ignore[no-untyped-call]
-        return rotate(self.q_norm(q), rotary), rotate(self.k_norm(k), rotary), v
+        q, k, v = self.q(q), self.k(k), self.v(v)
+        return self.rot_q(rotate(self.q_norm(q), rotary)), self.rot_k(rotate(self.k_norm(k), rotary)), v
+
+    def _attend_hooked(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
+        if not is_own(self.attend):
+            cause = f"the attention of layer {self.layer} was exchanged: it passes no scores and no pattern"
+            raise KiaraError(cause, "hook another point, such as z")
+        return attend_by_products(q, k, v, visible, drop_rate, self.scores, self.pattern)

@@ -16,7 +16,7 @@ LARGEST = 127  # of an int8
 
 
 class Cache:
-    """For every layer its keys and values, (B, K, S, C) each; in int8 also a scale per position and head, (B, K, S, 1).
+    """Of every layer keys and values, (B, K, S, C) each; in int8 also a scale per position and head, (B, K, S, 1).
 
     `positions` are allocated at first: the whole context unless said otherwise. `resize` changes that.
     """
@@ -32,6 +32,10 @@ class Cache:
     @property
     def dtype(self) -> torch.dtype:
         return self.layers[0][0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.layers[0][0].device
 
     @property
     def slots(self) -> int:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kiara_cli.config.schema import ModelConfig
+from kiara_cli.core.model.points import Point
 
 
 class Plain(nn.Module):
@@ -22,11 +23,11 @@ class Plain(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.emb_dim, config.hidden_dim, bias=config.bias)
         self.activation = ACTIVATIONS[config.feedforward]()
-        self.hidden = nn.Identity()  # a named point for hooks
+        self.post = Point()
         self.down = nn.Linear(config.hidden_dim, config.emb_dim, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(self.hidden(self.activation(self.up(x))))
+        out: Tensor = self.down(self.post(self.activation(self.up(x))))
         return out
 
 
@@ -36,11 +37,11 @@ class Gated(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate_up = nn.Linear(config.emb_dim, 2 * config.hidden_dim, bias=config.bias)
-        self.hidden = nn.Identity()  # a named point for hooks
+        self.post = Point()
         self.down = nn.Linear(config.hidden_dim, config.emb_dim, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(self.hidden(self.gate(self.gate_up(x))))
+        out: Tensor = self.down(self.post(self.gate(self.gate_up(x))))
         return out
 
     def gate(self, x: Tensor) -> Tensor:

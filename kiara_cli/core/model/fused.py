@@ -7,6 +7,7 @@ modules do otherwise is the plain version: a test shows that they agree, and whe
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from ctypes import CDLL
 from pathlib import Path
@@ -17,10 +18,14 @@ from torch import Tensor, nn
 
 from kiara_cli.config.schema import RuntimeConfig
 from kiara_cli.core.model.attention import Attend, Attention, is_short
+from kiara_cli.core.model.fastpath import differences, unknown_settings
 from kiara_cli.core.model.feedforward import RMSNorm, SwiGLU
+from kiara_cli.core.model.points import OWN, hooked
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.runtime.native import CompilerError, Library, build
+
+log = logging.getLogger(__name__)
 
 Heads: TypeAlias = tuple[Tensor, Tensor, Tensor]  # queries (B, H, T, C), keys and values (B, K, T, C)
 
@@ -56,8 +61,17 @@ def load() -> Library:
 
 
 def fuse(model: Transformer, library: CDLL) -> Transformer:
-    """Put the loops of the library in the place of the modules' own operators."""
-    for module in model.modules():
+    """Put the loops of the library in the place of the modules' own operators.
+
+    Modules that are not what the config makes keep theirs, and what reads their weights as well.
+    """
+    changed = dict(differences(model))
+    strange = set(unknown_settings(model.config)) - {"residual", "scale_embeddings", "feedforward", "norm"}
+    for reason in changed.values():
+        log.info("No C loops there: %s.", reason)
+    for name, module in model.named_modules():
+        if name in changed:
+            continue
         if isinstance(module, RMSNorm):
             _replace(module, "forward", _normalize, library)
         if isinstance(module, SwiGLU):
@@ -65,9 +79,9 @@ def fuse(model: Transformer, library: CDLL) -> Transformer:
         if isinstance(module, nn.Dropout) and module.p:
             _replace(module, "forward", _drop, library)
         if isinstance(module, Attention):
-            module.attend = functools.partial(_attend, library, module.attend)
-            whole = model.config.rotary_dim == model.config.head_dim
-            if model.rotary is not None and whole and isinstance(module.q_norm, RMSNorm):
+            _replace(module, "attend", _attend, library)
+            norms = {f"{name}.q_norm", f"{name}.k_norm", "rotary"}
+            if model.rotary is not None and not strange and isinstance(module.q_norm, RMSNorm) and not norms & changed.keys():
                 _replace(module, "place", _place, library)
     return model
 
@@ -77,14 +91,14 @@ def _replace(module: Any, name: str, fast: Callable[..., Any], library: CDLL) ->
 
 
 def _normalize(library: CDLL, module: RMSNorm, plain: Callable[..., Tensor], x: Tensor) -> Tensor:
-    if x.dtype != torch.bfloat16:
+    if not (_readable(x) and _is_weight(module.weight, x.shape[-1])):
         return plain(x)
     out: Tensor = Normalized.apply(x.contiguous(), module.weight, module.eps, library)  # type: ignore[no-untyped-call]
     return out
 
 
 def _gate(library: CDLL, module: SwiGLU, plain: Callable[..., Tensor], x: Tensor) -> Tensor:
-    if x.dtype != torch.bfloat16:
+    if not _readable(x):
         return plain(x)
     out: Tensor = Gated.apply(x.contiguous(), library)  # type: ignore[no-untyped-call]
     return out
@@ -93,21 +107,34 @@ def _gate(library: CDLL, module: SwiGLU, plain: Callable[..., Tensor], x: Tensor
 def _place(
     library: CDLL, module: Attention, plain: Callable[..., Heads], qkv: Tensor, rotary: Tensor | None
 ) -> Heads:
-    if qkv.dtype != torch.bfloat16 or rotary is None:
+    norms, sizes = (module.q_norm, module.k_norm), (*qkv.shape[:2], module.H, module.K, module.C)
+    fits = _readable(qkv) and rotary is not None and rotary.shape == (2, qkv.shape[1], module.C // 2)
+    if not fits or hooked(*norms, module.q, module.k, module.v):  # points that the loop does not pass
         return plain(qkv, rotary)
-    sizes = (*qkv.shape[:2], module.H, module.K, module.C)
-    weights = module.q_norm.weight, module.k_norm.weight, rotary.float().contiguous()
-    out: Heads = Placed.apply(qkv.contiguous(), *weights, sizes, module.q_norm.eps, library)  # type: ignore[no-untyped-call]
-    return out
+    if norms[0].eps != norms[1].eps or not all(_is_weight(norm.weight, module.C) for norm in norms):
+        return plain(qkv, rotary)
+    weights = norms[0].weight, norms[1].weight, rotary.float().contiguous()  # type: ignore[union-attr]
+    q, k, v = Placed.apply(qkv.contiguous(), *weights, sizes, norms[0].eps, library)  # type: ignore[no-untyped-call]
+    return module.rot_q(q), module.rot_k(k), v
 
 
 def _attend(
-    library: CDLL, plain: Attend, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float
+    library: CDLL,
+    module: Attention,
+    plain: Attend,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visible: Tensor | None,
+    drop_rate: float,
 ) -> Tensor:
     if not is_short(q, k):
         return plain(q, k, v, visible, drop_rate)
+    mask = None if visible is None else _mask(visible, (q.shape[0], 1, q.shape[2], k.shape[2]))
+    if (mask is None) != (visible is None):
+        return plain(q, k, v, visible, drop_rate)
     scale = q.shape[-1] ** -0.5
-    weights = Weighed.apply(q @ k.mT, visible, scale, library)  # type: ignore[no-untyped-call]  # (B, H, T, S)
+    weights = Weighed.apply(q @ k.mT, mask, scale, library)  # type: ignore[no-untyped-call]  # (B, H, T, S)
     if 0 < drop_rate < 1:
         weights = Dropped.apply(weights, drop_rate, library)  # type: ignore[no-untyped-call]
     elif drop_rate:
@@ -117,10 +144,32 @@ def _attend(
 
 
 def _drop(library: CDLL, module: nn.Dropout, plain: Callable[..., Tensor], x: Tensor) -> Tensor:
-    if not module.training or x.dtype != torch.bfloat16 or module.p == 1:
+    if not module.training or not _readable(x) or module.p == 1:
         return plain(x)
     out: Tensor = Dropped.apply(x.contiguous(), module.p, library)  # type: ignore[no-untyped-call]
     return out
+
+
+OWN.update((_normalize, _gate, _place, _attend, _drop))
+
+
+def _readable(x: Tensor) -> bool:
+    """Say whether the loops read such numbers: bf16 in this machine's memory."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def _is_weight(weight: Any, width: int) -> bool:
+    """Say whether the loops read a norm's weight: float32 in a row, as many as they expect."""
+    return weight is not None and weight.dtype == torch.float32 and weight.is_contiguous() and len(weight) == width
+
+
+def _mask(visible: Tensor, shape: tuple[int, int, int, int]) -> Tensor | None:
+    """Return a mask as the softmax reads it, (B, 1, T, S) in bf16; None where it has another for each head."""
+    if visible.ndim > 3 and visible.shape[-3] != 1:
+        return None
+    if visible.dtype == torch.bool:
+        visible = torch.zeros_like(visible, dtype=torch.bfloat16).masked_fill_(~visible, float("-inf"))
+    return visible.to(torch.bfloat16).expand(shape).contiguous()
 
 
 class Normalized(torch.autograd.Function):
@@ -166,7 +215,7 @@ class Gated(torch.autograd.Function):
 
 
 class Placed(torch.autograd.Function):
-    """Queries, keys and values from their common product: queries and keys normalised and turned, all by head."""
+    """Queries, keys and values from their common product: queries and keys normalised and rotated, all by head."""
 
     @staticmethod
     def forward(
@@ -197,13 +246,12 @@ class Placed(torch.autograd.Function):
 
 
 class Weighed(torch.autograd.Function):
-    """softmax(scores × scale), in the place of the scores, over what is visible."""
+    """softmax(scores × scale), in the place of the scores. `visible` (B, 1, T, S) in bf16 is added first."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, visible: Tensor | None, scale: float, library: CDLL) -> Tensor:
         threads = torch.get_num_threads()
-        bias = visible.to(scores.dtype).contiguous() if visible is not None else None
-        where = bias.data_ptr() if bias is not None else None
+        where = visible.data_ptr() if visible is not None else None
         library.softmax(scores.data_ptr(), where, *scores.shape, scale, threads)
         ctx.mark_dirty(scores)
         ctx.save_for_backward(scores)

@@ -13,33 +13,39 @@ from kiara_cli.core.model.attention import Attention, segment_mask
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.feedforward import FEEDFORWARDS, make_norm
 from kiara_cli.core.model.initialize import initialize
+from kiara_cli.core.model.points import Point
 from kiara_cli.core.model.positions import ADDED, ROTATED
 
 
 class Block(nn.Module):
-    """Let positions talk to each other, then let each think for itself."""
+    """Attention, which mixes positions, then a feedforward network for each position alone."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.resid_pre = Point()
         self.norm_1 = make_norm(config, config.emb_dim)
         self.attention = Attention(config, layer)
+        self.attn_out, self.resid_mid = Point(), Point()
         self.norm_2 = make_norm(config, config.emb_dim)
         self.feedforward = FEEDFORWARDS[config.feedforward](config)
+        self.mlp_out, self.resid_post = Point(), Point()
         self.dropout = nn.Dropout(config.drop_rate)
 
     def forward(self, x: Tensor, rotary: Tensor | None, cache: Cache | None, visible: Tensor | None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_1(x), rotary, cache, visible))
-        x = x + self.dropout(self.feedforward(self.norm_2(x)))
+        x = self.resid_pre(x)
+        x = self.resid_mid(x + self.attn_out(self.dropout(self.attention(self.norm_1(x), rotary, cache, visible))))
+        x = self.resid_post(x + self.mlp_out(self.dropout(self.feedforward(self.norm_2(x)))))
         return x
 
 
 class ParallelBlock(Block):
-    """Let both read the same input (GPT-J, Wang and Komatsuzaki, 2021; GPT-NeoX)."""
+    """Both read the same input (GPT-J, Wang and Komatsuzaki, 2021; GPT-NeoX)."""
 
     def forward(self, x: Tensor, rotary: Tensor | None, cache: Cache | None, visible: Tensor | None) -> Tensor:
-        attended = self.dropout(self.attention(self.norm_1(x), rotary, cache, visible))
-        x = x + attended + self.dropout(self.feedforward(self.norm_2(x)))
-        return x
+        x = self.resid_pre(x)
+        y = self.resid_mid(x + self.attn_out(self.dropout(self.attention(self.norm_1(x), rotary, cache, visible))))
+        y = self.resid_post(y + self.mlp_out(self.dropout(self.feedforward(self.norm_2(x)))))
+        return y
 
 
 BLOCKS = {"sequential": Block, "parallel": ParallelBlock}
@@ -59,10 +65,13 @@ class Transformer(nn.Module):
         self.tokens = nn.Embedding(config.vocab_size, config.emb_dim)
         self.positions = ADDED[config.positions](config) if config.positions in ADDED else None
         self.rotary = ROTATED[config.positions](config) if config.positions in ROTATED else None
+        self.embed, self.pos_embed = Point(), Point()
         self.dropout = nn.Dropout(config.drop_rate)
         self.blocks = nn.ModuleList(BLOCKS[config.residual](config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config, config.emb_dim)
+        self.normalized = Point()
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
+        self.logits = Point()
         if config.tied_head:
             self.head.weight = self.tokens.weight
         if initialized:
@@ -74,9 +83,7 @@ class Transformer(nn.Module):
         A position attends to those of its own segment that are not ahead of it. `segments` (B, T) numbers them; None:
         each row is one segment.
         """
-        x = self.states(ids, cache, segments)
-        scores: Tensor = self.head(x)  # (B, T, V)
-        return scores
+        return self.unembed(self.states(ids, cache, segments))  # (B, T, V)
 
     def states(self, ids: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
         """Return what the head sees, (B, T, D)."""
@@ -86,8 +93,9 @@ class Transformer(nn.Module):
         x = at_speed(self.tokens(ids))  # (B, T, D)
         if self.config.scale_embeddings:
             x = x * self.config.emb_dim**0.5
+        x = self.embed(x)
         if self.positions is not None:
-            x = x + self.positions(positions).to(x.dtype)
+            x = x + self.pos_embed(self.positions(positions).to(x.dtype))
         x = self.dropout(x)
         rotary = self.rotary(positions).to(x.dtype) if self.rotary is not None else None
         visible = segment_mask(segments, x.dtype) if segments is not None else None
@@ -95,8 +103,13 @@ class Transformer(nn.Module):
             x = block(x, rotary, cache, visible)
         if cache is not None:
             cache.advance(ids.shape[1])
-        out: Tensor = self.norm(x)
+        out: Tensor = self.normalized(self.norm(x))
         return out
+
+    def unembed(self, states: Tensor) -> Tensor:
+        """Return the logits (…, V) of states (…, D)."""
+        logits: Tensor = self.logits(self.head(states))
+        return logits
 
     @property
     def device(self) -> torch.device:

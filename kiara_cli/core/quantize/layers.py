@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kiara_cli.core.model.fastpath import stands_for
 from kiara_cli.core.quantize.nibbles import ZERO, from_nibbles, to_nibbles
 from kiara_cli.core.quantize.rounding import Small, dequantize
 
@@ -78,6 +79,10 @@ class SmallLinear(Codes):
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return product(x, self.codes, self.scales, self.bias, self.packed)
+
+
+stands_for(SmallLinear, nn.Linear)
+stands_for(SmallEmbedding, nn.Embedding)
 
 
 def full(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from kiara_cli.core.generate.engine import Engine, Token
 from kiara_cli.core.generate.request import ActiveRequest
-from kiara_cli.core.generate.scheduler import size
 from kiara_cli.core.serve import refusals
 from kiara_cli.core.serve.fair_queue import FairQueue
 from kiara_cli.core.serve.jobs import Chunk, Generation, Job
@@ -199,7 +198,7 @@ class Worker:
         try:
             engine.step()
         except KiaraError as error:  # the engine has dropped one request
-            held = [*engine.rows.requests, *engine.waiting]
+            held = [*engine.slots.requests, *engine.waiting]
             self._give_up(engine, Refusal(500, str(error)), lambda request: request not in held)
         except Exception:
             log.exception("a step of the engine failed; the generations in progress are lost")
@@ -271,7 +270,7 @@ class Worker:
 
     def _cache_bytes(self) -> int:
         engines = {self.served.engine, *self._engines}
-        return sum(size(engine.rows.cache.parts) + engine.prefixes.bytes for engine in engines)
+        return sum(engine.slots.cache.bytes + engine.prefixes.bytes for engine in engines)
 
 
 def _wake(jobs: Sequence[Job]) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.model.fused import fuse, load
+from kiara_cli.core.model.points import OWN
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import seed_everything
 from kiara_cli.core.train.average import Average
@@ -50,6 +51,9 @@ def _states(
     model: Transformer, plain: Callable[..., Tensor], compiled: Callable[..., Tensor], *inputs: Any, **named: Any
 ) -> Tensor:
     return (compiled if model.training else plain)(*inputs, **named)
+
+
+OWN.add(_states)
 
 
 class Transformation(NamedTuple):

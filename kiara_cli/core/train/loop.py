@@ -121,7 +121,7 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
         with training.runtime.precision():
             states = model.states(batch.inputs, segments=batch.segments)  # (B, T, D)
             states, targets = where_targets(states, batch)  # (n, D), (n)
-            objective, cross_entropy = training.objective(states, model.head.weight, targets)
+            objective, cross_entropy = training.objective(states, model.unembed, targets)
         meter.begin("backward")
         (objective * (progress.loss_scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
         nats.append(cross_entropy)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from kiara_cli.core.model.points import OWN
 from kiara_cli.core.model.transformer import Transformer
 
 
@@ -27,3 +28,6 @@ def _forward(block: Any, forward: Callable[..., Tensor], *inputs: Any) -> Tensor
         return forward(*inputs)
     out: Tensor = checkpoint(forward, *inputs, use_reentrant=False)
     return out
+
+
+OWN.add(_forward)

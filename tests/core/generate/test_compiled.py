@@ -58,7 +58,7 @@ def read(net: Transformer, texts: list[list[int]], dtype: torch.dtype) -> Cache:
     cache = Cache(net.config, len(texts), CPU, dtype)
     for row, text in enumerate(texts):
         with torch.no_grad():
-            net.states(torch.tensor([text[:-1]]), cache.row(row, 0))
+            net.states(torch.tensor([text[:-1]]), cache.slot(row, 0))
     return cache
 
 
@@ -135,7 +135,7 @@ def test_an_engine_writes_the_same_tokens_with_it(tiny: ModelConfig, cache_dtype
     plain = Options(cache_dtype=cache_dtype)  # type: ignore[arg-type]
     expected = list(Engine(net, RUNTIME, options=plain).generate([1, 2], GREEDY))
     engine = Engine(net, RUNTIME, options=dataclasses.replace(plain, native=True))
-    assert engine.compiled is not None
+    assert engine.backend.compiled is not None
     assert list(engine.generate([1, 2], GREEDY)) == expected
     several = [
         engine.submit(GenerationRequest([1, 2], GREEDY)) for _ in range(3)
@@ -165,7 +165,7 @@ def test_groups_of_columns_that_it_does_not_know_are_left_to_torch(tiny: ModelCo
     net = random(tiny)
     list(quantize(net, Scheme(4, "rtn", 16, 4, 4)))
     engine = Engine(net, RUNTIME, options=Options(native=True))
-    assert engine.compiled is None
+    assert engine.backend.compiled is None
     assert len(list(engine.generate([1], GREEDY))) == 40
 
 
@@ -174,7 +174,7 @@ def test_compiled_code_that_computes_wrongly_is_not_used(tiny: ModelConfig, monk
     right = Compiled.__call__
     monkeypatch.setattr(Compiled, "__call__", lambda self, *places: right(self, *places) * 1.01)
     engine = Engine(Transformer(tiny), RUNTIME, options=Options(native="auto"))
-    assert engine.compiled is None
+    assert engine.backend.compiled is None
     with pytest.raises(KiaraError, match="computes other scores than torch"):
         Engine(Transformer(tiny), RUNTIME, options=Options(native=True))
 
@@ -185,7 +185,7 @@ def test_without_a_compiler_torch_writes_or_the_error_says_so(
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(native, "_loaded", {})
     engine = Engine(Transformer(tiny), RUNTIME, options=Options(native="auto"))
-    assert engine.compiled is None
+    assert engine.backend.compiled is None
     assert len(list(engine.generate([1], GREEDY))) == 40
-    with pytest.raises(KiaraError, match="compiling failed \\(no C compiler\\)"):
+    with pytest.raises(KiaraError, match="cannot be honoured: no C compiler"):
         Engine(Transformer(tiny), RUNTIME, options=Options(native=True))

@@ -196,7 +196,7 @@ def test_a_ragged_batch_writes_what_each_text_gets_alone_from_any_model(
     asked = [GenerationRequest([5 * n % V for n in range(1, length)], config) for length in (4, 18, 2, 9)]
     alone = [ids(Engine(net, RUNTIME, options=PLAIN), list(w.prompt), config) for w in asked]
     engine = Engine(net, RUNTIME, options=Options(streams=3, prefix_bytes=10**6))
-    assert engine.fast
+    assert engine.backend.fast
     assert run_all(engine, asked, stagger=2) == alone
     guessing = [replace(asked, config=replace(config, speculate=3)) for asked in asked]
     assert run_all(engine, guessing) == alone  # now with all of it known, and guessed ahead

@@ -79,12 +79,12 @@ def test_the_cache_gives_back_all_it_was_given(tiny: ModelConfig) -> None:
     keys, values = cache.extend(1, second, -second)
     torch.testing.assert_close(keys, torch.cat([first, second], dim=2))
     torch.testing.assert_close(values, -keys)
-    assert cache.room == 11
+    assert cache.free == 11
     cache.clear()
-    assert cache.room == 16
+    assert cache.free == 16
 
 
 def test_a_cache_without_room_is_our_bug(tiny: ModelConfig) -> None:
     cache = Cache(tiny, 1, torch.device("cpu"), torch.float32)
-    with pytest.raises(AssertionError, match="makes room"):
+    with pytest.raises(AssertionError, match="reserves positions"):
         cache.extend(0, torch.zeros(1, 4, 17, 8), torch.zeros(1, 4, 17, 8))

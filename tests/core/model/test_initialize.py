@@ -23,8 +23,8 @@ def looks(model: Transformer, length: int = 200) -> Tensor:
     """How much the heads of the first block look at each position, (H, T, T)."""
     seen: dict[str, Tensor] = {}
     attention = model.blocks[0].attention
-    attention.queries.register_forward_hook(lambda _, __, out: seen.update(q=out[0]))  # type: ignore[operator, union-attr]
-    attention.keys.register_forward_hook(lambda _, __, out: seen.update(k=out[0]))  # type: ignore[operator, union-attr]
+    attention.rot_q.register_forward_hook(lambda _, __, out: seen.update(q=out[0]))  # type: ignore[operator, union-attr]
+    attention.rot_k.register_forward_hook(lambda _, __, out: seen.update(k=out[0]))  # type: ignore[operator, union-attr]
     model(torch.randint(0, 512, (1, length)))
     q, k = seen["q"], seen["k"].repeat_interleave(len(seen["q"]) // len(seen["k"]), dim=0)  # (H, T, C)
     scores = q @ k.mT / math.sqrt(q.shape[-1])

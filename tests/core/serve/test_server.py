@@ -321,7 +321,7 @@ def test_greedy_texts_are_the_same_alone_and_among_fifteen_others(start: Any, mo
 
     with start(served=model()) as up, ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda i: ask(up, i), range(16)))
-        peak = up.worker.served.engine.rows.cache.keys.shape[1]
+        peak = up.worker.served.engine.slots.cache.slots
         alone = [ask(up, i) for i in range(16)]
     assert peak > 4, "they were not written together"
     assert together == alone
