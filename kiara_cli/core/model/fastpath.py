@@ -66,7 +66,6 @@ def differences(model: Transformer) -> Iterator[tuple[str, str]]:
     """Yield the name of each module that is not what the config makes, and how it differs; "" is the model itself."""
     if type(model) is not Transformer:
         yield "", f"the model is a {type(model).__name__}"
-        return
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         yield "", "there is a hook on all modules"
     with NoDraws():
@@ -76,6 +75,8 @@ def differences(model: Transformer) -> Iterator[tuple[str, str]]:
     for name in (name for name in expected if name not in found):
         yield name, f"{name} is missing"
     for name, module in found.items():
+        if not name and type(model) is not Transformer:
+            continue
         reason = _difference(module, made[expected[name]]) if name in expected else "is not of this model"
         if reason is not None:
             yield name, f"{name or 'the model'} {reason}"

@@ -80,8 +80,8 @@ def fuse(model: Transformer, library: CDLL) -> Transformer:
             _replace(module, "forward", _drop, library)
         if isinstance(module, Attention):
             _replace(module, "attend", _attend, library)
-            norms = {f"{name}.q_norm", f"{name}.k_norm", "rotary"}
-            if model.rotary is not None and not strange and isinstance(module.q_norm, RMSNorm) and not norms & changed.keys():
+            usual = not strange and not {f"{name}.q_norm", f"{name}.k_norm", "rotary"} & changed.keys()
+            if usual and model.rotary is not None and isinstance(module.q_norm, RMSNorm):
                 _replace(module, "place", _place, library)
     return model
 

@@ -44,8 +44,8 @@ class ParallelBlock(Block):
     def forward(self, x: Tensor, rotary: Tensor | None, cache: Cache | None, visible: Tensor | None) -> Tensor:
         x = self.resid_pre(x)
         y = self.resid_mid(x + self.attn_out(self.dropout(self.attention(self.norm_1(x), rotary, cache, visible))))
-        y = self.resid_post(y + self.mlp_out(self.dropout(self.feedforward(self.norm_2(x)))))
-        return y
+        x = self.resid_post(y + self.mlp_out(self.dropout(self.feedforward(self.norm_2(x)))))
+        return x
 
 
 BLOCKS = {"sequential": Block, "parallel": ParallelBlock}
