@@ -112,8 +112,11 @@ def complete_all(
     prompts: Sequence[tuple[str, GenerateConfig]],
     ends: frozenset[int] = frozenset(),
 ) -> Iterator[tuple[int, Completion]]:
-    """Continue many texts together; yield the number of a text and what came of it, as each ends."""
-    end = tokenizer.specials[END_OF_TEXT]
+    """Continue many texts together; yield the number of a text and what came of it, as each ends.
+
+    One that ends by a fault ("error") leaves the others running; raises its KiaraError after the last of them.
+    """
+    end, errors = tokenizer.specials[END_OF_TEXT], []
     open_: dict[int, tuple[ActiveRequest, Writing]] = {}
     for number, (prompt, config) in enumerate(prompts):
         ids = tokenizer.encode(prompt) or [end]
@@ -123,11 +126,18 @@ def complete_all(
         engine.step()
         for number, (request, writing) in list(open_.items()):
             while request.events and writing.done is None:
-                writing.push(request.events.popleft())
+                token = request.events.popleft()
+                if token.error is None:
+                    writing.push(token)
+                else:
+                    errors.append(token.error)
+                    writing.end("error")
             if writing.done is not None:
                 request.cancel()
                 del open_[number]
                 yield number, writing.done
+    if errors:
+        raise errors[0]
 
 
 class Writing:

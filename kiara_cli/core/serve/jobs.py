@@ -107,11 +107,16 @@ class Generation:
         self.writing = self._writing()  # its clock starts now
 
     def take(self) -> tuple[list[Token], str]:
-        """Return the tokens that have come, and the text that has become certain with them."""
+        """Return the tokens that have come, and the text that has become certain with them.
+
+        Raises KiaraError where the engine has ended the request with an error.
+        """
         assert self.active is not None
         tokens, text = [], ""
         while self.active.events and self.writing.done is None:
             token = self.active.events.popleft()
+            if token.error is not None:
+                raise token.error
             self._sampled.append(token.id)
             if token.finish_reason == "length" and self.job.following is not None:
                 token = self._go_on(token)

@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from kiara_cli.core.generate.engine import Engine, Token
-from kiara_cli.core.generate.request import ActiveRequest
 from kiara_cli.core.serve import refusals
 from kiara_cli.core.serve.fair_queue import FairQueue
 from kiara_cli.core.serve.jobs import Chunk, Generation, Job
@@ -194,32 +193,33 @@ class Worker:
             future.set_exception(error)
 
     def _step(self, engine: Engine) -> None:
-        """Move an engine on by a token. A fault ends the generations at fault, never the thread."""
+        """Move an engine on by a token. A fault ends its generations, never the thread."""
         try:
             engine.step()
-        except KiaraError as error:  # the engine has dropped one request
-            held = [*engine.slots.requests, *engine.waiting]
-            self._give_up(engine, Refusal(500, str(error)), lambda request: request not in held)
         except Exception:
             log.exception("a step of the engine failed; the generations in progress are lost")
-            self._give_up(engine, refusals.broken(), lambda request: True)
+            self._give_up(engine)
         if not engine.busy:
             self._engines.remove(engine)
 
-    def _give_up(self, engine: Engine, why: Refusal, which: Callable[[ActiveRequest], bool]) -> None:
+    def _give_up(self, engine: Engine) -> None:
         for generation in list(self._running):
             request = generation.active
-            ours = generation.engine is engine
-            if ours and request is not None and not request.finished and which(request):
+            if generation.engine is engine and request is not None and not request.finished:
                 request.cancel()
                 self._running.remove(generation)
-                self._fail(generation.job, why)
+                self._fail(generation.job, refusals.broken())
 
     def _collect(self) -> list[Job]:
         """Take what the engine has written; return the jobs whose readers should be woken."""
         now, changed = time.monotonic(), []
         for generation in list(self._running):
-            tokens, written = generation.take()
+            try:
+                tokens, written = generation.take()
+            except KiaraError as error:  # of this request alone
+                self._running.remove(generation)
+                self._fail(generation.job, Refusal(500, str(error)))
+                continue
             if not tokens:
                 continue
             self._measure(generation, len(tokens), now)
