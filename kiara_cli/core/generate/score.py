@@ -6,7 +6,6 @@ In: ids. Out: a `Token` for each, with its log-probability and the likeliest ids
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -31,8 +30,8 @@ class Scorer:
         self.tokens = [Token(self.ids[0])]
         self._cache: Cache | None = None
         if len(ids) > PASS:
-            config = dataclasses.replace(engine.config, context_length=len(ids) + READ)
-            self._cache = Cache(config, 1, engine.device, engine.dtype)
+            positions = min(len(ids) + READ, engine.context)
+            self._cache = Cache(engine.config, 1, engine.device, engine.dtype, positions)
 
     @property
     def done(self) -> bool:
@@ -50,11 +49,14 @@ class Scorer:
 
     def _read(self, fresh: list[int]) -> Tensor:
         """Return the states (T, D) of T ids that follow those already read."""
-        padded = [*fresh, *[0] * (-len(fresh) % READ)] if self._cache is not None else fresh
+        spare = 0
+        if self._cache is not None:  # as the engine does: in bf16 each other number of positions leaves code behind
+            spare = min(-len(fresh) % READ, self._cache.free - len(fresh))
+        ids = torch.tensor([[*fresh, *[0] * spare]], device=self.engine.device)
         with self._precision():
-            states: Tensor = self.engine.model.states(torch.tensor([padded], device=self.engine.device), self._cache)
+            states: Tensor = self.engine.model.states(ids, self._cache)
         if self._cache is not None:
-            self._cache.length -= len(padded) - len(fresh)
+            self._cache.length -= spare
         return states[0, : len(fresh)]
 
     def _add(self, logits: Tensor) -> None:

@@ -120,6 +120,7 @@ def state_of(admission: Admission) -> dict[str, Any]:
         "model": served.name,
         "context_length": served.context,
         "template": served.template.kind,
+        "decoding": served.engine.backend.name,
         "uptime_seconds": round(time.monotonic() - admission.began, 3),
         "version": ours,
     }

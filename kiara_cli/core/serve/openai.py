@@ -66,10 +66,8 @@ async def completions(body: CompletionBody, request: Request, admission: Admitti
     end = served.tokenizer.specials[END_OF_TEXT]
     config = body.config(served.settings, max(1, length))
     read = [ids or [end] for ids in prompts]
-    requests = repeated(
-        [GenerationRequest(ids, config, served.ends | {end}, bias(body, served), body.logprobs) for ids in read],
-        body.n,
-    )
+    biases, ends = bias(body, served), served.ends | {end}
+    requests = repeated([GenerationRequest(ids, config, ends, biases, body.logprobs) for ids in read], body.n)
     admission.check_choices(body, len(requests))
     texts = [decode(served.tokenizer, ids) for ids in prompts] if body.echo or admission.limits.log_prompts else []
     admission.log_prompt(request, "\n".join(texts))

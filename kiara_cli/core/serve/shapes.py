@@ -112,6 +112,7 @@ class Health(BaseModel):
     model: str
     context_length: int
     template: Literal["conversation", "transcript"]
+    decoding: str  # what makes the decode steps, C or PyTorch, and why nothing faster does
     uptime_seconds: float
     version: str
 

@@ -33,6 +33,7 @@ WORDS = {
     "model_attributes_type": "must be an object",
     "literal_error": "must be {expected}",
     "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
     "less_than_equal": "must be at most {le}",
     "finite_number": "must be a finite number",
     "too_short": "must not be empty",

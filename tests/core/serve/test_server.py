@@ -327,6 +327,19 @@ def test_greedy_texts_are_the_same_alone_and_among_fifteen_others(start: Any, mo
     assert together == alone
 
 
+def test_health_says_what_decodes_and_why_nothing_faster(start: Any, model: Callable[..., Served]) -> None:
+    for options, said in (
+        ({"native": False}, "PyTorch's operators, because runtime.native=false"),
+        ({"fast": False}, "plain PyTorch, because the fast paths are switched off"),
+        ({"native": "auto"}, ""),
+    ):
+        served = model(**options)
+        with start(served=served) as up:
+            found = up.get("/health").json()["decoding"]
+        assert found == served.engine.backend.name
+        assert found.startswith(said)
+
+
 def test_health_answers_while_the_engine_is_at_its_limit(up: Any) -> None:
     stop = threading.Event()
 
