@@ -42,6 +42,6 @@ def eval(
     with showing() as report:
         where = HeldOut(DATA_ROOT, split, text, skip_bad, report)
         ids = ids_of(opened, where)
-    metrics = measure(opened, ids)
+    metrics = measure(opened, ids, what=where.name if text else f"the {split} split")
     written = list(write_samples(opened, samples)) if samples else []
     show_metrics(str(opened.checkpoint.path), where.name, metrics, written, json_)

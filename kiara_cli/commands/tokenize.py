@@ -124,6 +124,7 @@ def show(prepared: Prepared, began: float, json_: bool) -> None:
     made: dict[str, object] = {
         "folder": str(prepared.folder),
         "documents": meta.documents,
+        "conversations": meta.conversations,
         "bytes": meta.train_bytes + meta.val_bytes,
         "train_tokens": meta.train_tokens,
         "val_tokens": meta.val_tokens,

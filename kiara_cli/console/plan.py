@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from kiara_cli.config.load import value_at
 from kiara_cli.console import output
 from kiara_cli.console.output import amount
-from kiara_cli.core.data.packing import PackedBatcher
+from kiara_cli.core.data.segments import Contents
 from kiara_cli.core.train.plan import LIMITS, Plan
 
 
@@ -34,11 +35,26 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
         ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.training_bytes, 'B')} of memory"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
-    talks = plan.batcher
-    if isinstance(talks, PackedBatcher) and (talks.too_long or talks.without_target):
-        lost = f"{talks.too_long:,} of {len(talks.starts):,} are longer than the context and lose their ends"
-        rows.insert(1, ("conversations", f"{lost}; {talks.without_target:,} have no reply to learn from"))
+    if meta.conversations:
+        rows[1:1] = [("learns", contents_row(plan.learned)), ("measures", contents_row(plan.measured))]
     return rows
+
+
+def contents_row(contents: Contents) -> str:
+    """Say how many targets documents and conversations have."""
+    parts = []
+    for targets, number, kind in (
+        (contents.document_targets, contents.documents, "document"),
+        (contents.conversation_targets, contents.conversations, "conversation"),
+    ):
+        if targets or number:
+            many = f"{number:,} {kind}{'s' if number != 1 else ''}" if number else f"{kind}s"
+            parts.append(f"{amount(targets)} targets in {many}")
+    if contents.silent:
+        parts.append(f"{contents.silent:,} of these without a reply")
+    if contents.too_long:
+        parts.append(f"{contents.too_long:,} longer than the context, which lose their ends")
+    return ", ".join(parts)
 
 
 def ends_by(plan: Plan) -> str:
@@ -65,4 +81,6 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "epochs": plan.epochs,
         "flops": plan.training_flops,
         "memory_bytes": plan.training_bytes,
+        "train": dataclasses.asdict(plan.learned),
+        "val": dataclasses.asdict(plan.measured),
     }

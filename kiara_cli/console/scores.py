@@ -26,6 +26,10 @@ def show_metrics(checkpoint: str, split: str, metrics: Metrics, samples: list[di
         "tokens": metrics.tokens,
         "bytes": metrics.bytes,
     }
+    kinds = {"documents": metrics.documents, "conversations": metrics.conversations}
+    for kind, part in kinds.items():
+        if part is not None and part.tokens:
+            values |= {f"{kind}_loss": part.loss, f"{kind}_tokens": part.tokens}
     if json_:
         return output.record(values | ({"samples": samples} if samples else {}))
     forms = {float: "{:.4f}", int: "{:,}", str: "{}"}

@@ -193,6 +193,6 @@ def show_end(finished: Finished, plan: Plan) -> None:
     if finished.reason:
         output.note(f"Ended at step {finished.step}: {finished.reason}.")
     prompt = shlex.quote(plan.config.eval.sample_prompt or "Once upon a time")
-    talks = plan.data.meta.conversations
+    talks = plan.data.meta.train_conversations
     first = f"kiara chat {best}" if talks else f"kiara generate {best} --prompt {prompt}"
     output.hint(f"Try it:      {first}\nMeasure it:  kiara eval {best}")

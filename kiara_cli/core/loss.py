@@ -26,8 +26,9 @@ Unembed: TypeAlias = Callable[[Tensor], Tensor]  # states (n, D) → logits (n, 
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """Return the cross-entropy in nats, computed in float32. logits (B, T, V), targets (B, T)."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction=reduction)
+    """Return the cross-entropy in nats, computed in float32. logits (…, V), targets (…)."""
+    logits = logits.flatten(0, -2).float()
+    return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction=reduction)
 
 
 @dataclass(frozen=True)

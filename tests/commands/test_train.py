@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -312,3 +313,33 @@ def test_a_data_folder_is_something_to_train_on(kiara: Kiara, text: Path, tiny_s
     assert kiara("eval", "--json").status == 0
     other = kiara("train", made["folder"], *tiny_settings[1:], "tokenizer.kind=bpe")
     assert "was made with tokenizer.kind=char, the config says bpe" in other.mistake
+
+
+def corpus(documents: int, talks: int) -> str:
+    said = [[{"role": "user", "content": f"{n} cats"}, {"role": "assistant", "content": "sat"}] for n in range(talks)]
+    lines = [{"text": f"the cat sat on mat {n}."} for n in range(documents)]
+    return "".join(json.dumps(line) + "\n" for line in [*lines, *({"messages": talk} for talk in said)])
+
+
+def test_documents_and_conversations_of_one_file_are_both_learned_and_measured(
+    kiara: Kiara, tiny_settings: tuple[str, ...]
+) -> None:
+    Path("mixed.jsonl").write_text(corpus(documents=80, talks=40))
+    ran = kiara("train", "mixed.jsonl", *tiny_settings, "model.context_length=32")
+    assert ran.status == 0
+    assert re.search(r"learns .* targets in \d+ documents, \d+ targets in \d+ conversations", ran.err)
+    assert re.search(r"measures .* targets in \d+ documents, \d+ targets in \d+ conversation", ran.err)
+    measured = json.loads(kiara("eval", "--json").out)
+    assert measured["tokens"] == measured["documents_tokens"] + measured["conversations_tokens"]
+    assert measured["documents_tokens"] > measured["conversations_tokens"] > 0
+    assert 0 < measured["documents_loss"] < 5
+    assert 0 < measured["conversations_loss"] < 5
+
+
+def test_a_validation_source_without_a_target_is_one_line_and_nothing_is_trained(
+    kiara: Kiara, text: Path, tiny_settings: tuple[str, ...]
+) -> None:
+    Path("talks.jsonl").write_text(corpus(documents=0, talks=40))
+    mistake = kiara("train", "talks.jsonl", f"data.val_source={text}", *tiny_settings).late_mistake
+    assert "data.val_source=text.txt holds documents, talks.jsonl only conversations" in mistake
+    assert not Path("checkpoints").exists()

@@ -70,6 +70,9 @@ class Batcher(Protocol):
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Return what one of `world` processes learns from at a step: together they take what one would."""
 
+    def targets(self, step: int, world: int = 1) -> int:
+        """Count the targets of a step over all processes."""
+
 
 def positions(step: int, batch_size: int, rank: int, world: int) -> NDArray[np.int64]:
     """Return which rows, counted over all epochs, one of `world` processes takes at a step."""

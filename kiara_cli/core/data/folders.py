@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
@@ -16,6 +16,7 @@ from kiara_cli.core.data import shards
 from kiara_cli.core.data.inputs import STDIN
 from kiara_cli.core.data.listing import as_path
 from kiara_cli.core.data.places import copy_in, is_address, open_bytes
+from kiara_cli.core.data.segments import count_conversations
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.protocol import Tokenizer, fingerprint
 from kiara_cli.errors import KiaraError
@@ -40,10 +41,15 @@ class Meta:
     val_tokens: int
     vocab_size: int
     tokenizer_hash: str
-    conversations: bool  # whether documents are conversations, whose replies alone may be the targets
+    train_conversations: int  # of the documents
+    val_conversations: int
     unused_tokens: int  # ids with a text that occur in neither split
     skipped: int  # lines, rows and files that could not be read and were left out
     notices: tuple[str, ...] = ()  # what else there is to say of what was read
+
+    @property
+    def conversations(self) -> int:
+        return self.train_conversations + self.val_conversations
 
     @property
     def bytes_per_token(self) -> float:
@@ -70,6 +76,8 @@ def open_folder(folder: Path) -> Prepared:
     try:
         values = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         values["notices"] = tuple(values.get("notices", ()))
+        counted = "conversations" not in values  # earlier versions noted only whether there are any
+        values |= {} if counted else {"train_conversations": 0, "val_conversations": 0}
         meta = Meta(**{item.name: values[item.name] for item in fields(Meta)})
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KiaraError(f"{folder} is not a whole data folder ({error!r})", remedy) from None
@@ -79,6 +87,9 @@ def open_folder(folder: Path) -> Prepared:
     stamp = shards.Stamp(tokenizer.size, meta.tokenizer_hash, meta.hash)
     train = shards.open_split(folder, "train", stamp, meta.train_tokens)
     val = shards.open_split(folder, "val", stamp, meta.val_tokens)
+    if not counted and values["conversations"]:
+        found = [count_conversations(split, tokenizer.specials) for split in (train, val)]
+        meta = replace(meta, train_conversations=found[0], val_conversations=found[1])
     return Prepared(folder, meta, tokenizer, train, val)
 
 

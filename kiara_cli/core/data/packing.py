@@ -1,37 +1,44 @@
-"""Conversation shards to batches: whole conversations packed into rows, each seeing only itself.
+"""Documents and conversations to batches: whole segments packed into rows, each seeing only itself.
 
-In: ids in which end-of-text opens each conversation. Out: for any step the batch of that step, with targets only
-where there is something to learn and `segments` that keep conversations that share a row from seeing each other. No
-row cuts a conversation unless it is longer than a row.
+In: ids that hold at least one conversation. Out: for any step the batch of that step, whose `segments` keep what
+shares a row apart. Everything is a numpy array: ten million conversations take less than a gigabyte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from kiara_cli.core.data.batches import IGNORE, Batch, epoch_key, permute, positions
+from kiara_cli.core.data.segments import Contents, Segments, find_segments
 from kiara_cli.core.data.shards import Tokens
-from kiara_cli.core.tokenizer.chat_format import ROLES, target_mask
+from kiara_cli.core.tokenizer.chat_format import target_mask
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT
-from kiara_cli.errors import KiaraError
 
-CHUNK = 1 << 22  # ids looked at at a time
-TALKS = 1 << 12  # conversations looked at at a time
+
+@dataclass(frozen=True)
+class Rows:
+    """Which segments share a row: `order` (n,) numbers them row by row, `ends` (rows,) says where each row ends."""
+
+    order: NDArray[np.int32]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        """Return the segments of a row, the longest first."""
+        return self.order[self.ends[row - 1] if row else 0 : self.ends[row]]
 
 
 @dataclass(frozen=True)
 class PackedBatcher:
-    """Pack conversations into rows of at most `context_length` + 1 tokens; shuffle rows by epoch.
-
-    Raises KiaraError if there is nothing to learn.
-    """
+    """Pack segments into rows of at most `context_length` + 1 ids; shuffle the rows of each epoch anew."""
 
     tokens: Tokens
     specials: Mapping[str, int]
@@ -41,67 +48,28 @@ class PackedBatcher:
     loss_on: str = "assistant"  # or all
     primer: bool = False  # begin with the short conversations, once, in rows of their own
 
-    def __post_init__(self) -> None:
-        if not len(self.starts):
-            raise KiaraError("the training split holds no conversation", "give more data")
+    @cached_property
+    def segments(self) -> Segments:
+        return find_segments(self.tokens, self.specials, self.context_length + 1, self.loss_on)
+
+    @property
+    def contents(self) -> Contents:
+        return self.segments.contents
 
     @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """Where each conversation begins."""
-        mark = self.specials[END_OF_TEXT]
-        found = [first + np.flatnonzero(ids == mark) for first, ids in self._chunks()]
-        return np.concatenate([np.empty(0, dtype=np.int64), *found])
+    def packed(self) -> Rows:
+        """The rows of an epoch, of all that has a target."""
+        return self._pack(self.segments.targets > 0)
 
     @cached_property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each conversation, what does not fit into a row left off."""
-        return np.minimum(np.diff(np.append(self.starts, len(self.tokens))), self.context_length + 1)
-
-    @cached_property
-    def packed(self) -> list[list[int]]:
-        """Which conversations share a row."""
-        return self._pack(np.arange(len(self.starts)))
-
-    @cached_property
-    def first_rows(self) -> list[list[int]]:
+    def first(self) -> Rows:
         """Rows that come once before all others, of conversations no longer than half a row; none without `primer`.
 
         Where there is little to look at, a model finds out in a few hundred steps how to look back at all.
         """
-        short = np.flatnonzero(self.lengths <= (self.context_length + 1) // 2)
-        return self._pack(short) if self.primer else []
-
-    def _pack(self, talks: NDArray[np.int64]) -> list[list[int]]:
-        """Fill rows best fit, longest first (Johnson, 1973): they come out nearly full."""
-        rows: list[list[int]] = []
-        open_rows: list[list[int]] = [[] for _ in range(self.context_length + 2)]  # by the room they have left
-        for talk in talks[np.argsort(-self.lengths[talks], kind="stable")].tolist():
-            length = int(self.lengths[talk])
-            room = next((room for room in range(length, len(open_rows)) if open_rows[room]), None)
-            if room is None:
-                rows.append([])
-                room, row = self.context_length + 1, len(rows) - 1
-            else:
-                row = open_rows[room].pop()
-            rows[row].append(talk)
-            open_rows[room - length].append(row)
-        return rows
-
-    @property
-    def too_long(self) -> int:
-        """Conversations longer than a row; they lose their ends."""
-        return int((np.diff(np.append(self.starts, len(self.tokens))) > self.context_length + 1).sum())
-
-    @cached_property
-    def without_target(self) -> int:
-        """Conversations in which the assistant says nothing; nothing is learned from them."""
-        answered = 0
-        for first in range(0, len(self.starts), TALKS):
-            here = self.starts[first : first + TALKS + 1]
-            ids = self.tokens[int(here[0]) : int(here[TALKS]) if len(here) > TALKS else len(self.tokens)]
-            targets = here[0] + np.flatnonzero(target_mask(ids, self.specials))
-            answered += len(np.unique(here[:TALKS].searchsorted(targets, side="right")))
-        return len(self.starts) - answered
+        found = self.segments
+        short = found.lengths <= (self.context_length + 1) // 2
+        return self._pack(short & found.conversation & (found.targets > 0) & self.primer)
 
     @property
     def rows(self) -> int:
@@ -110,51 +78,102 @@ class PackedBatcher:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Return what one of `world` processes learns from at a step."""
-        position = positions(step, self.batch_size, rank, world)
-        first = len(self.first_rows)
-        chosen = [
-            self.first_rows[row] for row in permute(position[position < first], first, epoch_key(self.seed, -1))
-        ]
+        return self._gather(self._drawn(positions(step, self.batch_size, rank, world)))
+
+    def targets(self, step: int, world: int = 1) -> int:
+        """Count the targets of a step over all processes."""
+        drawn = self._drawn(positions(step, self.batch_size * world, 0, 1))
+        return int(self.segments.targets[np.concatenate(drawn)].sum(dtype=np.int64))
+
+    def in_order(self, conversations: bool) -> Iterator[Batch]:
+        """Yield every conversation, or every document, once."""
+        rows = self._pack((self.segments.targets > 0) & (self.segments.conversation == conversations))
+        for first in range(0, len(rows), self.batch_size):
+            yield self._gather([rows[row] for row in range(first, min(first + self.batch_size, len(rows)))])
+
+    def _pack(self, wanted: NDArray[np.bool_]) -> Rows:
+        chosen = np.flatnonzero(wanted).astype(np.int32)
+        rows = pack(self.segments.lengths[chosen], self.context_length + 1)
+        return Rows(chosen[rows.order], rows.ends)
+
+    def _drawn(self, position: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+        """Return the segments of the rows number `position`, counted over all epochs."""
+        first = len(self.first)
+        begun = permute(position[position < first], first, epoch_key(self.seed, -1))
+        drawn = [self.first[row] for row in begun.tolist()]
         position = position[position >= first] - first
         for epoch in np.unique(position // self.rows):
             place = position[position // self.rows == epoch] % self.rows
-            chosen += [self.packed[row] for row in permute(place, self.rows, epoch_key(self.seed, int(epoch)))]
-        return self._gather(chosen)
+            drawn += [
+                self.packed[row] for row in permute(place, self.rows, epoch_key(self.seed, int(epoch))).tolist()
+            ]
+        return drawn
 
-    def in_order(self) -> Iterator[Batch]:
-        """Yield every row once."""
-        for first in range(0, self.rows, self.batch_size):
-            yield self._gather(self.packed[first : first + self.batch_size])
-
-    def _gather(self, rows: list[list[int]]) -> Batch:
-        length = self.context_length + 1
-        block = np.full((len(rows), length), self.specials[END_OF_TEXT], dtype=np.int64)
-        counts = np.zeros((len(rows), length), dtype=bool)  # which ids are targets
-        for index, row in enumerate(rows):
-            ids = np.concatenate([self._ids(talk) for talk in row])
-            block[index, : len(ids)] = ids
-            counts[index, : len(ids)] = (
-                target_mask(ids, self.specials) if self.loss_on == "assistant" else ids != self.specials[END_OF_TEXT]
-            )
-        segments = (block[:, :-1] == self.specials[END_OF_TEXT]).cumsum(axis=1)
-        targets = np.where(counts, block, IGNORE)[:, 1:].copy()
-        return Batch.of(*map(torch.from_numpy, (block[:, :-1].copy(), targets, segments)))
-
-    def _chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield all ids piece by piece, with where each piece begins."""
-        for first in range(0, len(self.tokens), CHUNK):
-            yield first, self.tokens[first : first + CHUNK]
-
-    def _ids(self, talk: int) -> NDArray[np.int64]:
-        start = self.starts[talk]
-        return np.asarray(self.tokens[start : start + self.lengths[talk]], dtype=np.int64)
+    def _gather(self, rows: Sequence[NDArray[np.int32]]) -> Batch:
+        """Make a batch of rows, given the segments of each. What is left of a row is a segment without targets."""
+        found, shape = self.segments, (len(rows), self.context_length + 1)
+        block = np.full(shape, self.specials[END_OF_TEXT], dtype=np.int64)
+        segments, learned = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+        for row, members in enumerate(rows):
+            lengths = found.lengths[members]
+            number = np.repeat(np.arange(len(members)), lengths)
+            within = np.arange(len(number)) - (np.cumsum(lengths) - lengths)[number]
+            ids = self.tokens[found.starts[members][number] + within].astype(np.int64)
+            block[row, : len(ids)] = ids
+            segments[row] = len(members)
+            segments[row, : len(ids)] = number
+            learned[row, : len(ids)] = within > 0
+            if self.loss_on == "assistant":
+                learned[row, : len(ids)] &= ~found.conversation[members][number] | target_mask(ids, self.specials)
+        targets = np.where(learned, block, IGNORE)[:, 1:].copy()
+        return Batch.of(*map(torch.from_numpy, (block[:, :-1].copy(), targets, segments[:, :-1].copy())))
 
 
-def holds_conversations(tokens: Tokens, specials: Mapping[str, int]) -> bool:
-    """Say whether any document among these ids is a conversation: a role's mark stands after its first mark."""
-    roles, mark = [specials[name] for name in ROLES.values() if name in specials], specials.get(END_OF_TEXT)
-    for first in range(0, len(tokens), CHUNK):
-        ids = tokens[first : first + CHUNK + 1]
-        if np.isin(ids[1:][ids[:-1] == mark], roles).any():
-            return True
-    return False
+def pack(lengths: NDArray[np.int32], room: int) -> Rows:
+    """Fill rows of `room` ids best fit, longest first (Johnson, 1973): they come out nearly full.
+
+    Segments of one length are placed together: each goes into the row with the least space that takes it, which then
+    has the least space for the next, until it takes no more.
+    """
+    order = np.argsort((room - lengths).astype(np.min_scalar_type(room)), kind="stable").astype(np.int32)
+    row_of = np.empty(len(order), dtype=np.int32)
+    spaces = _Spaces(room)
+    placed = 0
+    for length, count in reversed(list(enumerate(np.bincount(lengths).tolist()))):
+        until = placed + count
+        while placed < until:
+            space, rows = spaces.take(length, until - placed)
+            each = space // length
+            taken = min(until - placed, len(rows) * each)
+            row_of[placed : placed + taken] = np.repeat(rows, each)[:taken]
+            placed += taken
+            whole = taken // each
+            spaces.put(rows[:whole], space - each * length)
+            spaces.put(rows[whole:], space - taken % each * length)
+    return Rows(order[np.argsort(row_of, kind="stable")], np.cumsum(np.bincount(row_of, minlength=spaces.rows)))
+
+
+class _Spaces:
+    """Rows by the space that they have left."""
+
+    def __init__(self, room: int) -> None:
+        self.rows = 0  # begun so far
+        self._room = room
+        self._by_space: dict[int, list[NDArray[np.int32]]] = {}
+
+    def take(self, length: int, count: int) -> tuple[int, NDArray[np.int32]]:
+        """Take rows for at most `count` segments of a length: of the least space that is enough, or empty ones."""
+        space = min((space for space in self._by_space if space >= length), default=self._room)
+        needed = -(-count // (space // length))
+        if space not in self._by_space:
+            self.rows += needed
+            return space, np.arange(self.rows - needed, self.rows, dtype=np.int32)
+        rows = self._by_space[space].pop()[::-1]  # the last one first
+        if not self._by_space[space]:
+            del self._by_space[space]
+        self.put(rows[needed:][::-1], space)
+        return space, rows[:needed]
+
+    def put(self, rows: NDArray[np.int32], space: int) -> None:
+        if len(rows):
+            self._by_space.setdefault(space, []).append(rows)

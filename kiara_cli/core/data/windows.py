@@ -59,6 +59,10 @@ class WindowBatcher:
         block = torch.from_numpy(rows.astype(np.int64))
         return Batch(block[:, :-1].contiguous(), block[:, 1:].contiguous(), None, len(starts) * self.context_length)
 
+    def targets(self, step: int, world: int = 1) -> int:
+        """Count the targets of a step over all processes."""
+        return world * self.batch_size * self.context_length
+
     def starts(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the windows number `position`, counted over all epochs, begin."""
         starts = np.empty_like(position)

@@ -82,8 +82,13 @@ def own_data(opened: Opened, where: HeldOut) -> Prepared:
     return reopen(config.data, config.tokenizer, where.root, opened.tokenizer, recorded, where.report, means)
 
 
-def measure(opened: Opened, ids: Tokens, model: Transformer | None = None) -> Metrics:
-    """Measure a checkpoint's model, or another instead, as its config says. Raises KiaraError for too few ids."""
+def measure(
+    opened: Opened, ids: Tokens, model: Transformer | None = None, what: str = "the held-out text"
+) -> Metrics:
+    """Measure a checkpoint's model, or another instead, as its config says.
+
+    Raises KiaraError, naming `what` is measured, if there is no target in it.
+    """
     settings = opened.config.eval
     model = model or opened.model
-    return evaluate(model, ids, opened.tokenizer, opened.runtime, settings.batch_size, settings.max_tokens)
+    return evaluate(model, ids, opened.tokenizer, opened.runtime, settings.batch_size, settings.max_tokens, what)

@@ -1,6 +1,7 @@
 """A model and held-out tokens to loss, perplexity, bits per byte and accuracy.
 
-Every token but the first is predicted exactly once, in windows that do not overlap.
+Every token of a document but the first is predicted exactly once, in windows that do not overlap; of conversations
+what the assistant says.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import torch
 from torch import Tensor
 
 from kiara_cli.core.data.batches import IGNORE, Batch
-from kiara_cli.core.data.packing import PackedBatcher, holds_conversations
+from kiara_cli.core.data.packing import PackedBatcher
+from kiara_cli.core.data.segments import Contents, holds_conversations
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.data.windows import eval_windows
-from kiara_cli.core.loss import cross_entropy
+from kiara_cli.core.loss import ROWS, cross_entropy, where_targets
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.protocol import Tokenizer
-from kiara_cli.errors import KiaraError
+
+LOGITS = 64 << 20  # bytes of logits, in float32, that are held at a time
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Metrics:
     correct: int
     tokens: int
     bytes: int  # of the text that those tokens stand for
+    documents: Metrics | None = None  # the same of documents alone, where there are conversations too
+    conversations: Metrics | None = None
 
     @property
     def loss(self) -> float:
@@ -52,25 +57,6 @@ class Metrics:
         return self.correct / max(1, self.tokens)
 
 
-@torch.inference_mode()
-def loader_metrics(model: Transformer, batches: Iterable[Batch], byte_lengths: Tensor, runtime: Runtime) -> Metrics:
-    """Add up the metrics over batches. `byte_lengths` (V,): bytes each id stands for."""
-    was_training = model.training
-    model.eval()
-    nats, correct, tokens, size = 0.0, 0, 0, 0
-    for batch in batches:
-        batch = batch.to(runtime.device)
-        with runtime.precision():
-            logits = model(batch.inputs, segments=batch.segments)
-        targets, counted = batch.targets, batch.targets != IGNORE
-        nats += cross_entropy(logits, targets, reduction="sum").item()
-        correct += int((logits.argmax(-1) == targets)[counted].sum())
-        tokens += int(counted.sum())
-        size += int(byte_lengths[targets[counted].cpu()].sum())
-    model.train(was_training)
-    return Metrics(nats, correct, tokens, size)
-
-
 def evaluate(
     model: Transformer,
     tokens: Tokens,
@@ -78,17 +64,56 @@ def evaluate(
     runtime: Runtime,
     batch_size: int,
     max_tokens: int | None = None,
+    what: str = "this text",
 ) -> Metrics:
-    """Measure a model over the whole of `tokens`, or over the first `max_tokens`. Raises KiaraError if none.
+    """Measure a model over the whole of `tokens`, or over the first `max_tokens`.
 
-    Of conversations only what the assistant says is measured.
+    Of conversations what the assistant says is measured, documents in full. Raises KiaraError, naming `what` is
+    measured, if there is no target in it.
     """
     part = tokens if max_tokens is None else tokens[: max_tokens + 1]
-    if len(part) < 2:
-        raise KiaraError(f"this split has {len(part)} tokens, too few to predict one", "use a longer text")
+    specials, context = tokenizer.specials, model.config.context_length
     lengths = torch.tensor([len(tokenizer.token_bytes(token)) for token in range(tokenizer.size)])
-    context = model.config.context_length
-    if holds_conversations(part, tokenizer.specials):
-        packed = PackedBatcher(part, tokenizer.specials, context, batch_size, seed=0)
-        return loader_metrics(model, packed.in_order(), lengths, runtime)
-    return loader_metrics(model, eval_windows(part, context, batch_size), lengths, runtime)
+    if not holds_conversations(part, specials):
+        Contents(document_targets=max(0, len(part) - 1)).check(what, context)
+        return loader_metrics(model, eval_windows(part, context, batch_size), lengths, runtime)
+    packed = PackedBatcher(part, specials, context, batch_size, seed=0)
+    packed.contents.check(what, context)
+    a, b = (loader_metrics(model, packed.in_order(kind), lengths, runtime) for kind in (False, True))
+    return Metrics(a.nats + b.nats, a.correct + b.correct, a.tokens + b.tokens, a.bytes + b.bytes, a, b)
+
+
+@torch.inference_mode()
+def loader_metrics(model: Transformer, batches: Iterable[Batch], byte_lengths: Tensor, runtime: Runtime) -> Metrics:
+    """Add up the metrics over batches. `byte_lengths` (V,): bytes each id stands for.
+
+    Positions are scored at most `positions_at_once` at a time, so that a large vocabulary takes no more memory.
+    """
+    assert model.config.vocab_size is not None
+    was_training = model.training
+    model.eval()
+    at_once, byte_lengths = positions_at_once(model.config.vocab_size), byte_lengths.to(runtime.device)
+    nats: list[Tensor] = []
+    counts: list[Tensor] = []
+    tokens = 0
+    for batch in batches:
+        batch = batch.to(runtime.device)
+        tokens += batch.target_count
+        with runtime.precision():
+            states, targets = where_targets(model.states(batch.inputs, segments=batch.segments), batch)
+        for part, wanted in zip(torch.split(states, at_once), torch.split(targets, at_once), strict=True):
+            with runtime.precision():
+                logits = model.head(part).float()  # (n, V)
+            nats.append(cross_entropy(logits, wanted, reduction="sum"))
+            size = byte_lengths[wanted.clamp(min=0)] * (wanted != IGNORE)
+            counts.append(torch.stack(((logits.argmax(-1) == wanted).sum(), size.sum())))
+    model.train(was_training)
+    if not nats:
+        return Metrics(0.0, 0, 0, 0)
+    correct, read = torch.stack(counts).sum(0).tolist()
+    return Metrics(sum(torch.stack(nats).tolist()), correct, tokens, read)
+
+
+def positions_at_once(vocab_size: int) -> int:
+    """Return how many positions are scored at a time: those whose logits take about LOGITS bytes."""
+    return max(ROWS, LOGITS // (4 * vocab_size) // ROWS * ROWS)

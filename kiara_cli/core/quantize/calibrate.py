@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from kiara_cli.core.data.batches import Batch, Batcher
-from kiara_cli.core.data.packing import PackedBatcher, holds_conversations
+from kiara_cli.core.data.packing import PackedBatcher
+from kiara_cli.core.data.segments import holds_conversations
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.loss import cross_entropy
@@ -31,7 +32,8 @@ def batches_of(tokens: Tokens, specials: Mapping[str, int], context: int, enough
     rows = min(ROWS, -(-enough // context))
     batcher: Batcher
     if holds_conversations(tokens, specials):
-        batcher = PackedBatcher(tokens, specials, context, rows, seed=0)
+        packed = batcher = PackedBatcher(tokens, specials, context, rows, seed=0)
+        packed.contents.check("the text to calibrate on", context)
     elif len(tokens) <= context:
         raise KiaraError(f"the text to calibrate on has {len(tokens)} tokens, too few", "give --text FILE")
     else:

@@ -20,7 +20,7 @@ PIECE = 4096  # tokens at once on a CPU: more leave its caches (6 × 384, 64 × 
 
 @dataclass(frozen=True)
 class Batches:
-    """What one update learns from. `targets` counts over all of them, and is at least 1."""
+    """What one update learns from. `targets` counts over all of them, in all processes, and is at least 1."""
 
     parts: list[Batch]
     targets: int
@@ -33,10 +33,16 @@ def rows_at_once(batch_size: int, context_length: int, device: str) -> int:
 
 
 class Feed:
-    """Hand out `accumulation` batches at a time, from any position on; those after them are drawn ahead."""
+    """Hand out `accumulation` batches at a time, from any position on; those after them are drawn ahead.
 
-    def __init__(self, batcher: Batcher, accumulation: int, device: torch.device) -> None:
+    Of `world` processes this one takes its own rows; targets are counted over all of them.
+    """
+
+    def __init__(
+        self, batcher: Batcher, accumulation: int, device: torch.device, rank: int = 0, world: int = 1
+    ) -> None:
         self._batcher, self._accumulation, self._device = batcher, accumulation, device
+        self._rank, self._world = rank, world
         self._ready: dict[int, Future[Batches]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
@@ -61,9 +67,10 @@ class Feed:
         return self._ready[position]
 
     def _draw(self, position: int) -> Batches:
-        batches = [self._batcher.batch(position + index) for index in range(self._accumulation)]
+        steps = range(position, position + self._accumulation)
+        batches = [self._batcher.batch(step, self._rank, self._world) for step in steps]
         rows = rows_at_once(self._batcher.batch_size, self._batcher.context_length, self._device.type)
         parts = [part for batch in batches for part in batch.split(rows)]
         if self._device.type == "cuda":  # pinned, so that nobody waits for the copy
             parts = [part.pinned() for part in parts]
-        return Batches(parts, max(1, sum(batch.target_count for batch in batches)))
+        return Batches(parts, max(1, sum(self._batcher.targets(step, self._world) for step in steps)))

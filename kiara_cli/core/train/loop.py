@@ -214,7 +214,7 @@ def sample_text(training: Training) -> Sampled:
         config.generate, max_new_tokens=config.eval.sample_tokens, seed=config.runtime.seed
     )
     prompt = config.eval.sample_prompt
-    if training.data.meta.conversations:
+    if training.data.meta.train_conversations:
         prompt = prompt or FIRST_WORDS
         ids = encode_prompt([{"role": "user", "content": prompt}], tokenizer)
         *_, done = stream_text(engine, tokenizer, ids, settings, stop_ids(tokenizer))

@@ -16,6 +16,7 @@ from kiara_cli.config.schema import DEFAULT_STEPS, Config, RuntimeConfig, TrainC
 from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.packing import PackedBatcher
+from kiara_cli.core.data.segments import Contents, find_segments
 from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.fused import decide_fused
@@ -39,6 +40,8 @@ class Plan:
     runtime: Runtime
     data: Prepared
     batcher: Batcher
+    learned: Contents  # of the training split
+    measured: Contents  # of the validation split, as far as it is measured
     steps: int
     limit: str  # the setting that ends the run: train.max_steps or train.max_epochs
     tokens: int  # inputs of all steps together
@@ -73,12 +76,13 @@ def plan(config: Config, data: Prepared) -> Plan:
     check_writers(config)
     config = settle(config, data.tokenizer)
     batcher = make_batcher(config, data)
+    learned, measured = count_targets(config, data, batcher)
     steps, limit = total_steps(config.train, batcher)
     tokens = steps * config.train.batch_size * config.train.accumulation * config.model.context_length
     flops = count(config.model).training_flops * tokens
     decided, runtime, how, unmet = decide_runtime(config.runtime, flops)
     config = dataclasses.replace(config, runtime=decided)
-    return Plan(config, runtime, data, batcher, steps, limit, tokens, how, unmet)
+    return Plan(config, runtime, data, batcher, learned, measured, steps, limit, tokens, how, unmet)
 
 
 def settle(config: Config, tokenizer: Tokenizer) -> Config:
@@ -111,13 +115,36 @@ def settle(config: Config, tokenizer: Tokenizer) -> Config:
 def make_batcher(config: Config, data: Prepared) -> Batcher:
     """Cut the training split into batches as the config says."""
     context, train, seed = config.model.context_length, config.train, config.runtime.seed
-    if data.meta.conversations:
+    if data.meta.train_conversations:
         specials = data.tokenizer.specials
         return PackedBatcher(data.train, specials, context, train.batch_size, seed, train.loss_on, train.primer)
     stride = config.data.stride or context
     return WindowBatcher(
         data.train, context, config.train.batch_size, stride, config.runtime.seed, config.data.sampling
     )
+
+
+def count_targets(config: Config, data: Prepared, batcher: Batcher) -> tuple[Contents, Contents]:
+    """Count what is learned and what is measured. Raises KiaraError if there is none of either, or nothing common."""
+    context, limit, source = config.model.context_length, config.eval.max_tokens, config.data.source
+    held_out = f"data.val_source={config.data.val_source}" if config.data.val_source else f"what {source} holds out"
+    specials, val = data.tokenizer.specials, data.val if limit is None else data.val[: limit + 1]
+    learned, measured = (Contents(document_targets=max(0, len(part) - 1)) for part in (data.train, val))
+    if isinstance(batcher, PackedBatcher):
+        learned = batcher.contents
+    if data.meta.conversations:
+        measured = find_segments(val, specials, context + 1).contents
+    learned.check(f"the training split of {source}", context)
+    measured.check(held_out if limit is None else f"the first eval.max_tokens={limit} tokens of {held_out}", context)
+    if not (learned.document_targets and measured.document_targets) and not (
+        learned.conversation_targets and measured.conversation_targets
+    ):
+        kinds = ("documents", "conversations") if measured.document_targets else ("conversations", "documents")
+        raise KiaraError(
+            f"{held_out} holds {kinds[0]}, {source} only {kinds[1]}: nothing of what is learned would be measured",
+            f"give a data.val_source with {kinds[1]}, or leave it out to hold out a part of {source}",
+        )
+    return learned, measured
 
 
 def total_steps(train: TrainConfig, batcher: Batcher) -> tuple[int, str]:

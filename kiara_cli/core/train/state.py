@@ -82,7 +82,7 @@ class Training:
                 "hash": self.data.meta.hash,
                 "tokenizer_hash": self.data.meta.tokenizer_hash,
                 "name": self.data.meta.name,
-                "conversations": self.data.meta.conversations,
+                "conversations": self.data.meta.train_conversations,
             },
             optimizer=self.optimizer.state_dict() if resumable else None,
             progress=dataclasses.asdict(self.progress) if resumable else None,

@@ -158,6 +158,18 @@ def test_a_text_that_is_too_short_says_how_long_it_is_and_must_be() -> None:
         WindowBatcher(made.train, 256, 1, 256, 0)
 
 
+def test_a_folder_of_an_earlier_version_which_only_said_if_there_are_conversations_is_opened() -> None:
+    talks = [[{"role": "user", "content": str(n)}, {"role": "assistant", "content": "b"}] for n in range(30)]
+    Path("talks.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    made = prepare(DataConfig(source="talks.jsonl"), CHAR, ROOT)
+    assert made.meta.train_conversations + made.meta.val_conversations == 30
+    values = json.loads((made.folder / "meta.json").read_text())
+    for key in ("train_conversations", "val_conversations"):
+        del values[key]
+    (made.folder / "meta.json").write_text(json.dumps(values | {"conversations": True}))
+    assert open_folder(made.folder).meta == made.meta
+
+
 @pytest.mark.parametrize("text", ["a", "ab", "ab\n"])
 @pytest.mark.parametrize("tokenizing", [BPE, CHAR], ids=["bpe", "char"])
 def test_even_a_few_characters_are_prepared(text: str, tokenizing: TokenizerConfig) -> None:

@@ -12,11 +12,12 @@ import torch
 from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.data.shards import Tokens
-from kiara_cli.core.eval.metrics import Metrics, evaluate, loader_metrics
-from kiara_cli.core.loss import IGNORE
+from kiara_cli.core.eval.metrics import Metrics, evaluate, loader_metrics, positions_at_once
+from kiara_cli.core.loss import IGNORE, ROWS
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.char import CharTokenizer
+from kiara_cli.core.tokenizer.chat_format import encode_conversation
 from kiara_cli.errors import KiaraError
 
 CPU = Runtime(torch.device("cpu"), "fp32", 1)
@@ -106,8 +107,55 @@ def test_a_model_in_training_is_measured_without_dropout_and_goes_on_training(ti
 
 
 def test_one_token_is_too_few_to_predict_one(tiny: ModelConfig) -> None:
-    with pytest.raises(KiaraError, match="this split has 1 tokens"):
+    with pytest.raises(KiaraError, match="this text is too short"):
         evaluate(uniform(tiny), split(1), TOKENIZER, CPU, batch_size=4)
+
+
+def talk(answer: str) -> list[int]:
+    messages = [{"role": "user", "content": "abc"}, *([{"role": "assistant", "content": answer}] if answer else [])]
+    return encode_conversation(messages, TOKENIZER)[0]
+
+
+def test_documents_and_conversations_are_measured_each_in_full_and_apart(tiny: ModelConfig) -> None:
+    document = [TOKENIZER.specials["<|endoftext|>"], *TOKENIZER.encode("abcdefgh" * 5)]
+    ids = np.array([*document, *talk("xyz"), *document, *talk("xy")], dtype=np.uint16)
+    metrics = evaluate(Transformer(tiny), ids, TOKENIZER, CPU, batch_size=2)
+    assert metrics.documents is not None
+    assert metrics.conversations is not None
+    assert (metrics.documents.tokens, metrics.documents.bytes) == (2 * 41, 2 * 40)
+    assert (metrics.conversations.tokens, metrics.conversations.bytes) == (4 + 3, 5)
+    assert metrics.tokens == 2 * 41 + 7
+    assert metrics.nats == pytest.approx(metrics.documents.nats + metrics.conversations.nats)
+    alone = np.array([*document, *document[:1]], dtype=np.uint16)
+    expected = evaluate(Transformer(tiny), alone, TOKENIZER, CPU, batch_size=2).tokens
+    assert metrics.documents.tokens == 2 * expected
+
+
+def test_a_text_without_a_target_is_refused_by_its_name(tiny: ModelConfig) -> None:
+    """It once had the loss 0, which no model could beat."""
+    silent = np.array(talk("") * 3, dtype=np.uint16)
+    with pytest.raises(KiaraError, match=r"no target in x\.jsonl: none of its conversations \(3\) has a reply"):
+        evaluate(Transformer(tiny), silent, TOKENIZER, CPU, batch_size=2, what="x.jsonl")
+
+
+@pytest.mark.parametrize("vocab_size", [64, 50_304, 128_256, 20_000_000])
+def test_the_logits_that_are_held_are_bounded(vocab_size: int) -> None:
+    rows = positions_at_once(vocab_size)
+    assert rows % ROWS == 0
+    assert rows == ROWS or 4 * rows * vocab_size <= 64 << 20
+
+
+def test_scoring_in_pieces_changes_nothing_and_holds_no_more(tiny: ModelConfig, monkeypatch) -> None:
+    model, ids = Transformer(replace(tiny, tied_head=False)), split(1000)
+    whole = evaluate(model, ids, TOKENIZER, CPU, batch_size=32)
+    seen: list[int] = []
+    model.head.register_forward_hook(lambda head, inputs, logits: seen.append(logits.nbytes))
+    monkeypatch.setattr("kiara_cli.core.eval.metrics.LOGITS", 100 * 4 * 64)
+    parts = evaluate(model, ids, TOKENIZER, CPU, batch_size=32)
+    assert max(seen) == ROWS * 4 * 64
+    assert len(seen) == 8 + 8 + 1  # 32 windows of 16, 30 of 16 and one of 7
+    assert parts.nats == pytest.approx(whole.nats, rel=1e-6)
+    assert (parts.tokens, parts.correct, parts.bytes) == (whole.tokens, whole.correct, whole.bytes)
 
 
 def test_a_hopeless_loss_has_a_finite_perplexity() -> None:

@@ -49,10 +49,26 @@ def test_only_what_is_learned_is_counted_and_nothing_counts_as_one() -> None:
             batch.targets[:, 1 - step :] = IGNORE  # one column, then none
             return Batch.of(batch.inputs, batch.targets)
 
+        def targets(self, step: int, world: int = 1) -> int:
+            return self.batch(step).target_count
+
     feed = Feed(Masked(TOKENS, 16, 4, 16, 3), 1, CPU)
     assert feed.take(0).targets == 4
     assert feed.take(1).targets == 1
     feed.close()
+
+
+def test_each_process_has_its_own_rows_and_counts_the_targets_of_all() -> None:
+    batcher = WindowBatcher(TOKENS, 16, 4, 16, 3)
+    feeds = [Feed(batcher, 2, CPU, rank, 3) for rank in range(3)]
+    each = [feed.take(0) for feed in feeds]
+    alone = WindowBatcher(TOKENS, 16, 12, 16, 3)
+    for step in range(2):
+        together = torch.cat([batches.parts[step].inputs for batches in each])
+        assert torch.equal(together, alone.batch(step).inputs)
+    assert [batches.targets for batches in each] == [2 * 12 * 16] * 3
+    for feed in feeds:
+        feed.close()
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

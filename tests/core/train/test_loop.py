@@ -246,7 +246,7 @@ def test_a_target_counts_the_same_in_whichever_batch_it_is(configure: Configure,
     training = begin(plan(configure("train.accumulation=2"), data), ROOT)
     draw = type(training.plan.batcher).batch
 
-    def uneven(batcher: Any, step: int) -> Batch:
+    def uneven(batcher: Any, step: int, rank: int = 0, world: int = 1) -> Batch:
         batch = draw(batcher, step)
         if step % 2:
             batch.targets[:, 1:] = IGNORE
@@ -254,6 +254,7 @@ def test_a_target_counts_the_same_in_whichever_batch_it_is(configure: Configure,
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(training.plan.batcher), "batch", uneven)
+        patch.setattr(type(training.plan.batcher), "targets", lambda self, step, world: 4 if step % 2 else 4 * 16)
         with torch.no_grad():
             sums = [batch_loss(training.model, uneven(training.plan.batcher, step))[0].item() for step in (1, 0)]
         loss, _, _ = update(training, 0.0, Meter())

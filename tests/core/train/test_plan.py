@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from kiara_cli.config.load import load_config
 from kiara_cli.config.schema import DEFAULT_STEPS, Config
 from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.prepare import prepare
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.train.plan import plan, settle
 from kiara_cli.errors import KiaraError
@@ -37,6 +40,72 @@ def test_the_plan_counts_what_the_run_will_do(configure: Configure, data: Prepar
     assert found.training_flops == 3 * found.count.forward_flops * found.tokens
     assert found.training_bytes > 16 * found.count.parameters
     assert not ROOT.exists()
+
+
+def talks(number: int, reply: bool = True) -> str:
+    replies = [{"role": "assistant", "content": "the dog"}] if reply else []
+    all_said = [[{"role": "user", "content": f"hi {n:3}"}, *replies] for n in range(number)]
+    return "".join(json.dumps({"messages": said}) + "\n" for said in all_said)
+
+
+def documents(number: int) -> str:
+    return "".join(json.dumps({"text": f"the cat sat on log {n}. "}) + "\n" for n in range(number))
+
+
+CORPORA = {
+    "talks.jsonl": talks(40),
+    "silent.jsonl": talks(40, reply=False),
+    "mixed.jsonl": documents(30) + talks(30),
+    "late.jsonl": talks(20, reply=False) + talks(20),
+    "book.txt": "the cat sat on the mat. " * 40,
+    "x.txt": "x",
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "held_out", "words", "mistake"),
+    [
+        ("talks.jsonl", "book.txt", (), "data.val_source=book.txt holds documents, talks.jsonl only conversations"),
+        ("book.txt", "talks.jsonl", (), "data.val_source=talks.jsonl holds conversations, book.txt only documents"),
+        ("talks.jsonl", "silent.jsonl", (), "no target in data.val_source=silent.jsonl: none .* (40) has a reply"),
+        ("mixed.jsonl", "silent.jsonl", (), "no target in data.val_source=silent.jsonl"),
+        ("silent.jsonl", None, (), "no target in the training split of silent.jsonl: none"),
+        ("talks.jsonl", None, ("model.context_length=3",), "within model.context_length=3; give conversations"),
+        ("talks.jsonl", "late.jsonl", ("eval.max_tokens=50",), "the first eval.max_tokens=50 tokens of data.val_sou"),
+        ("mixed.jsonl", "book.txt", (), None),
+        ("mixed.jsonl", "talks.jsonl", (), None),
+        ("talks.jsonl", "mixed.jsonl", (), None),
+        ("book.txt", "mixed.jsonl", (), None),
+        ("talks.jsonl", "late.jsonl", (), None),
+    ],
+)
+def test_a_split_with_nothing_to_learn_or_to_measure_is_refused_before_training(
+    configure: Configure, source: str, held_out: str | None, words: tuple[str, ...], mistake: str | None
+) -> None:
+    """The loss of no targets is 0, which no later evaluation could beat."""
+    for name, content in CORPORA.items():
+        Path(name).write_text(content)
+    words = (f"data.source={source}", *((f"data.val_source={held_out}",) if held_out else ()), *words)
+    config = configure(*words, "tokenizer.alphabet=ascii")
+    data = prepare(config.data, config.tokenizer, Path("data"))
+    if mistake is None:
+        assert plan(config, data).measured.targets > 0
+        return
+    with pytest.raises(KiaraError, match=re.escape(mistake).replace(r"\.\*", ".*")):
+        plan(config, data)
+
+
+def test_the_plan_counts_the_targets_of_documents_and_of_conversations(configure: Configure) -> None:
+    Path("mixed.jsonl").write_text(documents(300) + talks(5))
+    config = configure("data.source=mixed.jsonl", "model.context_length=64")
+    data = prepare(config.data, config.tokenizer, Path("data"))
+    found = plan(config, data)
+    both = (found.learned, found.measured)
+    assert sum(contents.documents for contents in both) == 300
+    assert sum(contents.conversations for contents in both) == data.meta.conversations == 5
+    assert found.learned.conversations == data.meta.train_conversations
+    assert [contents.conversation_targets for contents in both] == [8 * contents.conversations for contents in both]
+    assert all(contents.document_targets >= 22 * contents.documents for contents in both)
 
 
 def test_the_smaller_of_max_steps_and_max_epochs_counts(configure: Configure, data: Prepared) -> None:
