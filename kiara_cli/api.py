@@ -22,14 +22,13 @@ from typing import Any
 
 from kiara_cli.config.layers import Layer
 from kiara_cli.config.load import from_mapping, load_config, merge
-from kiara_cli.config.schema import GenerateConfig
+from kiara_cli.config.schema import DataConfig, GenerateConfig
 from kiara_cli.core.eval import held_out
 from kiara_cli.core.eval.held_out import HeldOut
 from kiara_cli.core.eval.metrics import Metrics
-from kiara_cli.core.generate import opened
 from kiara_cli.core.generate import text as texts
 from kiara_cli.core.generate.engine import Engine
-from kiara_cli.core.generate.opened import Opened
+from kiara_cli.core.generate.opened import Opened, open_model
 from kiara_cli.core.runtime.guest import as_guest, host_settings_kept
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.core.train import job
@@ -60,6 +59,7 @@ def train(
     weights: str | Path | None = None,
     resume: bool = False,
     allow_changed_data: bool = False,
+    skip_bad: bool = False,
     on_event: Callable[[Event], object] = lambda event: None,
     **more: Any,
 ) -> Finished:
@@ -67,8 +67,8 @@ def train(
 
     `source` is what there is to learn from; `settings`, and `more`, are by dotted keys, `{"train.max_steps": 100}`;
     `config` names config files; `weights` is a checkpoint to start from; `resume` continues the newest run, or the
-    one of that name. `on_event` is called with every event, `Planned` first. A run that diverges does not raise: look
-    at the result's `status`. Raises KiaraError.
+    one of that name; `skip_bad` leaves out what cannot be read. `on_event` is called with every event, `Planned`
+    first. A run that diverges does not raise: look at the result's `status`. Raises KiaraError.
     """
     files = load_config([config] if isinstance(config, str) else config, (), os.environ, check=False)
     loaded = merge([*files.layers, Layer("api.train", {**(settings or {}), **more})])
@@ -81,6 +81,7 @@ def train(
         weights=None if weights is None else str(weights),
         resume=resume,
         allow_changed_data=allow_changed_data,
+        skip_bad=skip_bad,
     )
     with host_settings_kept():
         for event in job.run(wanted):
@@ -96,9 +97,7 @@ def load_model(checkpoint: str | Path | None = None, **runtime: Any) -> Model:
     """
     with host_settings_kept():
         given = from_mapping({"runtime": runtime}, "load_model")
-        found = opened.open_model(
-            None if checkpoint is None else str(checkpoint), given, ("tokenizer", "model", "data")
-        )
+        found = open_model(None if checkpoint is None else str(checkpoint), given, ("tokenizer", "model", "data"))
         return Model(found, found.engine())
 
 
@@ -107,9 +106,11 @@ def evaluate(
 ) -> Metrics:
     """Measure a model, or a checkpoint as `load_model` finds it, on a split of its own data or on a text file."""
     measured = model if isinstance(model, Model) else load_model(model)
-    where = HeldOut(DATA, split, None if text is None else Path(text))
-    with host_settings_kept(measured.opened.runtime.threads):
-        return held_out.measure(measured.opened, held_out.ids_of(measured.opened, where))
+    opened, where = measured.opened, HeldOut(DATA, split, None if text is None else Path(text))
+    if text is not None:  # it is read as any text is, whatever the model's own data was
+        opened = dataclasses.replace(opened, config=dataclasses.replace(opened.config, data=DataConfig()))
+    with host_settings_kept(opened.runtime.threads):
+        return held_out.measure(opened, held_out.ids_of(opened, where))
 
 
 def generate_text(model: Model, prompt: str, **settings: Any) -> str:

@@ -28,10 +28,9 @@ def eval(
     debug: Debug = False,
 ) -> None:
     """Measure a model: loss, perplexity, bits per byte and accuracy over a whole split."""
-    from kiara_cli.commands.model import open_model
+    from kiara_cli.commands.model import open_model, sections_for
 
-    sections = ("tokenizer", "model", "data")[: 3 if text is None else 2]
-    opened = open_model(read(words, config), sections)
+    opened = open_model(read(words, config), sections_for(text))
     from kiara_cli.console.preparing import showing
     from kiara_cli.console.scores import show_chat_scores, show_metrics
     from kiara_cli.core.eval.held_out import HeldOut, ids_of, measure

@@ -36,7 +36,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a model as other programs want it: kiara export --to hf --out my-model."""
-    from kiara_cli.commands.model import open_model, set_spin
+    from kiara_cli.commands.model import open_model, sections_for, set_spin
 
     set_spin()
     from kiara_cli.console import output
@@ -45,7 +45,7 @@ def export(
     from kiara_cli.core.export import formats
 
     formats.check(to, quant, check)
-    opened = open_model(read(words, config), ("tokenizer", "model", "data"))
+    opened = open_model(read(words, config), sections_for(text))
     report = None
     with formats.writing(opened, to, out, quant) as partial:
         if check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kiara_cli.commands.options import Given
@@ -20,6 +21,11 @@ SPIN = "10000"
 def set_spin() -> None:
     """Set it, unless the environment does. To be called before anything imports torch."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+
+
+def sections_for(text: Path | None) -> tuple[str, ...]:
+    """Return what is taken from a checkpoint to measure it: how its own data was read, too, but not another text."""
+    return ("tokenizer", "model", "data")[: 3 if text is None else 2]
 
 
 def open_model(

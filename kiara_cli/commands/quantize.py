@@ -30,7 +30,7 @@ def quantize(
     debug: Debug = False,
 ) -> None:
     """Make a model smaller and faster: kiara quantize checkpoints/best.pt --bits 4 --out small.pt."""
-    from kiara_cli.commands.model import open_model, set_spin
+    from kiara_cli.commands.model import open_model, sections_for, set_spin
 
     set_spin()
     from kiara_cli.console import output
@@ -46,7 +46,7 @@ def quantize(
     check_free(out)
     chosen = {"quantize.method": method, "quantize.group_size": group_size}
     settings = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-    opened = open_model(read([*(words or ()), *settings], config), ("tokenizer", "model", "data"))
+    opened = open_model(read([*(words or ()), *settings], config), sections_for(text))
     scheme = asked_for(int(bits), opened.config.quantize, opened.config.model)
     quantizing.check(opened, scheme)
     with showing() as report:

@@ -99,7 +99,7 @@ def whole(config: Config, tokenizer: Tokenizer | None, skip_bad: bool, export: P
     if export is not None:
         check_export(export, tokenizer or files.fit(config.tokenizer, ()))  # of that kind, if not yet fitted
     means = dataclasses.replace(means_of(config, skip_bad), stdin=sys.stdin.buffer)
-    return prepare_showing(config, DATA_ROOT, tokenizer, means=means)
+    return prepare_showing(config, DATA_ROOT, tokenizer, means)
 
 
 def merged(config: Config, tokenizer: Tokenizer, skip_bad: bool, export: Path | None) -> Prepared:

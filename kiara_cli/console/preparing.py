@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
@@ -14,26 +13,16 @@ from kiara_cli.config.schema import Config
 from kiara_cli.console import output
 from kiara_cli.console.output import amount, note
 from kiara_cli.core.data.folders import Prepared
-from kiara_cli.core.data.prepare import prepare, reopen
+from kiara_cli.core.data.prepare import prepare
 from kiara_cli.core.data.slices import BadInput
-from kiara_cli.core.data.source import Means, Preparing, means_of
+from kiara_cli.core.data.source import Means, Preparing
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
 
-def prepare_showing(
-    config: Config,
-    root: Path,
-    tokenizer: Tokenizer | None = None,
-    recorded: Mapping[str, Any] | None = None,
-    means: Means | None = None,
-) -> Prepared:
-    """Prepare data, or with `recorded` find a checkpoint's, with a progress bar; say what came of it."""
-    means = means or means_of(config)
+def prepare_showing(config: Config, root: Path, tokenizer: Tokenizer | None, means: Means) -> Prepared:
+    """Prepare data with a progress bar; say what came of it."""
     with showing() as report:
-        if recorded is not None:
-            assert tokenizer is not None
-            return reopen(config.data, config.tokenizer, root, tokenizer, recorded, report, means)
         prepared = prepare(config.data, config.tokenizer, root, tokenizer, report, means)
     describe(prepared, config.tokenizer.vocab_size if tokenizer is None else None)
     return prepared
