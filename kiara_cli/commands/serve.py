@@ -58,15 +58,30 @@ def serve(
         logs.start_access_log(limits.access_log)
         if no_auth:
             output.warn("no key is asked for (--no-auth): whoever reaches this address may use the model")
-        address = f"[{host}]" if ":" in host else host
-        place = f"http://{address}:{listener.getsockname()[1]}/"
-        output.note(f"Serving {served.name} at {place} (API: {place}v1). Ctrl-C stops.")
         if "*" in limits.allowed_origins:
             output.warn("every web page may use this server (serve.allowed_origins holds *)")
-        if served.template.kind == "transcript":
-            output.note("It learned from plain text: conversations reach it as a transcript.")
+        address = f"[{host}]" if ":" in host else host
+        announce(served, f"http://{address}:{listener.getsockname()[1]}/")
         worker = Worker(served, limits.queue, opened.config.generate.streams)
         server.serve(worker, limits, keys, listener, lambda: served_from(open_model(given, runtime=opened.runtime)))
+
+
+def announce(served: Served, place: str) -> None:
+    """Say where the server is, and what of its model a person should know."""
+    from kiara_cli.console import output
+    from kiara_cli.core.chat.fit import fit, prompt_budget
+
+    output.note(f"Serving {served.name} at {place} (API: {place}v1). Ctrl-C stops.")
+    if served.template.kind == "transcript":
+        output.note("It learned from plain text: conversations reach it as a transcript.")
+    if served.chat.system:
+        system, turn = {"role": "system", "content": served.chat.system}, {"role": "user", "content": ""}
+        _, forgot = fit(served.template, [system], [turn], prompt_budget(served.context, served.chat.max_new_tokens))
+        if forgot is not None:
+            output.warn(
+                f"chat.system is {forgot.system} tokens long, too long for this model, which reads {served.context}: "
+                "a conversation without a system message of its own is refused"
+            )
 
 
 def served_from(opened: Opened) -> Served:

@@ -137,4 +137,7 @@ def _read_value(key: str, text: str) -> Any:
         return None if text == "null" and type(None) in kinds(key) else text
     if is_texts(key) and not text.startswith("["):
         return [text]
-    return parse_value(text)
+    value = parse_value(text)
+    if is_texts(key) and value == text and text.endswith("]"):  # a shell eats the quotes of ["*"]: [*] is no YAML
+        return [part.strip() for part in text[1:-1].split(",")]
+    return value

@@ -84,11 +84,15 @@ def test_a_server_lives_reloads_and_ends(trained: Path) -> None:
     assert "the cat" not in rest
 
 
-def test_ctrl_c_ends_a_server_as_well(trained: Path) -> None:
-    process, _, _ = start()
+def test_ctrl_c_ends_a_server_that_has_said_what_its_settings_mean(trained: Path) -> None:
+    process, _, said = start("serve.allowed_origins=[*]", "chat.system=" + "word " * 400)
     process.send_signal(signal.SIGINT)
     try:
+        assert process.stderr is not None
+        rest = "".join(said) + process.stderr.read()
         assert process.wait(20) == 0
+        assert "warning: every web page may use this server" in rest
+        assert "too long for this model, which reads" in rest
     finally:
         end(process)
 

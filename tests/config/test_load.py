@@ -236,6 +236,13 @@ def test_one_word_is_enough_where_a_list_is_asked_for() -> None:
     assert load_config(overrides=["generate.stop=[a, b]"]).config.generate.stop == ("a", "b")
 
 
+def test_a_list_whose_quotes_a_shell_has_eaten_is_the_same_list() -> None:
+    for written in ('["*"]', "[*]", "*"):
+        assert load_config(overrides=[f"serve.allowed_origins={written}"]).config.serve.allowed_origins == ("*",)
+    both = load_config(overrides=["serve.allowed_hosts=[*.local, kiara.lan:8000]"]).config.serve.allowed_hosts
+    assert both == ("*.local", "kiara.lan:8000")
+
+
 def test_threads_may_be_a_number_or_auto_in_every_layer() -> None:
     assert load_config(overrides=["runtime.threads=2"]).config.runtime.threads == 2
     assert load_config(overrides=["runtime.threads=auto"]).config.runtime.threads == "auto"
