@@ -208,6 +208,8 @@ class Engine:
         Slots of requests that are still being read go along: what is stored there is overwritten by the read.
         """
         held = self.slots.requests
+        for request in held:
+            request.slide(self.context)  # one that guessed may have filled the context in this very step
         token = torch.tensor([r.ids[r.start + r.filled] for r in held], device=self.device)  # (B,)
         position = torch.tensor([r.filled for r in held], device=self.device)
         span = max(r.filled for r in held) + 1

@@ -58,6 +58,8 @@ def moments(model: Transformer, batches: Iterable[Batch]) -> Iterator[tuple[str,
             yield f"blocks.{index}.{name}", total
         with torch.no_grad():
             states = [(block(*arguments), *arguments[1:]) for arguments in states]
+    if not isinstance(model.head, nn.Linear):  # tied to an embedding that is quantized already
+        return
     total = torch.zeros(model.config.emb_dim, model.config.emb_dim, device=model.device)
     for (x, *_), weights in zip(states, worth, strict=True):
         with torch.no_grad(), _adding(model.head, weights["head"], total):

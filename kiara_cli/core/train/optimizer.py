@@ -116,7 +116,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """Return near-orthogonal matrices with the same singular vectors, (n, rows, columns)."""
     tall = matrices.shape[1] > matrices.shape[2]
     x: Tensor = matrices.mT if tall else matrices
-    x = at_speed(x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7))
+    x = at_speed(x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7))
     a, b, c = NEWTON_SCHULZ
     for _ in range(ROUNDS):
         gram = x @ x.mT

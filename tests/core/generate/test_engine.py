@@ -363,3 +363,14 @@ def test_faster_paths_agree_wherever_the_best_two_scores_differ_by_more_than_the
                 decided += 1
                 assert token.id == int(best.indices[0])
     assert decided >= 5  # a test in which nothing is clear would prove nothing
+
+
+def test_a_request_that_guesses_to_the_end_of_the_context_leaves_others_be() -> None:
+    net = model()
+    configs = [replace(GREEDY, speculate=4, repetition_penalty=1.0), VARIED]
+    alone = [ids(Engine(net, RUNTIME), [1, 2, 3, 1, 2], config) for config in configs]
+    engine = Engine(net, RUNTIME)
+    together = [engine.submit(GenerationRequest([1, 2, 3, 1, 2], config)) for config in configs]
+    while engine.busy:
+        engine.step()
+    assert [request.ids[5:] for request in together] == alone
