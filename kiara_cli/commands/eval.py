@@ -16,7 +16,7 @@ def eval(
     split: Annotated[Literal["val", "train"], typer.Option(help="Which split of the model's own data.")] = "val",
     text: Annotated[Path | None, typer.Option("--text", metavar="FILE", help="Measure on this text instead.")] = None,
     samples: Annotated[
-        int, typer.Option(min=0, help="Also let it write: one text greedily, then this many sampled.")
+        int, typer.Option(min=0, help="Also generate: one sample greedily, then this many at random.")
     ] = 0,
     chat: Annotated[
         bool, typer.Option("--chat", help="Score conversation instead: held-out requests to a model of the tales.")

@@ -33,7 +33,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> T
 
 @dataclass(frozen=True)
 class Objective:
-    """What training pulls on, beside the cross-entropy."""
+    """What training minimises: the cross-entropy, and what is added to it."""
 
     z_loss: float = 0.0  # weight of (log of the softmax's sum)², which keeps logits small (PaLM, 2022)
     smoothing: float = 0.0  # share of the target's probability spread over all tokens (Szegedy et al., 2016)

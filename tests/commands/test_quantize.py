@@ -45,7 +45,7 @@ def test_a_person_sees_a_bar_for_every_matrix_and_what_changed(kiara: Kiara, tra
     bars = [line for line in ran.out.splitlines() if line.startswith(("blocks.", "tokens", "head"))]
     assert len(bars) == 10
     assert all("█" in line and line.endswith("%") for line in bars)
-    for word in ("file", "bits per byte", "loss", "tokens/s", "weights a token reads"):
+    for word in ("file", "bits per byte", "loss", "tokens/s", "weights per token"):
         assert word in ran.out
     assert "kiara generate small.safetensors" in ran.err
 

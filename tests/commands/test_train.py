@@ -207,6 +207,8 @@ def test_a_run_from_a_checkpoint_takes_its_tokenizer_and_model(
     assert new.config["model"] == old.config["model"]
     assert json.loads(Path("checkpoints/other/run.json").read_text())["from"] == "checkpoints/text/best.pt"
     assert "model.n_layers=2" in kiara("train", "other.txt", "--from", "text", "model.n_layers=5").mistake
+    dry = json.loads(kiara("train", "other.txt", "--from", "text", *train_only, "--dry-run", "--json").out)
+    assert (dry["n_layers"], dry["vocab_size"]) == (2, old.make_tokenizer().size)
 
 
 def test_a_file_shorter_than_the_context_is_a_mistake(kiara: Kiara) -> None:

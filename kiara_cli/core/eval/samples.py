@@ -1,4 +1,4 @@
-"""What a model writes: the same prompt continued greedily, and a few times at random.
+"""Samples of a model: the same prompt continued greedily, and a few times at random.
 
 In: an opened checkpoint. Out: each text, with how it was sampled.
 """

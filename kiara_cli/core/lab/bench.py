@@ -23,7 +23,7 @@ from kiara_cli.core.checkpoint.files import model_from
 from kiara_cli.core.checkpoint.find import open_checkpoint
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.generate.engine import Engine, Options
-from kiara_cli.core.lab.speed import bytes_read, decoding, reading
+from kiara_cli.core.lab.speed import bytes_read, decoding, prefill
 from kiara_cli.core.loss import batch_loss
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.fused import decide_fused, fuse, load
@@ -152,7 +152,7 @@ class Bench:
 
     def _prefill(self, peaks: Peaks, engine: Engine, dtype: str) -> Measured:
         length = max(1, min(PROMPT, engine.context - 2))
-        rate = reading(engine, length, self.rounds)
+        rate = prefill(engine, length, self.rounds)
         head = 2 * self.model.config.emb_dim * self.count_of_ids  # only the last position is scored
         return Measured("prefill", dtype, 1, rate, peaks.flops[dtype] / (self.count.forward_flops - head))
 

@@ -32,7 +32,7 @@ log = logging.getLogger("kiara.quantize")
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models. Bytes are of the weights that writing a token reads, and of the file."""
+    """One of the two models. Bytes are of the weights that a decode step reads, and of the file."""
 
     metrics: Metrics | None
     tokens_per_second: float
@@ -81,8 +81,8 @@ class Report:
         """Return the report as names and values for a person."""
         a, b = self.before, self.after
         rows = [("file", f"{a.file_bytes:,} → {b.file_bytes:,} bytes, {self.size:.3f} of 16 bits a weight")]
-        rows.append(("weights a token reads", f"{a.weight_bytes:,} → {b.weight_bytes:,} bytes"))
-        rows.append(("one text", f"{a.tokens_per_second:,.0f} → {b.tokens_per_second:,.0f} tokens/s"))
+        rows.append(("weights per token", f"{a.weight_bytes:,} → {b.weight_bytes:,} bytes"))
+        rows.append(("decoding", f"{a.tokens_per_second:,.0f} → {b.tokens_per_second:,.0f} tokens/s"))
         if a.metrics is not None and b.metrics is not None and self.change is not None:
             rows.append(("loss", f"{a.metrics.loss:.5f} → {b.metrics.loss:.5f}"))
             bits = f"{a.metrics.bits_per_byte:.5f} → {b.metrics.bits_per_byte:.5f}"

@@ -1,4 +1,4 @@
-"""How fast an engine reads and writes.
+"""How fast an engine is in prefill and in decoding.
 
 In: an engine. Out: tokens per second, the best of several rounds: other work on the machine slows a round down and
 never speeds one up.
@@ -12,13 +12,13 @@ from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate.engine import Engine, GenerationRequest
 
 ROUNDS = 3
-PROMPT, WRITTEN = 16, 64  # tokens of a measurement, or what fits into the context
+PROMPT, NEW = 16, 64  # tokens of a measurement, or what fits into the context
 
 
 def decoding(engine: Engine, streams: int = 1, rounds: int = ROUNDS) -> float:
-    """Return the tokens per second of writing `streams` texts together, greedily, prompts not counted."""
+    """Return the tokens per second of `streams` requests decoded together, greedily, prompts not counted."""
     prompt = min(PROMPT, engine.context // 4)
-    new = max(2, min(WRITTEN, engine.context - prompt - 1))
+    new = max(2, min(NEW, engine.context - prompt - 1))
     return max(_round(engine, streams, max(1, prompt), new)[1] for _ in range(rounds + 1))
 
 
@@ -31,13 +31,13 @@ def bytes_read(engine: Engine) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in read)
 
 
-def reading(engine: Engine, length: int, rounds: int = ROUNDS) -> float:
-    """Return the tokens per second of reading a prompt of `length`."""
+def prefill(engine: Engine, length: int, rounds: int = ROUNDS) -> float:
+    """Return the tokens per second of the prefill of a prompt of `length`."""
     return max(_round(engine, 1, length, 1)[0] for _ in range(rounds + 1))
 
 
 def _round(engine: Engine, streams: int, prompt: int, new: int) -> tuple[float, float]:
-    """Return the rates of reading and of writing."""
+    """Return the rates of prefill and of decoding."""
     config = GenerateConfig(max_new_tokens=new, temperature=0)
     began = time.perf_counter()
     size = engine.vocab_size

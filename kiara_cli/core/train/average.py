@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Average:
-    """The exponential moving average of a model's weights; it follows faster while it is young."""
+    """The exponential moving average of a model's weights; its decay is lower in the first steps."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay

@@ -1,4 +1,4 @@
-"""Less memory for more time: blocks forget what they computed and compute it again on the way back.
+"""Less memory for more time: blocks keep their inputs alone and compute the rest again in the backward pass.
 
 In: a model. Out: the same model, with the same gradients.
 """

@@ -6,7 +6,7 @@ import torch
 from kiara_cli.config.schema import Config, ModelConfig
 from kiara_cli.core.generate.engine import Engine
 from kiara_cli.core.lab.bench import Bench
-from kiara_cli.core.lab.speed import decoding, reading
+from kiara_cli.core.lab.speed import decoding, prefill
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.runtime.machine import Peaks
@@ -39,5 +39,5 @@ def test_an_engine_is_measured_even_where_little_fits(tiny: ModelConfig) -> None
     engine = Engine(Transformer(tiny), RUNTIME)
     assert decoding(engine, rounds=0) > 0
     assert decoding(engine, 3, rounds=0) > 0
-    assert reading(engine, 8, rounds=0) > 0
+    assert prefill(engine, 8, rounds=0) > 0
     assert not engine.busy
