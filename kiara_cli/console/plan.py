@@ -32,7 +32,7 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
                      f"tokens: {amount(plan.tokens)} tokens, {plan.epochs:.1f} epochs"),
         ("ends by", ends_by(plan)),
         ("computes", plan.how),
-        ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.training_bytes, 'B')} of memory"),
+        ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.peak_bytes, 'B')} of memory"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
     if meta.conversations:
@@ -80,7 +80,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "tokens": plan.tokens,
         "epochs": plan.epochs,
         "flops": plan.training_flops,
-        "memory_bytes": plan.training_bytes,
+        "memory_bytes": plan.peak_bytes,
         "train": dataclasses.asdict(plan.learned),
         "val": dataclasses.asdict(plan.measured),
     }

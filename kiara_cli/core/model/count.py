@@ -17,16 +17,25 @@ class Count:
     parameters: int
     embedding_parameters: int  # token and position tables that no product reads
     forward_flops: int  # per token, at full context, causal attention counted at its mean length
-    activation_bytes: int  # per token of a training batch, in float32 (an estimate: see `count`)
+    layer_bytes: int  # per token of a training batch and layer, in float32 (an estimate: see `count`)
+    logit_bytes: int  # per position that is scored
+    layers: int
 
     @property
     def training_flops(self) -> int:
         """FLOPs per token of a training step: the backward pass costs twice the forward one."""
         return 3 * self.forward_flops
 
-    def training_bytes(self, tokens: int) -> int:
-        """Memory of a training step over `tokens`: weights, gradients, two moments, activations."""
-        return 16 * self.parameters + self.activation_bytes * tokens
+    def training_bytes(self, tokens: int, scored: int | None = None) -> int:
+        """Memory of a training step over `tokens`, of which `scored` at a time (None: all): weights, gradients, two
+        moments, activations."""
+        activations = self.layers * self.layer_bytes * tokens
+        return 16 * self.parameters + activations + self.logit_bytes * min(tokens, scored or tokens)
+
+    def evaluation_bytes(self, tokens: int, scored: int) -> int:
+        """Memory of an evaluation during training over `tokens` at once, `scored` of them at a time: weights, two
+        moments, the activations of one layer."""
+        return 12 * self.parameters + self.layer_bytes * tokens + self.logit_bytes * min(tokens, scored)
 
 
 def count(config: ModelConfig) -> Count:
@@ -51,4 +60,5 @@ def count(config: ModelConfig) -> Count:
     attention = 2 * 2 * heads * (T + 1) / 2  # scores and mixing, over (T + 1) / 2 positions on average
     forward = L * (2 * matrices + attention) + 2 * V * D
     rows = 8 * D + 2 * qkv + (5 if gates == 2 else 3) * config.hidden_dim
-    return Count(parameters, tables if not config.tied_head else tables - V * D, int(forward), 4 * (L * rows + 3 * V))
+    unread = tables if not config.tied_head else tables - V * D
+    return Count(parameters, unread, int(forward), layer_bytes=4 * rows, logit_bytes=4 * 3 * V, layers=L)

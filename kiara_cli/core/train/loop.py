@@ -160,25 +160,24 @@ def validate(training: Training, write: Write) -> Iterator[Event]:
     """
     config, progress, metrics = training.config, training.progress, training.metrics
     with training.average.in_place() if training.average is not None else contextlib.nullcontext():
-        if len(training.data.val) > 1:
+        started = time.perf_counter()
+        measured = evaluate(
+            training.model, training.data.val, training.data.tokenizer, training.runtime,
+            config.eval.batch_size, config.eval.max_tokens,
+        )  # fmt: skip
+        is_best = progress.best_val_loss is None or measured.loss < progress.best_val_loss
+        metrics |= summary(measured) | {"step": progress.step, "tokens": progress.tokens}
+        event = Evaluated(progress.step, measured, is_best, time.perf_counter() - started)
+        write(record_of(event))
+        yield event
+        progress.without_best = 0 if is_best else progress.without_best + 1
+        if is_best:
+            progress.best_val_loss, progress.best_step = measured.loss, progress.step
             started = time.perf_counter()
-            measured = evaluate(
-                training.model, training.data.val, training.data.tokenizer, training.runtime,
-                config.eval.batch_size, config.eval.max_tokens,
-            )  # fmt: skip
-            is_best = progress.best_val_loss is None or measured.loss < progress.best_val_loss
-            metrics |= summary(measured) | {"step": progress.step, "tokens": progress.tokens}
-            event = Evaluated(progress.step, measured, is_best, time.perf_counter() - started)
-            write(record_of(event))
-            yield event
-            progress.without_best = 0 if is_best else progress.without_best + 1
-            if is_best:
-                progress.best_val_loss, progress.best_step = measured.loss, progress.step
-                started = time.perf_counter()
-                checkpoint = training.checkpoint(metrics, resumable=False)
-                path = training.run.save_best(checkpoint, config.train.save_safetensors)
-                training.run.publish()
-                yield Saved(progress.step, path, time.perf_counter() - started)
+            checkpoint = training.checkpoint(metrics, resumable=False)
+            path = training.run.save_best(checkpoint, config.train.save_safetensors)
+            training.run.publish()
+            yield Saved(progress.step, path, time.perf_counter() - started)
         if config.eval.sample_tokens:
             yield sample_text(training)
 

@@ -18,6 +18,7 @@ from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.packing import PackedBatcher
 from kiara_cli.core.data.segments import Contents, find_segments
 from kiara_cli.core.data.windows import WindowBatcher
+from kiara_cli.core.eval.metrics import positions_at_once
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.fused import decide_fused
 from kiara_cli.core.runtime.compile import decide_compile
@@ -64,7 +65,19 @@ class Plan:
     def training_bytes(self) -> int:
         context = self.config.model.context_length
         rows = rows_at_once(self.config.train.batch_size, context, self.runtime.device.type)
-        return self.count.training_bytes(context * rows)
+        return self.count.training_bytes(context * rows, self.config.train.loss_chunk)
+
+    @property
+    def evaluation_bytes(self) -> int:
+        model = self.config.model
+        assert model.vocab_size is not None
+        tokens = self.config.eval.batch_size * model.context_length
+        return self.count.evaluation_bytes(tokens, positions_at_once(model.vocab_size))
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that training and evaluation take."""
+        return max(self.training_bytes, self.evaluation_bytes)
 
     @property
     def training_flops(self) -> int:

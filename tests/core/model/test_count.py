@@ -54,4 +54,7 @@ def test_a_training_step_costs_three_forward_passes_and_four_numbers_per_weight(
     costs = count(tiny)
     assert costs.training_flops == 3 * costs.forward_flops
     assert costs.training_bytes(0) == 16 * costs.parameters
-    assert costs.training_bytes(100) - costs.training_bytes(0) == 100 * costs.activation_bytes
+    per_token = 2 * costs.layer_bytes + costs.logit_bytes  # two layers
+    assert costs.training_bytes(100) - costs.training_bytes(0) == 100 * per_token
+    assert costs.training_bytes(100) - costs.training_bytes(100, scored=10) == 90 * costs.logit_bytes
+    assert costs.evaluation_bytes(10_000, 64) - costs.evaluation_bytes(5000, 64) == 5000 * costs.layer_bytes
