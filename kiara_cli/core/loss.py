@@ -21,6 +21,7 @@ from kiara_cli.core.model.transformer import Transformer
 # Rows are scored in multiples of this. oneDNN keeps what it prepares for each number of rows that it meets: with
 # another number for every batch, memory grew to 4.7 GB in the default run, and scoring took a fifth longer.
 ROWS = 64
+LOGITS = 64 << 20  # bytes of logits, in float32, that are held at a time where no gradient needs them all
 
 Unembed: TypeAlias = Callable[[Tensor], Tensor]  # states (n, D) → logits (n, V)
 
@@ -69,6 +70,11 @@ def batch_loss(model: Transformer, batch: Batch, objective: Objective = Objectiv
     """Return the objective and the plain cross-entropy, summed over the targets of a batch."""
     states, targets = where_targets(model.states(batch.inputs, segments=batch.segments), batch)
     return objective(states, model.unembed, targets)
+
+
+def positions_at_once(vocab_size: int) -> int:
+    """Return how many positions to score at a time: those whose logits take about LOGITS bytes."""
+    return max(ROWS, LOGITS // (4 * vocab_size) // ROWS * ROWS)
 
 
 def where_targets(states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -18,12 +18,10 @@ from kiara_cli.core.data.packing import PackedBatcher
 from kiara_cli.core.data.segments import Contents, holds_conversations
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.data.windows import eval_windows
-from kiara_cli.core.loss import ROWS, cross_entropy, where_targets
+from kiara_cli.core.loss import cross_entropy, positions_at_once, where_targets
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.protocol import Tokenizer
-
-LOGITS = 64 << 20  # bytes of logits, in float32, that are held at a time
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,3 @@ def loader_metrics(model: Transformer, batches: Iterable[Batch], byte_lengths: T
         return Metrics(0.0, 0, 0, 0)
     correct, read = torch.stack(counts).sum(0).tolist()
     return Metrics(sum(torch.stack(nats).tolist()), correct, tokens, read)
-
-
-def positions_at_once(vocab_size: int) -> int:
-    """Return how many positions are scored at a time: those whose logits take about LOGITS bytes."""
-    return max(ROWS, LOGITS // (4 * vocab_size) // ROWS * ROWS)

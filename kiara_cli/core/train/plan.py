@@ -18,7 +18,7 @@ from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.packing import PackedBatcher
 from kiara_cli.core.data.segments import Contents, find_segments
 from kiara_cli.core.data.windows import WindowBatcher
-from kiara_cli.core.eval.metrics import positions_at_once
+from kiara_cli.core.loss import positions_at_once
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.fused import decide_fused
 from kiara_cli.core.runtime.compile import decide_compile

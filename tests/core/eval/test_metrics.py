@@ -150,7 +150,7 @@ def test_scoring_in_pieces_changes_nothing_and_holds_no_more(tiny: ModelConfig, 
     whole = evaluate(model, ids, TOKENIZER, CPU, batch_size=32)
     seen: list[int] = []
     model.head.register_forward_hook(lambda head, inputs, logits: seen.append(logits.nbytes))
-    monkeypatch.setattr("kiara_cli.core.eval.metrics.LOGITS", 100 * 4 * 64)
+    monkeypatch.setattr("kiara_cli.core.loss.LOGITS", 100 * 4 * 64)
     parts = evaluate(model, ids, TOKENIZER, CPU, batch_size=32)
     assert max(seen) == ROWS * 4 * 64
     assert len(seen) == 8 + 8 + 1  # 32 windows of 16, 30 of 16 and one of 7
