@@ -19,7 +19,7 @@ from kiara_cli.core.data.packing import PackedBatcher
 from kiara_cli.core.data.segments import holds_conversations
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.data.windows import WindowBatcher
-from kiara_cli.core.loss import cross_entropy
+from kiara_cli.core.loss import cross_entropy, positions_at_once
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.errors import KiaraError
 
@@ -62,8 +62,8 @@ def moments(model: Transformer, batches: Iterable[Batch]) -> Iterator[tuple[str,
         return
     total = torch.zeros(model.config.emb_dim, model.config.emb_dim, device=model.device)
     for (x, *_), weights in zip(states, worth, strict=True):
-        with torch.no_grad(), _adding(model.head, weights["head"], total):
-            model.head(model.norm(x))
+        with torch.no_grad():
+            _add(model.norm(x), weights["head"], total)
     yield "head", total
 
 
@@ -73,25 +73,32 @@ def _worth(model: Transformer, batch: Batch) -> dict[str, Tensor]:
     What a matrix computes at a position where the model is sure, or that nothing is asked of, may change more.
     """
     batch = batch.to(model.device)
-    found: dict[str, Tensor] = {}
+    squares: dict[str, list[Tensor]] = {}
 
     def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(gradient: Tensor) -> None:
-            squares = gradient.float().square().mean(dim=-1).flatten()[:, None]
-            found[name] = squares / squares.mean().clamp(min=1e-30) + EVERY
+            squares.setdefault(name, []).append(gradient.float().square().mean(dim=-1).flatten()[:, None])
 
         return lambda layer, inputs, output: output.register_hook(keep) and None  # type: ignore[no-untyped-call]
 
     hooks = [layer.register_forward_hook(watch(name)) for name, layer in _products(model)]
     try:
         with torch.enable_grad():
-            logits = model(batch.inputs, segments=batch.segments)
-            cross_entropy(logits, batch.targets, reduction="sum").backward()  # type: ignore[no-untyped-call]
+            states = model.states(batch.inputs, segments=batch.segments).flatten(0, 1)
+            scored = states.detach().requires_grad_()
+            assert model.config.vocab_size is not None
+            at_once = positions_at_once(model.config.vocab_size)
+            for first in range(0, len(scored), at_once):
+                logits = model.head(scored[first : first + at_once])
+                wanted = batch.targets.flatten()[first : first + at_once]
+                cross_entropy(logits, wanted, reduction="sum").backward()  # type: ignore[no-untyped-call]
+            states.backward(scored.grad)  # type: ignore[no-untyped-call]
     finally:
         for hook in hooks:
             hook.remove()
         model.zero_grad()
-    return found
+    whole = {name: torch.cat(parts) for name, parts in squares.items()}
+    return {name: worth / worth.mean().clamp(min=1e-30) + EVERY for name, worth in whole.items()}
 
 
 def _products(block: nn.Module) -> list[tuple[str, nn.Linear]]:
@@ -103,15 +110,16 @@ def _products(block: nn.Module) -> list[tuple[str, nn.Linear]]:
 def _adding(layer: nn.Module, worth: Tensor, total: Tensor) -> Iterator[None]:
     """Add up x xᵀ of all that a layer reads inside this block, each position times its worth."""
 
-    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        rows = inputs[0].flatten(0, -2).float()
-        total.add_((rows * worth).T @ rows)
-
-    hook = layer.register_forward_pre_hook(add)
+    hook = layer.register_forward_pre_hook(lambda layer, inputs: _add(inputs[0], worth, total))
     try:
         yield
     finally:
         hook.remove()
+
+
+def _add(inputs: Tensor, worth: Tensor, total: Tensor) -> None:
+    rows = inputs.flatten(0, -2).float()
+    total.add_((rows * worth).T @ rows)
 
 
 @torch.no_grad()

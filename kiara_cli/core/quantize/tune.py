@@ -13,8 +13,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from kiara_cli.core.data.batches import IGNORE, Batch
+from kiara_cli.core.loss import positions_at_once
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.layers import Codes
 
@@ -62,13 +64,29 @@ def tune(small: Transformer, full: Transformer, batches: Sequence[Batch], passes
 
 
 def _difference(small: Transformer, full: Transformer, batch: Batch) -> Tensor:
-    """Return how far apart both models' next tokens are, on average over the targets (Kullback–Leibler)."""
+    """Return how far apart both models' next tokens are, on average over the targets (Kullback–Leibler).
+
+    Logits are forgotten and computed again on the way back, so that those of a few positions are held at a time.
+    """
     batch = batch.to(small.device)
     where = batch.targets != IGNORE
     with torch.no_grad():
-        wanted = F.log_softmax(full(batch.inputs, segments=batch.segments)[where].float(), dim=-1)
-    found = F.log_softmax(small(batch.inputs, segments=batch.segments)[where].float(), dim=-1)
-    return F.kl_div(found, wanted, reduction="sum", log_target=True) / max(1, batch.target_count)
+        wanted = full.states(batch.inputs, segments=batch.segments)[where]  # (n, D)
+    found = small.states(batch.inputs, segments=batch.segments)[where]
+
+    def distance(found: Tensor, wanted: Tensor) -> Tensor:
+        with torch.no_grad():
+            logs = F.log_softmax(full.head(wanted).float(), dim=-1)
+        return F.kl_div(F.log_softmax(small.head(found).float(), dim=-1), logs, reduction="sum", log_target=True)
+
+    assert small.config.vocab_size is not None
+    at_once = positions_at_once(small.config.vocab_size)
+    if len(found) <= at_once:
+        return distance(found, wanted) / max(1, batch.target_count)
+    total = found.new_zeros((), dtype=torch.float32)
+    for part in zip(torch.split(found, at_once), torch.split(wanted, at_once), strict=True):
+        total = total + checkpoint(distance, *part, use_reentrant=False, preserve_rng_state=False)
+    return total / batch.target_count
 
 
 @torch.no_grad()

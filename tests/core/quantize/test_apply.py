@@ -105,6 +105,19 @@ def test_moments_are_those_of_the_inputs_of_each_matrix(tiny: ModelConfig) -> No
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_moments_of_a_large_vocabulary_need_the_logits_of_a_few_positions(
+    tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = Transformer(dataclasses.replace(tiny, tied_head=False)).eval(), []
+    batch = Batch.of(torch.randint(64, (12, 16)), torch.randint(64, (12, 16)))
+    whole = dict(moments(model, [batch]))
+    model.head.register_forward_hook(lambda head, inputs, logits: seen.append(len(logits)))
+    monkeypatch.setattr("kiara_cli.core.loss.LOGITS", 64 * 4 * 64)
+    for name, hessian in moments(model, [batch]):
+        torch.testing.assert_close(hessian, whole[name], rtol=1e-4, atol=1e-5)
+    assert seen == [64] * 3
+
+
 def test_weights_that_are_no_numbers_are_refused_before_anything_is_changed(tiny: ModelConfig) -> None:
     model = Transformer(tiny)
     with torch.no_grad():

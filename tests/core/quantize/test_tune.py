@@ -56,3 +56,22 @@ def test_no_passes_change_nothing(tiny: ModelConfig) -> None:
     small, full, batches = small_full_and_batches(tiny)
     assert not tune(small, full, batches, 0)
     assert not tune(small, full, batches[:1], 2)
+
+
+def test_the_distance_holds_the_logits_of_a_few_positions_and_has_the_same_gradient(
+    tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, full, batches = small_full_and_batches(dataclasses.replace(tiny, tied_head=False))
+    seen: list[int] = []
+    full.head.register_forward_hook(lambda head, inputs, logits: seen.append(len(logits)))
+    found = []
+    for limit in (64 << 20, 64 * 4 * 64):
+        monkeypatch.setattr("kiara_cli.core.loss.LOGITS", limit)
+        seen.clear()
+        small.zero_grad()
+        distance = tuning._difference(small, full, batches[0])
+        distance.backward()
+        assert max(seen) == (batches[0].target_count if limit > 64 * 4 * 64 else 64)
+        found.append((distance.item(), torch.cat([weight.grad.flatten() for weight in small.parameters()])))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
