@@ -10,7 +10,6 @@ B sequences, K key/value heads, S positions, C head width, V vocabulary.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import torch
@@ -20,7 +19,7 @@ from kiara_cli.config.schema import ModelConfig
 from kiara_cli.core.generate.compiled import Compiled
 from kiara_cli.core.generate.step import Weights, decode_step, weights_of
 from kiara_cli.core.model.cache import Cache, to_int8
-from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.model.verify import small_model
 from kiara_cli.core.runtime.native import Library
 
 POSITIONS = (3, 33, 70, 47, 0)  # one sequence more than C multiplies at once
@@ -34,7 +33,7 @@ def disagreement(
     library: Library, config: ModelConfig, weights: Weights, dtype: torch.dtype, cache_dtype: torch.dtype
 ) -> str | None:
     """Compare compiled code with step.py; return what is wrong in one line."""
-    small, exact = small_model(config), torch.float32
+    small, exact = small_model(config).eval(), torch.float32
     found = difference(library, small.config, weights_of(small), exact, exact)
     if not found <= SMALL:
         return f"the compiled decode step computes other scores than torch, by {found:.1g} on a small model"
@@ -44,28 +43,6 @@ def disagreement(
     if found > (EXACT if dtype == cache_dtype == exact else ROUGH):
         return f"the compiled decode step computes other scores than torch, by {found:.1g}"
     return None
-
-
-def small_model(config: ModelConfig) -> Transformer:
-    """Return a model with the same functions between its products, in which every weight matters."""
-    context, groups = min(config.context_length, 1 + max(POSITIONS)), config.n_heads // config.n_kv_heads
-    small = dataclasses.replace(
-        config,
-        vocab_size=64,
-        context_length=context,
-        n_layers=1,
-        emb_dim=80,
-        hidden_dim=96,
-        n_heads=groups,
-        n_kv_heads=1,
-        head_dim=config.head_dim,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Transformer(small).eval()
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model
 
 
 def difference(

@@ -6,6 +6,7 @@ modules do otherwise is the plain version: a test shows that they agree, and whe
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from kiara_cli.core.model.fastpath import differences, unknown_settings
 from kiara_cli.core.model.feedforward import RMSNorm, SwiGLU
 from kiara_cli.core.model.points import OWN, hooked
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.model.verify import disagreement, small_model
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.runtime.native import CompilerError, Library, build
 
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Heads: TypeAlias = tuple[Tensor, Tensor, Tensor]  # queries (B, H, T, C), keys and values (B, K, T, C)
 
+SOURCE = Path(__file__).with_suffix(".c")
 SIGNATURES = {
     "rms_norm": "pppiifi",
     "rms_norm_back": "pppppiifi",
@@ -57,14 +60,24 @@ def decide_fused(config: RuntimeConfig, runtime: Runtime) -> tuple[bool, str]:
 
 def load() -> Library:
     """Return the library. Raises CompilerError."""
-    return build(Path(__file__).with_suffix(".c"), SIGNATURES)
+    return build(SOURCE, SIGNATURES)
 
 
 def fuse(model: Transformer, library: CDLL) -> Transformer:
-    """Put the loops of the library in the place of the modules' own operators.
+    """Put the loops of the library in the place of the modules' own operators, if they compute the same here.
 
-    Modules that are not what the config makes keep theirs, and what reads their weights as well.
+    Modules that are not what the config makes keep theirs, and so does what reads their weights.
     """
+    small = small_model(model.config)
+    why = disagreement(small, put_loops(copy.deepcopy(small), library)) or drop_fault(library)
+    if why is not None:
+        log.warning("Training runs on PyTorch's operators, without C loops: %s.", why)
+        return model
+    return put_loops(model, library)
+
+
+def put_loops(model: Transformer, library: CDLL) -> Transformer:
+    """Exchange the functions of all modules that are what the config makes."""
     changed = dict(differences(model))
     strange = set(unknown_settings(model.config)) - {"residual", "scale_embeddings", "feedforward", "norm"}
     for reason in changed.values():
@@ -84,6 +97,20 @@ def fuse(model: Transformer, library: CDLL) -> Transformer:
             if usual and model.rotary is not None and isinstance(module.q_norm, RMSNorm):
                 _replace(module, "place", _place, library)
     return model
+
+
+def drop_fault(library: CDLL, rate: float = 0.25, count: int = 20_000) -> str | None:
+    """Return what is wrong with dropout: it leaves out its share, and its gradient the same numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x = torch.ones(count, dtype=torch.bfloat16, requires_grad=True)
+        out: Tensor = Dropped.apply(x, rate, library)  # type: ignore[no-untyped-call]
+    out.backward(torch.ones_like(out))  # type: ignore[no-untyped-call]
+    kept = out != 0
+    share, wanted = float(kept.float().mean()), torch.tensor(1 / (1 - rate)).bfloat16()
+    right = abs(share - (1 - rate)) < 5 * (rate * (1 - rate) / count) ** 0.5 and bool((out[kept] == wanted).all())
+    assert x.grad is not None
+    return None if right and torch.equal(x.grad, out) else f"dropout at {rate} keeps {share:.3f} of all numbers"
 
 
 def _replace(module: Any, name: str, fast: Callable[..., Any], library: CDLL) -> None:
