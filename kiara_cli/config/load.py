@@ -22,7 +22,7 @@ from kiara_cli.config.keys import check_key, choices, derived, expected, is_text
 from kiara_cli.config.layers import IMPLICIT, Layer, flatten, read_layers, split_override
 from kiara_cli.config.schema import RENAMED, VERSION, Config
 from kiara_cli.config.section import DERIVED, Section
-from kiara_cli.config.text import Plain, first_line, meant, write_value
+from kiara_cli.config.text import Plain, first_line, meant, shown, write_value
 from kiara_cli.errors import KiaraError
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -132,9 +132,10 @@ def adopt(loaded: Loaded, stored: Mapping[str, Any], sections: Iterable[str], ch
     kept = from_mapping(stored, checkpoint).config
     for change in changes(loaded, kept):
         if section_of(change.key) in sections:
+            wanted, fixed = (f"{change.key}={shown(value)}" for value in (change.wanted, change.stored))
             raise mistake_at(
                 change.origin,
-                f"{change.key}={change.wanted}: but {checkpoint} was made with {change.key}={change.stored}",
+                f"{wanted}: but {checkpoint} was made with {fixed}",
                 "leave it out, or train a new model with it",
             )
     rest = [
@@ -215,9 +216,8 @@ def _coerce(key: str, value: Any, origin: str) -> Any:
 def _text(key: str, item: Any, origin: str) -> str:
     """Return an item of a list of texts. Raises KiaraError for what YAML reads as something else."""
     if not isinstance(item, str):
-        shown = "null" if item is None else item
-        remedy = "write a list of texts" if isinstance(item, list | dict) else f'put it in quotes: ["{shown}"]'
-        raise mistake_at(origin, f"{key}: {shown} in a list of texts is not a text", remedy)
+        remedy = "write a list of texts" if isinstance(item, list | dict) else f'put it in quotes: ["{shown(item)}"]'
+        raise mistake_at(origin, f"{key}: {shown(item)} in a list of texts is not a text", remedy)
     return item
 
 
@@ -240,7 +240,7 @@ def _assign(tree: Any, key: str, value: Any, origin: str) -> Any:
         assigned = value if syntax else OmegaConf.select(tree, key)
         return tuple(assigned) if isinstance(value, list) else assigned
     except (OmegaConfBaseException, ValueError, TypeError, OverflowError):
-        raise mistake_at(origin, f"{key}={value} is not a valid value", expected(key)) from None
+        raise mistake_at(origin, f"{key}={shown(value)} is not a valid value", expected(key)) from None
 
 
 def _update(tree: Any, key: str, value: Any) -> None:

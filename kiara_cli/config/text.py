@@ -28,6 +28,10 @@ LONGEST = 40  # digits of a whole number: Python reads and writes no more than 4
 UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)  # too long a number is a ValueError
 
 
+class Repeated(yaml.YAMLError):
+    """A key stands twice in a mapping."""
+
+
 @dataclass(frozen=True)
 class Plain:
     """A number or truth value without quotes: what was typed, and what it means."""
@@ -89,6 +93,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise KiaraError(f"cannot read the config {path}: {error}", "give a YAML or JSON text file") from None
     try:
         values = _parse_json(text) if path.suffix == ".json" else parse_yaml(text)
+    except Repeated as error:
+        raise KiaraError(f"{path}: {error}", "keep one of the two") from None
     except UNREADABLE as error:
         raise KiaraError(
             f"{path} does not parse: {_reason(error)}", "see configs/default.yaml for the form"
@@ -112,6 +118,11 @@ def write_value(value: Any) -> str:
     if re.fullmatch(r"[\w./-]*[A-Za-z_/]", value) and yaml.safe_load(value) == parse_yaml(value) == value:
         return value  # without quotes also where YAML 1.1 is read
     return yaml.safe_dump(value, default_style='"', width=float("inf"), allow_unicode=True).rstrip("\n")
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message names it: null, true and false as in YAML."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def parse_value(text: str) -> Any:
@@ -146,7 +157,7 @@ def _parse_json(text: str) -> Any:
         seen: dict[str, Any] = {}
         for key, value in pairs:
             if key in seen:
-                raise ValueError(f"'{key}' stands there twice; keep one of them")
+                raise Repeated(f"'{key}' stands there twice")
             seen[key] = value
         return seen
 
@@ -165,12 +176,12 @@ class Loader(yaml.SafeLoader):
         """Refuse a key that stands twice; take keys as texts."""
         lines: dict[str, int] = {}
         for key, _ in node.value:
-            problem = None if isinstance(key, yaml.ScalarNode) else "a key must be a word"
-            if problem is None and key.value in lines and key.value != "<<":
-                problem = f"'{key.value}' stands there, and on line {lines[key.value]} before; keep one of them"
-            if problem is not None:
-                raise ConstructorError(problem=problem, problem_mark=key.start_mark)
-            lines[key.value] = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConstructorError(problem="a key must be a word", problem_mark=key.start_mark)
+            line = key.start_mark.line + 1
+            if key.value in lines and key.value != "<<":
+                raise Repeated(f"'{key.value}' stands on line {lines[key.value]} and again on line {line}")
+            lines[key.value] = line
             if key.tag.removeprefix(TAG) in PLAIN:
                 key.tag = f"{TAG}str"
         return super().construct_mapping(node, deep)

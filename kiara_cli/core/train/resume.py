@@ -13,6 +13,7 @@ from kiara_cli.config.keys import mistake_at
 from kiara_cli.config.layers import IMPLICIT, Layer
 from kiara_cli.config.load import Loaded
 from kiara_cli.config.schema import Config
+from kiara_cli.config.text import shown
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
@@ -45,7 +46,7 @@ def resumed_config(loaded: Loaded, checkpoint: Checkpoint) -> Config:
         if change.key.split(".")[0] not in RESUMABLE and change.key not in RESUMABLE_KEYS:
             raise mistake_at(
                 change.origin,
-                f"{change.key}={change.wanted}: the run to resume has {change.key}={change.stored}",
+                f"{change.key}={shown(change.wanted)}: the run to resume has {change.key}={shown(change.stored)}",
                 "leave it out, or start a new run without --resume",
             )
         allowed.append(Layer(change.origin, {change.key: change.wanted}))
