@@ -190,7 +190,7 @@ def test_numbers_and_truth_values_are_read_by_yaml_1_2() -> None:
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("train:\n  lr: 0.1\nmodel:\n  n_layers: 2\ntrain: {}\n", "'train' stands on line 1 and again on line 5; keep"),
+        ("train:\n  lr: 0.1\nmodel:\n  n_layers: 2\ntrain: {}\n", "'train' stands on line 1 and again on line 5"),
         ("train:\n  lr: 0.1\n  lr: 0.2\n", "'lr' stands on line 2 and again on line 3; keep"),
         ("train: {lr: 0.1, 'lr': 0.2}\n", "'lr' stands on line 1 and again on line 1; keep"),
         ("train.lr: 0.1\ntrain:\n  lr: 0.2\n", "train.lr is set twice"),
