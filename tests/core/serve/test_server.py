@@ -331,7 +331,6 @@ def test_health_says_what_decodes_and_why_nothing_faster(start: Any, model: Call
     for options, said in (
         ({"native": False}, "PyTorch's operators, because runtime.native=false"),
         ({"fast": False}, "plain PyTorch, because the fast paths are switched off"),
-        ({"native": "auto"}, ""),
     ):
         served = model(**options)
         with start(served=served) as up:
