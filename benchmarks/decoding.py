@@ -109,10 +109,10 @@ def make_model(shape: str) -> Any:
 
     from kiara_cli.config.schema import ModelConfig
     from kiara_cli.core.model.transformer import Transformer
-    from kiara_cli.core.runtime.device import physical_cores
+    from kiara_cli.core.runtime.threads import allowed_threads
 
     torch.manual_seed(0)
-    torch.set_num_threads(physical_cores())
+    torch.set_num_threads(allowed_threads().threads)
     config = ModelConfig(**SHAPES[shape], context_length=CONTEXT, tied_head=False, qk_norm=False)  # type: ignore[arg-type]
     return Transformer(config).eval()
 
@@ -124,14 +124,15 @@ def kiara(compiled: bool) -> Callable[[str, str], Callable[[], Row]]:
         from kiara_cli.core.lab.speed import bytes_read
         from kiara_cli.core.quantize.apply import quantize
         from kiara_cli.core.quantize.scheme import Scheme
-        from kiara_cli.core.runtime.device import Runtime, physical_cores
+        from kiara_cli.core.runtime.device import Runtime
+        from kiara_cli.core.runtime.threads import allowed_threads
 
         model = make_model(shape)
         if dtype.startswith("int"):
             for _ in quantize(model, Scheme(int(dtype[3:]), "rtn", 32, 8, 8)):
                 pass
         precision = "bf16" if dtype.startswith("int") else dtype
-        runtime = Runtime(model.device, precision, physical_cores())  # type: ignore[arg-type]
+        runtime = Runtime(model.device, precision, allowed_threads().threads)  # type: ignore[arg-type]
         options = Options(streams=STREAMS, native=compiled)
         engine = Engine(model, runtime, options=options)
 

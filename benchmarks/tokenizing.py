@@ -26,10 +26,10 @@ import torch
 
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data.corpora import CORPORA
-from kiara_cli.core.data.encoding import cores
 from kiara_cli.core.data.source import Means, Source
 from kiara_cli.core.data.tales.corpus import conversations
 from kiara_cli.core.data.windows import WindowBatcher
+from kiara_cli.core.runtime.threads import allowed_workers
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.bpe import BPETokenizer, split
 from kiara_cli.core.train.feed import Feed
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--large", type=int, default=1000, help="megabytes for the memory measurement; 0: none")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--threads", type=int, default=allowed_workers())
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kiara-tokenizing-"))

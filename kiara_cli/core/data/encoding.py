@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -103,11 +102,6 @@ def encode_document(document: Document, tokenizer: Tokenizer) -> NDArray[np.uint
 def encode_documents(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[NDArray[np.uint32]]:
     """Yield the ids of each document."""
     return (encode_document(document, tokenizer) for document in documents)
-
-
-def cores() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def give_memory_back() -> None:

@@ -22,7 +22,6 @@ from kiara_cli.config.schema import Config, DataConfig, TokenizerConfig
 from kiara_cli.core.data import splitting
 from kiara_cli.core.data.corpora import resolve
 from kiara_cli.core.data.documents import Document
-from kiara_cli.core.data.encoding import cores
 from kiara_cli.core.data.folders import FORMAT, dataset_name
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.parts import Work
@@ -31,6 +30,7 @@ from kiara_cli.core.data.readers import empty, read
 from kiara_cli.core.data.slices import Reading, Slice, digest
 from kiara_cli.core.data.splitting import Split
 from kiara_cli.core.data.units import Unit, units_of
+from kiara_cli.core.runtime.threads import allowed_workers
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.protocol import Tokenizer, fingerprint
 
@@ -53,7 +53,7 @@ Report = Callable[[Preparing], None]
 class Means:
     """What a preparation may use: threads, the folder of downloads; and whether to leave out what cannot be read."""
 
-    threads: int = dataclasses.field(default_factory=cores)
+    threads: int = dataclasses.field(default_factory=allowed_workers)
     cache: Path = Path(".cache")
     skip_bad: bool = False
     stdin: BinaryIO | None = None  # what - stands for
@@ -62,7 +62,7 @@ class Means:
 def means_of(config: Config, skip_bad: bool = False) -> Means:
     """Return what a preparation on this machine may use."""
     threads = config.runtime.threads
-    return Means(threads if isinstance(threads, int) else cores(), cache_folder() / "corpora", skip_bad)
+    return Means(threads if isinstance(threads, int) else allowed_workers(), cache_folder() / "corpora", skip_bad)
 
 
 class Source:

@@ -6,7 +6,7 @@ In: the runtime section of a config. Out: a `Runtime` in which every `auto` has 
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +16,17 @@ from typing import cast
 import torch
 
 from kiara_cli.config.schema import Device, Dtype, RuntimeConfig
+from kiara_cli.core.runtime.threads import allowed_threads
 from kiara_cli.errors import KiaraError
 
+OPENMP = torch.get_num_threads()  # as OMP_NUM_THREADS said, or the program that imported this
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TRIAL = 512  # rows and columns of the trial products that choose a precision
 PEAK = 1024  # and of those that measure the peak: large enough to be near it, 21 ms at 100 GFLOP/s
 LONG = 0.005  # seconds of a product after which no larger one is tried
 WORTH_IT = 1.5  # bf16 must beat fp32 by this factor to be chosen on a CPU (a guess: casts cost some of it)
+
+log = logging.getLogger("kiara.runtime")
 
 _rates: dict[tuple[torch.device, str, int, int], float] = {}  # the best so far, by device, dtype, size and threads
 
@@ -52,7 +56,7 @@ def decide(config: RuntimeConfig) -> Runtime:
 
     Nothing of CUDA is touched when the device is a CPU.
     """
-    threads = physical_cores() if config.threads == "auto" else int(config.threads)
+    threads = _pick_threads() if config.threads == "auto" else int(config.threads)
     torch.set_num_threads(threads)
     device = torch.device(pick_device(config.device))
     strictness = ("error" if device.type == "cpu" else "warn") if config.deterministic else "default"
@@ -118,20 +122,6 @@ def peak_memory(device: torch.device) -> int:
     return largest if sys.platform == "darwin" else largest * 1024
 
 
-def physical_cores() -> int:
-    """Count the cores this process may use, two hardware threads of one core as one."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    allowed = sorted(os.sched_getaffinity(0)) if has_affinity else range(os.cpu_count() or 1)
-    cores = set()
-    for cpu in allowed:
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
-                cores.add(file.read().strip())
-        except OSError:
-            cores.add(str(cpu))
-    return max(1, len(cores))
-
-
 def pick_device(wanted: str) -> str:
     """Name the device that runtime.device asks for. Raises KiaraError where there is none."""
     if wanted == "cpu":
@@ -148,6 +138,14 @@ def pick_device(wanted: str) -> str:
             "use runtime.device=auto",
         )
     return wanted
+
+
+def _pick_threads() -> int:
+    """Choose as many threads as this process may use, and say so where that is less than the machine has."""
+    allowance = allowed_threads(OPENMP)
+    if allowance.limit is not None:
+        log.info("%d thread%s: %s allows no more.", allowance.threads, "s"[: allowance.threads > 1], allowance.limit)
+    return allowance.threads
 
 
 def _pick_dtype(device: torch.device) -> Dtype:

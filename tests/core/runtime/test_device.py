@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import RuntimeConfig
-from kiara_cli.core.runtime import device
-from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, physical_cores, seed_everything
+from kiara_cli.core.runtime import device, threads
+from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, seed_everything
 from kiara_cli.errors import KiaraError
 
 
@@ -51,8 +51,16 @@ def test_a_cpu_run_leaves_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_are_honoured() -> None:
     assert decide(RuntimeConfig(device="cpu", dtype="fp32", threads=2)).threads == 2
     assert torch.get_num_threads() == 2
-    assert decide(RuntimeConfig(device="cpu", dtype="fp32")).threads == physical_cores()
-    assert torch.get_num_threads() == physical_cores() >= 1
+
+
+def test_openmps_own_number_of_threads_is_a_limit_and_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "kiara")
+    monkeypatch.setattr(device, "OPENMP", 1)
+    monkeypatch.setattr(threads, "physical_cores", lambda *_: 4)
+    assert decide(RuntimeConfig(device="cpu", dtype="fp32")).threads == torch.get_num_threads() == 1
+    assert caplog.messages == ["1 thread: OMP_NUM_THREADS or the program that Kiara runs in allows no more."]
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

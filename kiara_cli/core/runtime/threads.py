@@ -1,0 +1,106 @@
+"""How many threads this process may use: what affinity, CPU quota, OpenMP and the processor's cores allow.
+
+In: what Linux says in /proc, /sys and the control groups. Out: numbers, and in words what limits them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC, CPUS, CGROUPS = Path("/proc/self"), Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How many threads may compute, and what limits them; None: nothing but the physical cores."""
+
+    threads: int
+    limit: str | None
+
+
+def allowed_threads(
+    openmp: int | None = None, cpus: Path = CPUS, proc: Path = PROC, cgroups: Path = CGROUPS
+) -> Allowance:
+    """Return how many threads should compute now: one a physical core, and fewer where something allows fewer.
+
+    `openmp` is the number of threads that OpenMP was started with, where it is known: OMP_NUM_THREADS is in it.
+    """
+    cores, quota = physical_cores(allowed_cpus(), cpus), cpu_quota(proc, cgroups)
+    limits: list[tuple[int, str | None]] = [(cores, None)]
+    if quota is not None:
+        limits.append((math.ceil(quota), f"a CPU quota of {quota:g} core{'s' if quota != 1 else ''}"))
+    if openmp is not None:
+        limits.append((openmp, "OMP_NUM_THREADS or the program that Kiara runs in"))
+    threads, limit = min(limits, key=lambda each: each[0])
+    return Allowance(max(1, threads), limit)
+
+
+def allowed_workers(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
+    """Return how many threads that share nothing may work: one a hardware thread, at most the quota."""
+    cpus, quota = len(allowed_cpus()), cpu_quota(proc, cgroups)
+    return max(1, cpus if quota is None else min(cpus, math.ceil(quota)))
+
+
+def allowed_cpus() -> list[int]:
+    """Return the numbers of the hardware threads that this process may run on."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def physical_cores(allowed: Sequence[int], cpus: Path = CPUS) -> int:
+    """Count cores, two hardware threads of one core as one."""
+    return max(1, len({_text(cpus / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed}))
+
+
+def cpu_quota(proc: Path = PROC, cgroups: Path = CGROUPS) -> float | None:
+    """Return how many cores' time the control groups of this process give it, the least of all above it; or None."""
+    return min(_quotas(proc, cgroups), default=None)
+
+
+def _quotas(proc: Path, cgroups: Path) -> Iterator[float]:
+    """Yield every quota from the process's own groups up, of version 1 and 2.
+
+    In a container the path may be the host's, of which only the top is to be seen here.
+    """
+    for line in (_text(proc / "cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        own = [part for part in path.split("/") if part not in ("", "..")]
+        if not controllers:
+            mounts = [cgroups, cgroups / "unified"]
+        elif "cpu" in controllers.split(","):
+            mounts = [cgroups / controllers, cgroups / "cpu"]
+        else:
+            continue
+        for mount in mounts:
+            for depth in range(len(own), -1, -1):
+                group = mount.joinpath(*own[:depth])
+                quota = _quota_of_2(group) if not controllers else _quota_of_1(group)
+                if quota is not None:
+                    yield quota
+
+
+def _quota_of_2(group: Path) -> float | None:
+    quota, _, period = (_text(group / "cpu.max") or "max").partition(" ")
+    return _share(quota, period or "100000")
+
+
+def _quota_of_1(group: Path) -> float | None:
+    return _share(_text(group / "cpu.cfs_quota_us") or "-1", _text(group / "cpu.cfs_period_us") or "100000")
+
+
+def _share(quota: str, period: str) -> float | None:
+    try:
+        share = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max"
+        return None
+    return share if share > 0 else None
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
