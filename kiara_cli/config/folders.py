@@ -13,13 +13,16 @@ from pathlib import Path
 def cache_folder() -> Path:
     """Return $KIARA_CACHE, or the user's cache folder for Kiara; a temporary one where there is no home."""
     if own := os.environ.get("KIARA_CACHE"):
-        return expanded(own)
-    home = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    if home.parts[0] != "~":
-        return home / "kiara"
+        return Path(os.path.expanduser(own))
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if not home.startswith("~"):
+        return Path(home, "kiara")
     return Path(tempfile.gettempdir(), f"kiara-{os.getuid()}")
 
 
-def expanded(word: str | Path) -> Path:
-    """Return a path with `~` and `~user` as a shell expands them; `~draft.txt`, which is no user's, is a file."""
-    return Path(os.path.expanduser(word))
+def expanded(word: str) -> Path:
+    """Return the path that a person means: as it is typed where that exists, else with `~` as the shell expands it.
+
+    `~draft.txt`, which is no user's home, is a file like any other.
+    """
+    return Path(word if os.path.lexists(word) else os.path.expanduser(word))

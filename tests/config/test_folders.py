@@ -28,3 +28,5 @@ def test_a_tilde_is_a_home_where_it_can_be_one_and_a_letter_everywhere_else() ->
     assert expanded("~/x") == Path.home() / "x"
     for name in ("~draft.txt", "~$book.txt", "./~x", "a~b"):
         assert expanded(name) == Path(name)
+    Path("~root").touch()
+    assert expanded("~root") == Path("~root")

@@ -100,6 +100,7 @@ def copy_in(address: str, folder: Path) -> None:
     """Copy the files at an address into a new folder, which appears whole or not at all. Raises KiaraError."""
     system, path = remote(address)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process of the same number that was killed
     partial.mkdir(parents=True)
     try:
         for name in system.ls(path, detail=False):
