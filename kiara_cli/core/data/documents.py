@@ -27,6 +27,7 @@ class Document:
     text: str  # of a conversation: all that is said
     messages: tuple[Message, ...] = ()
     continues: bool = False
+    held_out: bool = False  # the end of a document whose beginning is trained on
     whole: str = ""  # the content hash of the whole text where this is a part of it
     ids: NDArray[Any] | None = None  # of a document that was tokenized elsewhere
 

@@ -77,7 +77,9 @@ def encode_batch(batch: Iterable[tuple[Document, bool]], tokenizer: Tokenizer) -
         made = encode_document(document, tokenizer).astype(dtype)
         size = len(document.text.encode()) if document.ids is None else _bytes_of(made, tokenizer)
         ids[held_out].append(made)
-        counts[held_out] += Counts(not document.continues, bool(document.messages), size, len(made))
+        counts[held_out] += Counts(
+            not (document.continues or document.held_out), bool(document.messages), size, len(made)
+        )
     train, val = (np.concatenate([np.empty(0, dtype), *side]) for side in ids)
     return Encoded((train, val), (counts[0], counts[1]))
 

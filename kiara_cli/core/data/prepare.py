@@ -221,7 +221,7 @@ def _assemble(folder: Path, place: Place, source: Source, work: Work, total: str
             name=dataset_name(source.data),
             hash=total,
             source=source.data.source,
-            documents=train.documents + val.documents - bool(work.split.document),
+            documents=train.documents + val.documents,
             train_bytes=train.bytes,
             val_bytes=val.bytes,
             train_tokens=train.tokens,

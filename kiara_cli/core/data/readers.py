@@ -62,7 +62,8 @@ def read_documents(source: str, reading: Reading | None = None) -> list[Document
 
 def empty(source: str, reading: Reading, listed: Notices | None = None) -> KiaraError:
     """Say that a source holds no document, and what was left out of it."""
-    left_out = "; ".join([*(listed.lines() if listed else ()), *reading.notices.lines()])
+    lines = [*(listed.lines() if listed else ()), *reading.notices.lines()]
+    left_out = "; ".join(line for line in lines if not line.endswith(f": {source}"))
     if reading.skipped:
         left_out += f"{'; ' if left_out else ''}{reading.skipped:,} could not be read"
     return KiaraError(

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 
 from kiara_cli.core.data.documents import Document
 from kiara_cli.core.tokenizer.chat_format import Message
@@ -42,7 +42,7 @@ class Split:
             if end <= self.cut:
                 yield document, False
             elif start >= self.cut:  # what is held out opens as a document of its own
-                yield dataclasses.replace(document, continues=start > self.cut), True
+                yield dataclasses.replace(document, continues=start > self.cut, held_out=self.cut > 0), True
             else:
                 yield from zip(halves(document, self.cut - start), (False, True), strict=True)
 
@@ -67,9 +67,28 @@ def halves(document: Document, at: int) -> tuple[Document, Document]:
     text, ids = document.text, document.ids
     head = dataclasses.replace(document, text=text[:at], messages=tuple(first), ids=ids if ids is None else ids[:at])
     tail = dataclasses.replace(
-        document, text=text[at:], messages=tuple(rest), ids=ids if ids is None else ids[at:], continues=False
+        document,
+        text=text[at:],
+        messages=tuple(rest),
+        ids=ids if ids is None else ids[at:],
+        continues=False,
+        held_out=True,
     )
     return head, tail
+
+
+@dataclass
+class _Seen:
+    """A text that was seen, once or several times."""
+
+    content: str
+    length: int
+    messages: tuple[Message, ...]
+    copies: int = 1
+
+    @property
+    def whole(self) -> int:
+        return self.length * self.copies
 
 
 def decide(documents: Iterable[Document], fraction: float, source: str, uneven: bool = False) -> Split:
@@ -78,38 +97,39 @@ def decide(documents: Iterable[Document], fraction: float, source: str, uneven: 
     Reads no further than needed: of many documents until there is one for each side, unless one may be so long
     (`uneven`) that all must be seen. There must be a document. Raises KiaraError.
     """
-    seen: list[tuple[float, int]] = []
-    lowest, highest = 2.0, -1.0
-    largest, most = None, -1
+    seen: dict[float, _Seen] = {}  # by their draws
+    count, lowest, highest = 0, 2.0, -1.0
     for document, size in _wholes(documents):
-        seen.append((document.draw, size))
-        lowest, highest = min(lowest, document.draw), max(highest, document.draw)
-        if largest is None or (size, -document.draw) > (most, -largest.draw):
-            largest, most = document, size
-        if len(seen) > MANY and not uneven and lowest < fraction <= highest:
+        count, draw = count + 1, document.draw
+        lowest, highest = min(lowest, draw), max(highest, draw)
+        if draw in seen:
+            seen[draw].copies += 1
+        else:
+            seen[draw] = _Seen(document.content, size, document.messages if count <= MANY else ())
+        if count > MANY and not uneven and lowest < fraction <= highest:
             return Split(limit=fraction)
-    assert largest is not None
-    if len(seen) > 1 and lowest == highest:
+    if count > 1 and len(seen) == 1:
         raise KiaraError(
             f"{source}: all documents hold the same text, none can be held out",
             "give data.val_source, or one document",
         )
-    limit, times = _best_limit(seen, fraction) if len(seen) > 1 else (0.0, math.inf)
+    limit, times = _best_limit(seen, fraction) if count > 1 else (0.0, math.inf)
+    largest = max(seen.values(), key=lambda text: (text.whole, text.content))
     if times <= (NEAR_TALKS if largest.messages else NEAR):
         return Split(limit=limit)
-    total = sum(size for _, size in seen)
-    kept = int(total * (1 - fraction)) - (total - most)
-    if largest.messages:
-        place = _place_in_talk(largest.messages, kept, fraction)
-    else:
-        place = max(min(kept, most - 1), min(1, most - 1)) if most > 1 or len(seen) == 1 else None
+    total = sum(text.whole for text in seen.values())
+    kept = (int(total * (1 - fraction)) - (total - largest.whole)) // largest.copies
+    place = _place_in_talk(largest.messages, kept, fraction) if largest.messages else _place(largest.length, kept)
     if place is not None:
         return Split(document=largest.content, cut=place)
-    if len(seen) > 1:
+    if count > 1:
         return Split(limit=limit)
-    raise KiaraError(
-        f"{source} is one conversation too short to hold a part of it out", "give more of them, or data.val_source"
-    )
+    if largest.messages:
+        raise KiaraError(
+            f"{source} is one conversation too short to hold a part of it out",
+            "give more of them, or data.val_source",
+        )
+    return Split(document=largest.content)
 
 
 def _wholes(documents: Iterable[Document]) -> Iterator[tuple[Document, int]]:
@@ -125,26 +145,28 @@ def _wholes(documents: Iterable[Document]) -> Iterator[tuple[Document, int]]:
         yield held, size
 
 
-def _best_limit(seen: Sequence[tuple[float, int]], fraction: float) -> tuple[float, float]:
+def _best_limit(seen: Mapping[float, _Seen], fraction: float) -> tuple[float, float]:
     """Return the limit that holds out a share nearest to the one asked for, and how many times it is off.
 
     The fraction itself is the limit where that is near, so that documents keep their side when others come.
     """
-    total = max(1, sum(size for _, size in seen))
+    total = max(1, sum(text.whole for text in seen.values()))
 
     def times(held: int) -> float:
         ratio = held / total / fraction
         return max(ratio, 1 / ratio) if ratio and held < total else math.inf
 
-    usual = times(sum(size for draw, size in seen if draw < fraction))
+    usual = times(sum(text.whole for draw, text in seen.items() if draw < fraction))
     if usual <= NEAR:
         return fraction, usual
-    best, off, held = 0.0, math.inf, 0
-    for (draw, size), (following, _) in pairwise(sorted(seen)):
-        held += size
-        if draw < following and (not best or times(held) < off):
-            best, off = following, times(held)
-    return best, off
+    draws = sorted(seen)
+    held = accumulate(seen[draw].whole for draw in draws[:-1])
+    return min(zip(draws[1:], map(times, held), strict=True), key=lambda limit: limit[1])
+
+
+def _place(length: int, kept: int) -> int | None:
+    """Return where to cut a text, so that there is something on both sides; None where that cannot be."""
+    return max(1, min(kept, length - 1)) if length > 1 else None
 
 
 def _place_in_talk(messages: Sequence[Message], kept: int, fraction: float) -> int | None:

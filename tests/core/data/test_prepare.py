@@ -270,3 +270,12 @@ def test_the_default_corpus_keeps_its_name_and_its_held_out_documents() -> None:
     held = [text for text in texts if Document("", text).draw < 0.1]
     mark = made.tokenizer.specials[END_OF_TEXT]
     assert (made.val == mark).sum() == len(held)
+
+
+def test_a_document_that_is_cut_counts_once_however_often_it_stands_there() -> None:
+    Path("a.jsonl").write_text((json.dumps({"text": TALE * 9}) + "\n" + json.dumps({"text": "note"}) + "\n") * 20)
+    made = prepare(DataConfig(source="a.jsonl"), CHAR, ROOT)
+    assert made.meta.documents == 40
+    mark = made.tokenizer.specials[END_OF_TEXT]
+    assert (made.train == mark).sum() + (made.val == mark).sum() == 60
+    assert 0.05 < made.meta.val_bytes / (made.meta.train_bytes + made.meta.val_bytes) < 0.2
