@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -102,9 +102,9 @@ class Engine:
     def submit(self, asked: GenerationRequest) -> ActiveRequest:
         """Queue a request; `step` or `follow` moves it on. Raises KiaraError for ids that the model does not have."""
         ids = [*asked.prompt, *asked.stop_ids, *asked.logit_bias]
-        strange = next((i for i in ids if not 0 <= i < self.vocab_size), None)
-        if strange is not None or not asked.prompt:
-            cause = "a prompt holds no ids" if strange is None else f"the model has no token {strange}"
+        strange = [i for i in ids if not (isinstance(i, SupportsIndex) and 0 <= i < self.vocab_size)]
+        if strange or not asked.prompt:
+            cause = f"the model has no token {strange[0]!r}" if strange else "a prompt holds no ids"
             raise KiaraError(cause, f"give at least one id, each from 0 to {self.vocab_size - 1}")
         self._submitted += 1
         request = ActiveRequest(asked, self.forbidden, self._submitted)

@@ -72,7 +72,7 @@ class ActiveRequest:
     def __init__(self, asked: GenerationRequest, forbidden: Tensor, number: int = 0) -> None:
         self.asked, self.config = asked, asked.config
         self.number = number  # in the order in which requests came
-        self.ids = list(asked.prompt)
+        self.ids = [int(token) for token in asked.prompt]
         self.events: deque[Token] = deque()
         self.cancelled = False
         self.finished = self.failed = False

@@ -71,7 +71,7 @@ def attend_by_products(
     if visible is None:
         visible = torch.full((T, S), float("-inf"), dtype=q.dtype, device=q.device).triu_(S - T + 1)
     scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, T, S)
-    scores += visible
+    scores = scores.masked_fill(~visible, float("-inf")) if visible.dtype == torch.bool else scores.add_(visible)
     pattern = (scores if scores_point is None else scores_point(scores)).softmax(dim=-1)
     return F.dropout(pattern if pattern_point is None else pattern_point(pattern), drop_rate) @ v  # (B, H, T, C)
 

@@ -162,6 +162,16 @@ def test_in_bf16_a_text_is_the_same_alone_and_among_others(tiny: ModelConfig) ->
 
 
 @needs_compiler
+@pytest.mark.parametrize("where", [(64, 0, 3), (-1, 0, 3), (1, 2, 3), (1, 0, 16), (1, 0, -1)])
+def test_no_id_slot_or_position_outside_of_memory_reaches_c(tiny: ModelConfig, where: tuple[int, int, int]) -> None:
+    net = Transformer(tiny)
+    step = Compiled(compiled.load(), tiny, weights_of(net), Cache(tiny, 2, CPU, torch.float32), 1)
+    step([63], [1], [15])
+    with pytest.raises(IndexError, match="from 0 to"):
+        step(*([number] for number in where))
+
+
+@needs_compiler
 def test_groups_of_columns_that_it_does_not_know_are_left_to_torch(tiny: ModelConfig) -> None:
     net = random(tiny)
     list(quantize(net, Scheme(4, "rtn", 16, 4, 4)))

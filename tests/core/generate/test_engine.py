@@ -160,12 +160,65 @@ def test_the_caller_is_left_in_its_own_mode_and_the_model_can_still_learn() -> N
     net(torch.tensor([[1, 2]])).sum().backward()
 
 
-def test_scores_that_are_no_numbers_are_an_error() -> None:
+POISON = V - 1  # an id whose embedding is not a number
+
+
+@pytest.mark.parametrize("options", [Options(), UNCACHED, PLAIN, Options(native="auto"), Options(cache_dtype="int8")])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_end_their_own_sequence_and_no_other(options: Options, number: float) -> None:
+    net = model(context_length=32)
+    config = GenerateConfig(max_new_tokens=20, temperature=1.0, seed=1)
+    good = [GenerationRequest([n, 2, 3, *range(n)][: 2 + n], config) for n in (1, 12, 2, 3)]
+    forbidden = torch.arange(V) == POISON
+    expected = run_all(Engine(net, RUNTIME, forbidden, options), good)
+    with torch.no_grad():
+        net.tokens.weight[POISON] = number
+    engine = Engine(net, RUNTIME, forbidden, replace(options, streams=3, prefix_bytes=10**6))
+    bad = [engine.submit(GenerationRequest([*range(9), POISON, 5][:length], config)) for length in (10, 11)]
+    late = engine.submit(GenerationRequest([4, 5], config, frozenset({POISON}), {POISON: 1000.0}))  # says it at last
+    requests = [engine.submit(request) for request in good]
+    while engine.busy:
+        engine.step()
+    assert [[token.id for token in request.events] for request in requests] == expected  # in slots the bad ones had
+    for request in bad:
+        (event,) = request.events
+        assert (event.id, event.finish_reason) == (-1, "error")
+        assert "not finite" in str(event.error)
+        assert request.failed
+    assert [token.finish_reason for token in late.events] == ["stop"]
+    with pytest.raises(KiaraError, match="diverged"):
+        list(engine.generate([1, POISON], config))
+    assert ids(engine, list(good[0].prompt), config) == expected[0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_scores_that_stop_being_numbers_in_the_middle_end_the_sequence_there(temperature: float) -> None:
     net = model()
-    torch.nn.init.constant_(net.head.weight, float("nan"))
-    for temperature in (0.0, 1.0):
-        with pytest.raises(KiaraError, match="diverged"):
-            ids(Engine(net, RUNTIME), [1], GenerateConfig(temperature=temperature))
+    engine = Engine(net, RUNTIME)
+    request = engine.submit(GenerationRequest([1, 2], GenerateConfig(max_new_tokens=30, temperature=temperature)))
+    other = engine.submit(GenerationRequest([3, 4], GenerateConfig(max_new_tokens=30, temperature=temperature)))
+    for _ in range(3):
+        engine.step()
+    with torch.inference_mode():
+        engine.slots.cache.layers[0][1][0, :, 1] = float("nan")  # a value that the first one has read
+    while engine.busy:
+        engine.step()
+    assert [token.finish_reason for token in request.events] == [None] * 3 + ["error"]
+    assert [token.finish_reason for token in other.events] == [None] * 29 + ["length"]
+
+
+def test_a_hook_that_forbids_ids_by_their_scores_is_no_error() -> None:
+    net = model()
+    net.logits.register_forward_hook(lambda module, args, out: out.index_fill(-1, torch.arange(5, V), float("-inf")))
+    assert set(ids(Engine(net, RUNTIME), [1], GenerateConfig(max_new_tokens=60, temperature=3.0, seed=0))) == {
+        *range(5)
+    }
+
+
+@pytest.mark.parametrize("prompt", [[1.5], ["a"], [None]])
+def test_ids_that_are_no_whole_numbers_are_a_mistake(prompt: list[Any]) -> None:
+    with pytest.raises(KiaraError, match="the model has no token"):
+        ids(Engine(model(), RUNTIME), prompt, GREEDY)
 
 
 @pytest.mark.parametrize("prompt", [[], [V], [-1]])

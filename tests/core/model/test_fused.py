@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -154,3 +155,58 @@ def test_a_compiler_that_fails_is_one_line() -> None:
     with pytest.raises(CompilerError, match=r"wrong\.c") as caught:
         native.build(Path("wrong.c"), {})
     assert "\n" not in str(caught.value)
+
+
+T = 40
+MASKS = {
+    "a row for all": (1, 1, 1, T),
+    "one for the whole batch": (1, 1, T, T),
+    "two dimensions": (T, T),
+    "of each row": (3, 1, T, T),
+    "of each row, alike for all queries": (3, 1, 1, T),
+    "of each head": (1, 6, T, T),
+}
+
+
+@pytest.mark.parametrize("boolean", [False, True])
+@pytest.mark.parametrize("shape", MASKS.values(), ids=MASKS)
+def test_a_mask_of_any_shape_that_broadcasts_means_what_it_means_to_torch(
+    shape: tuple[int, ...], boolean: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 6, T, 16, generator=generator) for _ in range(3))
+    seen = torch.rand(shape, generator=generator) < 0.7
+    seen[..., 0] = True
+    mask = seen if boolean else torch.zeros(shape).masked_fill_(~seen, float("-inf"))
+    exact = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    attention = fuse(make(CONFIG), load()).blocks[0].attention
+    q, k, v = (x.bfloat16().requires_grad_() for x in (q, k, v))
+    found = attention.attend(q, k, v, mask if boolean else mask.bfloat16(), 0.0)  # type: ignore[union-attr, operator]
+    assert distance(found.detach(), exact) < 0.01
+    found.float().sum().backward()
+    assert q.grad is not None
+
+
+def test_a_mask_that_does_not_fit_is_an_error_and_is_not_read() -> None:
+    attention = fuse(make(CONFIG), load()).blocks[0].attention
+    q = torch.randn(3, 6, T, 16).bfloat16().requires_grad_()
+    with pytest.raises(RuntimeError, match="expand"):
+        attention.attend(q, q, q, torch.zeros(2, 1, T, T), 0.0)  # type: ignore[union-attr, operator]
+
+
+@pytest.mark.parametrize("name", ["norm_1", "attention.q_norm", "attention.k_norm"])
+@pytest.mark.parametrize("what", ["bf16", "float64", "every other number", "another epsilon"])
+def test_norms_whose_numbers_the_loops_do_not_know_keep_torchs_operators(name: str, what: str) -> None:
+    plain, fused = make(CONFIG), fuse(make(CONFIG), load())
+    for model in (plain, fused):
+        norm: Any = model.get_submodule(f"blocks.0.{name}")
+        weight = norm.weight.data
+        if what == "another epsilon":
+            norm.eps = 0.5
+        else:
+            spread = torch.stack([weight, -weight], dim=1)[:, 0]
+            norm.weight.data = {"bf16": weight.bfloat16(), "float64": weight.double()}.get(what, spread)
+    ids = torch.randint(1, 64, (2, T))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, found = plain(ids).detach(), fused(ids).detach()
+    assert distance(found, expected) < 0.03
