@@ -11,7 +11,8 @@ with. Of a conversation the replies are targets, or all; one that is longer than
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,9 @@ class Contents:
     conversation_targets: int = 0
     silent: int = 0  # conversations without a target
     too_long: int = 0  # conversations longer than a row
+
+    def __add__(self, other: Contents) -> Contents:
+        return Contents(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
 
     @property
     def targets(self) -> int:
@@ -65,39 +69,51 @@ class Segments:
 
 @dataclass(frozen=True)
 class _Documents:
-    """Documents of any length, (n,) each: where they begin, their targets if they are conversations, and if so."""
+    """Neighbouring documents of any length, (n,) each: where they begin, and their ids, replies and kind."""
 
     starts: NDArray[np.int64]
-    replies: NDArray[np.int32]
+    sizes: NDArray[np.int64]
+    replies: NDArray[np.int64]  # targets of a conversation, in the ids that a row holds
     conversation: NDArray[np.bool_]
 
 
 def find_segments(tokens: Tokens, specials: Mapping[str, int], longest: int, loss_on: str = "assistant") -> Segments:
     """Find all segments of at most `longest` ids; with `loss_on` all, whole conversations are targets."""
-    found = _documents(tokens, specials, longest)
-    sizes = np.diff(found.starts, append=len(tokens))
-    talks = found.conversation
-    too_long = int((sizes[talks] > longest).sum())
-    # The end-of-text after a document is its last target; what the split ends with has none.
-    wanted = np.where(talks, np.minimum(sizes, longest) - 1, sizes)
-    if len(wanted) and not talks[-1]:
-        wanted[-1] -= 1
-    pieces = -(-wanted // (longest - 1))
-    which = np.repeat(np.arange(len(pieces), dtype=np.int32), pieces)
-    skipped = (np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * (longest - 1)
-    targets = np.minimum(wanted[which] - skipped, longest - 1).astype(np.int32)
-    lengths, conversation = targets + 1, talks[which]
-    if loss_on == "assistant":
-        targets[conversation] = found.replies[which[conversation]]
-    contents = Contents(
-        documents=int((~talks).sum()),
-        document_targets=int(targets[~conversation].sum(dtype=np.int64)),
-        conversations=int(talks.sum()),
-        conversation_targets=int(targets[conversation].sum(dtype=np.int64)),
-        silent=int((targets[conversation] == 0).sum()),
-        too_long=too_long,
-    )
-    return Segments(found.starts[which] + skipped, lengths, targets, conversation, contents)
+    columns = [[np.empty(0, kind)] for kind in (np.int64, np.int32, np.int32, np.bool_)]
+    counts = Contents()
+    for found in _documents(tokens, specials, longest):
+        talks = found.conversation
+        # The end-of-text after a document is its last target; what the split ends with has none.
+        wanted = np.where(talks, np.minimum(found.sizes, longest) - 1, found.sizes)
+        if found.starts[-1] + found.sizes[-1] == len(tokens) and not talks[-1]:
+            wanted[-1] -= 1
+        pieces = -(-wanted // (longest - 1))
+        which = np.repeat(np.arange(len(pieces)), pieces)
+        skipped = (np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * (longest - 1)
+        targets = np.minimum(wanted[which] - skipped, longest - 1)
+        lengths, conversation = targets + 1, talks[which]
+        if loss_on == "assistant":
+            targets[conversation] = found.replies[which[conversation]]
+        counts += Contents(
+            documents=int((~talks).sum()),
+            document_targets=int(targets[~conversation].sum()),
+            conversations=int(talks.sum()),
+            conversation_targets=int(targets[conversation].sum()),
+            silent=int((targets[conversation] == 0).sum()),
+            too_long=int((found.sizes[talks] > longest).sum()),
+        )
+        made = (found.starts[which] + skipped, lengths.astype(np.int32), targets.astype(np.int32), conversation)
+        for column, values in zip(columns, made, strict=True):
+            column.append(values)
+    starts, lengths, targets, conversation = (_joined(column) for column in columns)
+    return Segments(starts, lengths, targets, conversation, counts)
+
+
+def _joined(column: list[NDArray[Any]]) -> NDArray[Any]:
+    """Put parts together and let go of them, as they are there twice for a moment."""
+    whole = np.concatenate(column)
+    column.clear()
+    return whole
 
 
 def count_conversations(tokens: Tokens, specials: Mapping[str, int]) -> int:
@@ -122,15 +138,14 @@ def _roles(specials: Mapping[str, int]) -> list[int]:
     return [specials[name] for name in ROLES.values() if name in specials]
 
 
-def _documents(tokens: Tokens, specials: Mapping[str, int], longest: int) -> _Documents:
-    """Find where documents begin, chunk by chunk, from one special id to the next.
+def _documents(tokens: Tokens, specials: Mapping[str, int], longest: int) -> Iterator[_Documents]:
+    """Yield all documents, chunk by chunk, found by going from one special id to the next.
 
     What stands before the first end-of-text is the rest of a document that was cut; of a conversation it is left out.
     """
     end, assistant, roles = specials[END_OF_TEXT], specials[ROLES["assistant"]], _roles(specials)
     last, last_id, start = -1, end, -1  # the last special id seen and where; where the document around it begins
-    starts, replies, conversation = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.bool_)]
-    rest = False  # whether the split begins with the rest of a document
+    starts, replies, talks = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.bool_)
     for first in range(0, len(tokens) + 1, CHUNK):
         ids = np.append(tokens[first : first + CHUNK].astype(np.int64), [end] if first + CHUNK > len(tokens) else [])
         where = np.flatnonzero(np.isin(ids, list(specials.values())))
@@ -139,21 +154,21 @@ def _documents(tokens: Tokens, specials: Mapping[str, int], longest: int) -> _Do
         here, next_ids = where + first, ids[where]  # each pair of neighbours: from `before`, `before_ids` to these
         before, before_ids = np.append(last, here[:-1]), np.append(last_id, next_ids[:-1])
         opens = before_ids == end
-        if last < 0:
-            rest = bool(here[0] > 0 and next_ids[0] == end)
         begun = np.maximum.accumulate(np.where(opens, before, start))
         until = np.minimum(here - (next_ids == end), begun + longest - 1)
         said = np.where(before_ids == assistant, np.maximum(until - before, 0), 0)
         number = np.cumsum(opens)  # 0: the document that an earlier chunk began with
-        sums = np.bincount(number, said, minlength=int(number[-1]) + 1).astype(np.int32)
-        replies[-1][-1:] += sums[:1]
-        if opens.any():
-            starts.append(before[opens])
-            replies.append(sums[1:])
-            conversation.append(np.isin(next_ids[opens], roles) & (here[opens] == before[opens] + 1))
+        sums = np.bincount(number, said, minlength=int(number[-1]) + 1).astype(np.int64)
+        replies[-1:] += sums[:1]
+        starts, replies = np.append(starts, before[opens]), np.append(replies, sums[1:])
+        talks = np.append(talks, np.isin(next_ids[opens], roles) & (here[opens] == before[opens] + 1))
+        if last < 0:  # the first document so far is what stands before the first end-of-text
+            starts[0] = 0
+            kept = slice(0 if here[0] > 0 and next_ids[0] == end else 1, None)
+            starts, replies, talks = starts[kept], replies[kept], talks[kept]
+        if len(starts) > 1:
+            yield _Documents(starts[:-1], np.diff(starts), replies[:-1], talks[:-1])
+            starts, replies, talks = starts[-1:], replies[-1:], talks[-1:]
         last, last_id, start = int(here[-1]), int(next_ids[-1]), int(begun[-1])
-    found = _Documents(np.concatenate(starts), np.concatenate(replies), np.concatenate(conversation))
-    if rest:
-        found.starts[0] = 0
-        return found
-    return _Documents(found.starts[1:], found.replies[1:], found.conversation[1:])
+    if len(starts):
+        yield _Documents(starts, len(tokens) - starts, replies, talks)
