@@ -15,11 +15,9 @@ def chat(words: Words = None, config: ConfigFiles = None, debug: Debug = False) 
     opened = open_model(read(words, config))
     from kiara_cli.core.chat.session import Session
 
-    learned = opened.conversations
-    session = Session(
-        opened.engine(), opened.tokenizer, opened.config.generate, opened.config.chat, conversations=learned
-    )
-    if not learned:
+    talks, settings = opened.conversations, opened.config
+    session = Session(opened.engine(), opened.tokenizer, settings.generate, settings.chat, conversations=talks)
+    if session.template.kind == "transcript":
         output.warn(
             "this model learned from plain text, not from conversations; expect it to ramble "
             "(kiara generate continues a text)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -42,7 +42,7 @@ def export(
     from kiara_cli.console import output
     from kiara_cli.console.preparing import showing
     from kiara_cli.core.eval.held_out import HeldOut
-    from kiara_cli.core.export import formats
+    from kiara_cli.core.export import formats, modelfile
 
     formats.check(to, quant, check)
     opened = open_model(read(words, config), sections_for(text))
@@ -56,9 +56,13 @@ def export(
                 found = ", ".join(f"{key} {value}" for key, value in report.values().items())
                 output.warn(f"not the same model, so nothing was written: {found}")
                 raise typer.Exit(1)
+    commands = modelfile.commands(out) if to == "gguf" else []
     if json_:
-        made = {"checkpoint": str(opened.checkpoint.path), "to": to, "out": str(out), "quant": quant}
+        made: dict[str, Any] = {"checkpoint": str(opened.checkpoint.path), "to": to, "out": str(out), "quant": quant}
+        made |= {"commands": commands} if commands else {}
         return output.record(made | ({"check": report.values()} if report else {}))
     output.result(str(out))
+    for command in commands:
+        output.hint(command)
     if report:
         output.facts("Checked", [(key.replace("_", " "), str(value)) for key, value in report.values().items()])

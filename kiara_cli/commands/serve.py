@@ -86,7 +86,6 @@ def announce(served: Served, place: str) -> None:
 
 def served_from(opened: Opened) -> Served:
     """Make what the server serves. Raises KiaraError."""
-    from kiara_cli.core.chat.template import template_for
     from kiara_cli.core.serve.served import Served
 
     path, config = opened.checkpoint.path, opened.config
@@ -95,7 +94,7 @@ def served_from(opened: Opened) -> Served:
         name=config.serve.model_name or str(run),
         engine=opened.engine(),
         tokenizer=opened.tokenizer,
-        template=template_for(opened.tokenizer, opened.conversations),
+        template=opened.template,
         ends=opened.ends,
         settings=config.generate,
         chat=config.chat,

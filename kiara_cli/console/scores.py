@@ -41,7 +41,7 @@ def show_metrics(checkpoint: str, split: str, metrics: Metrics, samples: list[di
 
 def show_chat_scores(opened: Opened, requests: int, seeds: int, json_: bool) -> None:
     """Score replies greedily and at temperature 0.8, for each seed, and print them as a table."""
-    if not opened.conversations:
+    if opened.template.kind == "transcript":
         output.warn("this model learned from plain text, not from conversations: expect low scores")
     rows = _scored(opened, requests, seeds)
     if json_:
@@ -66,7 +66,7 @@ def _scored(opened: Opened, requests: int, seeds: int) -> list[dict[str, float |
             settings = dataclasses.replace(opened.config.generate, temperature=temperature)
             for seed in range(1, seeds + 1):
                 scored = []
-                for one in score_chat(engine, opened.tokenizer, settings, requests, seed):
+                for one in score_chat(engine, opened.template, settings, requests, seed):
                     scored.append(one)
                     progress.advance(task)
                 rows.append({"temperature": temperature, "seed": seed, "requests": requests, **shares(scored)})

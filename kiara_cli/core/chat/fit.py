@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kiara_cli.core.chat.template import Template
 from kiara_cli.core.tokenizer.chat_format import Message
+from kiara_cli.core.tokenizer.conversation import Template
 from kiara_cli.core.tokenizer.protocol import decode
 
 RESERVE = 8  # this share of the context is kept free for the reply: short answers, and most of a long story, fit
@@ -39,12 +39,12 @@ def fit(
     by itself loses its beginning. With `continued` the last message is the assistant's, to be gone on with.
     """
     start = len(turns) - (2 if continued and len(turns) > 1 else 1)  # what is continued is read with its question
+    start = next((i for i in range(start, len(turns)) if turns[i]["role"] == "user"), start)
     ids = template.encode([*system, *turns[start:]], continued)
-    while start and len(longer := template.encode([*system, *turns[start - 1 :]], continued)) <= budget:
-        start, ids = start - 1, longer
-    opening = next((i for i in range(start, len(turns)) if turns[i]["role"] == "user"), start)
-    if start and opening != start:
-        start, ids = opening, template.encode([*system, *turns[opening:]], continued)
+    for opening in reversed([i for i in range(start) if i == 0 or turns[i]["role"] == "user"]):
+        if len(longer := template.encode([*system, *turns[opening:]], continued)) > budget:
+            break
+        start, ids = opening, longer
     if len(ids) <= budget:
         return ids, Forgot(start, 0) if start else None
     taken = _system_tokens(template, system, turns[-1])

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.chat.fit import Forgot, fit, prompt_budget
-from kiara_cli.core.chat.template import Template
 from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.tokenizer.chat_format import Message
+from kiara_cli.core.tokenizer.conversation import Template
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from kiara_cli.config.schema import ChatConfig, GenerateConfig
 from kiara_cli.core.chat.fit import Forgot
 from kiara_cli.core.chat.reply import ReplyRequest
-from kiara_cli.core.chat.template import Template, template_for
 from kiara_cli.core.generate.engine import Engine, GenerationRequest, Token
 from kiara_cli.core.generate.text import Completion, Piece, Writing
 from kiara_cli.core.tokenizer.chat_format import Message
+from kiara_cli.core.tokenizer.conversation import Template, template_for
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 
 
@@ -55,7 +55,7 @@ class Session:
             request = self.request()
             first, forgot = request.first()
             yield from self._notices(forgot)
-            writing = Writing(self.engine, self.tokenizer, len(first.prompt), first.config, first.stop_ids)
+            writing = Writing(self.engine, self.tokenizer, first.prompt, first.config, first.stop_ids)
             with contextlib.closing(self._run(request, first)) as events:
                 for event in events:
                     if isinstance(event, Forgot):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kiara_cli.core.data.documents import Document
 from kiara_cli.core.data.shards import dtype_for
 from kiara_cli.core.tokenizer.chat_format import encode_conversation
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
+from kiara_cli.core.tokenizer.protocol import Tokenizer, document_start
 from kiara_cli.errors import KiaraError
 
 BATCH = 1 << 18  # characters that an encoder takes at once
@@ -86,7 +86,7 @@ def encode_batch(batch: Iterable[tuple[Document, bool]], tokenizer: Tokenizer) -
 
 def encode_document(document: Document, tokenizer: Tokenizer) -> NDArray[np.uint32]:
     """Return the ids of a document, the end-of-text mark first. Raises KiaraError for ids that are none."""
-    mark = np.array([tokenizer.specials[END_OF_TEXT]], dtype=np.uint32)
+    mark = np.array(document_start(tokenizer), dtype=np.uint32)
     if document.messages:
         return np.array(encode_conversation(document.messages, tokenizer)[0], dtype=np.uint32)
     if document.ids is not None:

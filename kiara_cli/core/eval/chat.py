@@ -15,8 +15,7 @@ from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.data.tales.corpus import HeldOut, held_out_requests, is_right, vocabulary, words_of
 from kiara_cli.core.generate.engine import Engine
 from kiara_cli.core.generate.text import Completion, stream_text
-from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
-from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.core.tokenizer.conversation import Template
 
 TESTS = ("ends_properly", "known_words", "names_both", "repeats_nothing", "followup_right", "smalltalk_right")
 LONGEST_REPLY = 240  # tokens; the longest tale takes about 200
@@ -32,14 +31,14 @@ class Scored:
 
 
 def score_chat(
-    engine: Engine, tokenizer: Tokenizer, config: GenerateConfig, number: int, seed: int
+    engine: Engine, template: Template, config: GenerateConfig, number: int, seed: int
 ) -> Iterator[Scored]:
     """Ask `number` held-out requests drawn by `seed`, sampling as `config` says, and score each reply."""
     known = vocabulary()
     for index, request in enumerate(held_out_requests(number, seed)):
         settings = dataclasses.replace(config, max_new_tokens=LONGEST_REPLY, seed=seed * 1_000_003 + index)
-        prompt = encode_prompt(request.messages, tokenizer)
-        *_, done = stream_text(engine, tokenizer, prompt, settings, stop_ids(tokenizer))
+        ids = template.encode(request.messages)
+        *_, done = stream_text(engine, template.tokenizer, ids, settings, template.stop_ids)
         assert isinstance(done, Completion)
         yield Scored(request, done.text, judge(request, done, known))
 

@@ -7,6 +7,7 @@ error that names the options in the way.
 |--------------|----------------------|------------|---------------|-----------------------------|------------------|
 | qwen3        | rotary               | rmsnorm    | swiglu        | QK norm, any width, grouped | none             |
 | llama        | rotary               | rmsnorm    | swiglu        | any width, grouped          | none, all⁴       |
+| mistral      | rotary               | rmsnorm    | swiglu        | any width, grouped          | none             |
 | qwen2        | rotary               | rmsnorm    | swiglu        | emb_dim / n_heads, grouped  | queries … values |
 | gemma        | rotary               | rmsnorm_1p | geglu         | any width, grouped          | none, attention⁵ |
 | gpt2         | learned, sinusoidal¹ | layernorm  | gelu², relu2³ | emb_dim / n_heads           | none⁶ or all     |
@@ -45,6 +46,7 @@ LLAMA_LIKE = PLAIN | {"positions": ("rotary",), "norm": ("rmsnorm",), "feedforwa
 NEEDS: dict[str, dict[str, tuple[Any, ...]]] = {  # the values each architecture can express, best fit first
     "qwen3": LLAMA_LIKE | {"qk_norm": (True,), "attention_bias": ("none",)},
     "llama": LLAMA_LIKE | {"bias": (False, True), "attention_bias": ("none", "all")},
+    "mistral": LLAMA_LIKE | {"attention_bias": ("none",)},
     "qwen2": LLAMA_LIKE | {"attention_bias": ("qkv",)},
     "gemma": LLAMA_LIKE
     | {
@@ -73,13 +75,17 @@ NEEDS: dict[str, dict[str, tuple[Any, ...]]] = {  # the values each architecture
 UNGROUPED = ("gpt2", "gpt_neox")  # as many heads of keys and values as of queries, emb_dim / n_heads wide
 
 
-def choose(config: ModelConfig, target: str, lacking: Mapping[str, Lacking] | None = None) -> str:
-    """Return the architecture that expresses every option. `lacking` names values that `target` misses besides.
+def choose(
+    config: ModelConfig, target: str, lacking: Mapping[str, Lacking] | None = None, preferred: str | None = None
+) -> str:
+    """Return the architecture that expresses every option, the preferred one if it does.
+
+    `lacking` names values that `target` misses besides.
 
     Raises KiaraError naming the options that stand in the way of the closest one.
     """
     obstacles = {name: _obstacles(config, name, (lacking or {}).get(name, {})) for name in NEEDS}
-    best = min(obstacles, key=lambda name: len(obstacles[name]))
+    best = min(obstacles, key=lambda name: (len(obstacles[name]), name != preferred))
     if not obstacles[best]:
         return best
     has = ", ".join(f"model.{key}={_written(_value(config, key))}" for key in obstacles[best])

@@ -1,6 +1,7 @@
 """Whether another program makes the same of an export as Kiara makes of the checkpoint.
 
-In: two judges, and ids of held-out text. Out: `Report`: ids of text equal, log-probabilities within a tolerance,
+In: two judges, and ids of held-out text. Out: `Report`: ids of texts and of conversations equal, log-probabilities
+within a tolerance,
 greedy continuations equal wherever the two best ids are further apart than that; for quantized weights bits per byte
 too.
 """
@@ -25,8 +26,16 @@ from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.export import gguf, huggingface
 from kiara_cli.core.export.oracles import Judge, Kiara, LlamaCpp, Step, Transformers
 from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.core.tokenizer.chat_format import Message
+from kiara_cli.core.tokenizer.conversation import template_for
 from kiara_cli.core.tokenizer.protocol import Tokenizer, decode
 
+HELLO: list[Message] = [{"role": "user", "content": "Hello,\n  it's 漢 & 12345!"}]
+TALKS: tuple[list[Message], ...] = (
+    HELLO,
+    [*HELLO, {"role": "assistant", "content": "So it is."}, {"role": "user", "content": "Why?"}],
+    [{"role": "system", "content": "Be brief."}, *HELLO],
+)
 PROMPTS = 8
 STEPS = 64
 MEASURED = 20_000  # ids, at most, for bits per byte
@@ -54,10 +63,13 @@ class Report:
     bits_per_byte: float | None = None  # of the quantized weights
     bits_per_byte_before: float | None = None
     bits_per_byte_bound: float | None = None
+    conversations: int = 0  # written by the chat template, if there is one
+    conversations_equal: int = 0
 
     @property
     def passed(self) -> bool:
         whole = self.texts_equal == self.texts and self.steps_equal == self.steps and self.steps > 0
+        whole = whole and self.conversations_equal == self.conversations
         close = self.largest_difference <= self.tolerance
         bound, found = self.bits_per_byte_bound, self.bits_per_byte
         return whole and close and (bound is None or found is None or found <= bound)
@@ -69,9 +81,12 @@ class Report:
 
 def check_export(
     to: str, path: Path, quant: str, model: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer,
-    ids: Tokens,
+    ids: Tokens, conversations: bool = False,
 ) -> Report:  # fmt: skip
-    """Compare the export at `path` with the model it was made of, rounded as the export is, on held-out ids."""
+    """Compare the export at `path` with the model it was made of, rounded as the export is, on held-out ids.
+
+    `conversations`: the model learned from some.
+    """
     assert model.vocab_size is not None
     ids = ids[:]  # of all files
     ids = ids[ids < np.uint32(model.vocab_size)]  # an imported model may lack rows for marks
@@ -79,7 +94,9 @@ def check_export(
         name: tensor.to(huggingface.DTYPES[quant]).float() for name, tensor in weights.items()
     }  # fmt: skip
     reference = model_from(model, weights if quant == "f32" else kept, str(path))
-    ours = Kiara(reference, tokenizer)
+    # llama.cpp puts what begins a conversation before every text
+    begin = (tokenizer.start,) if to == "gguf" and conversations else tokenizer.prefix
+    ours = Kiara(reference, tokenizer, begin, template_for(tokenizer, conversations))
     theirs = Transformers(path) if to == "hf" else LlamaCpp(path, model.context_length, torch.get_num_threads())
     tolerance = TOLERANCES["f32" if to == "hf" else quant]  # transformers computes in float32 here
     if to == "gguf" and model.feedforward in ("gelu", "gelu_erf", "geglu"):
@@ -113,7 +130,19 @@ def compare(ours: Judge, theirs: Judge, tokenizer: Tokenizer, ids: Tokens, conte
             same += mine.id == other.id
             if mine.id != other.id:
                 break
-    return Report(theirs.name, len(found), equal, steps, same, largest, tolerance)
+    written = [(ours.encode_talk(talk), talk) for talk in TALKS]
+    talks = [(ids, talk) for ids, talk in written if ids is not None]
+    alike = sum(_said(ids, tokenizer) == _said(theirs.encode_talk(talk), tokenizer) for ids, talk in talks)
+    return Report(
+        theirs.name, len(found), equal, steps, same, largest, tolerance,
+        conversations=len(talks), conversations_equal=alike,
+    )  # fmt: skip
+
+
+def _said(ids: list[int] | None, tokenizer: Tokenizer) -> list[int] | None:
+    """Return a conversation without what begins every text: llama.cpp writes it even where a template does not."""
+    prefix = [*tokenizer.prefix]
+    return ids[len(prefix) :] if ids and prefix and ids[: len(prefix)] == prefix else ids
 
 
 def texts(ids: Tokens, tokenizer: Tokenizer, limit: int = 200) -> list[str]:

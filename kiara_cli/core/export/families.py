@@ -240,6 +240,10 @@ def _write_llama(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _write_mistral(config: ModelConfig) -> dict[str, Any]:
+    return _without(_write_llama(config), "attention_bias", "mlp_bias") | {"sliding_window": None}
+
+
 def _write_qwen2(config: ModelConfig) -> dict[str, Any]:
     return _without(_write_llama(config), "attention_bias", "mlp_bias") | {"use_sliding_window": False}
 
@@ -308,7 +312,7 @@ def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 FAMILIES = {
     "llama": Family("LlamaForCausalLM", _read_llama, _write_llama),
-    "mistral": Family("MistralForCausalLM", _read_llama, _write_llama),
+    "mistral": Family("MistralForCausalLM", _read_llama, _write_mistral),
     "qwen2": Family("Qwen2ForCausalLM", _read_llama, _write_qwen2),
     "qwen3": Family("Qwen3ForCausalLM", _read_llama, _write_qwen3),
     "gemma": Family("GemmaForCausalLM", _read_gemma, _write_gemma),

@@ -30,12 +30,12 @@ def writing(opened: Opened, to: str, out: Path, quant: str) -> AbstractContextMa
     if to == "safetensors":
         return safetensors.writing(opened.checkpoint, out)
     if to == "tokenizer":
-        return tokenizer.writing(opened.tokenizer, out, opened.config.model.context_length)
+        return tokenizer.writing(opened.tokenizer, out, opened.config.model.context_length, opened.conversations)
     model, weights = as_imported(opened.checkpoint, opened.config.model)
     if to == "hf":
         return huggingface.writing(model, weights, opened.tokenizer, out, quant, opened.conversations)
     name = str(opened.checkpoint.data.get("name") or "kiara")
-    return gguf.writing(model, weights, opened.tokenizer, out, quant, name)
+    return gguf.writing(model, weights, opened.tokenizer, out, quant, name, opened.conversations)
 
 
 def compared(opened: Opened, to: str, partial: Path, quant: str, where: HeldOut) -> Report:
@@ -44,4 +44,4 @@ def compared(opened: Opened, to: str, partial: Path, quant: str, where: HeldOut)
     if len(ids) < LEAST:
         raise KiaraError(f"the held-out text has {len(ids)} tokens, too few to compare on", "give --text FILE")
     model, weights = as_imported(opened.checkpoint, opened.config.model)
-    return check_export(to, partial, quant, model, weights, opened.tokenizer, ids)
+    return check_export(to, partial, quant, model, weights, opened.tokenizer, ids, opened.conversations)

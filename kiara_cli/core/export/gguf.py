@@ -3,7 +3,7 @@
 In: a model and its tokenizer, and how to store the matrices. Out: the file, written with the `gguf` package. Vectors
 and the table of positions stay in float32; q4_0 keeps the embedding and the head in q8_0.
 
-What the format cannot say is an error: tokenizers that are no byte-level BPE, and options that none of llama.cpp's
+What the format cannot say is an error: tokenizers that llama.cpp has no equal of, and options that none of its
 architectures has.
 """
 
@@ -19,14 +19,11 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import ModelConfig
-from kiara_cli.core.export import names
+from kiara_cli.core.export import gguf_tokenizer, modelfile, names
 from kiara_cli.core.export.architectures import as_architecture, choose, shapes
-from kiara_cli.core.export.patterns import spelling
 from kiara_cli.core.export.target import check_suffix, new_file
-from kiara_cli.core.export.tokenizer import CHAT_TEMPLATE, Ranked, has_chat, marks_within, merges, visible
 from kiara_cli.core.model.positions import rotary_frequencies
-from kiara_cli.core.tokenizer.chat_format import END
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
+from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
@@ -45,7 +42,6 @@ ARCHITECTURES = {"gpt_neox": "gptneox"}  # where llama.cpp's name is another
 WHOLE = ("position_embd.weight",)  # matrices that llama.cpp reads as float32
 ROPE_FACTORS = "rope_freqs.weight"  # what llama3's scaling divides each frequency by
 SHARP = ("token_embd.weight", "output.weight")  # q8_0 where the others are q4_0
-NORMAL, CONTROL, UNUSED = 1, 3, 5  # kinds of tokens
 
 
 def package() -> Any:
@@ -67,18 +63,17 @@ def writing(
     path: Path,
     quant: str = "f32",
     name: str = "kiara",
+    conversations: bool = False,
 ) -> Iterator[Path]:
-    """Write the file beside `path`, hand it out to be looked at, and give it its name at the end.
+    """Write the file beside `path`, hand it out to be looked at, and give it its name and a Modelfile at the end.
+
+    `conversations`: the model learned from some, so it gets Kiara's chat template.
 
     Raises KiaraError for options or a tokenizer that cannot be expressed, and if something is at `path`.
     """
     gguf = package()
     check_suffix(path, (".gguf",))
-    if not isinstance(tokenizer, Ranked):
-        raise KiaraError(
-            f"GGUF cannot express tokenizer.kind={tokenizer.kind}, only byte-level BPEs",
-            "train with tokenizer.kind=bpe" + (", or export --to hf" if tokenizer.kind == "char" else ""),
-        )
+    vocabulary = gguf_tokenizer.describe(tokenizer, config.vocab_size or 0, conversations)
     architecture = choose(config, "GGUF", LACKING)
     full, filled = as_architecture(config, weights, architecture)
     linked = names.links(full, shapes(full), names.GGUF[architecture])
@@ -90,7 +85,7 @@ def writing(
     with new_file(path) as partial:
         with closing(gguf.GGUFWriter(partial, ARCHITECTURES.get(architecture, architecture))) as writer:
             _add_model(writer, full, architecture, name, quant)
-            _add_tokenizer(writer, tokenizer, config)
+            gguf_tokenizer.write(writer, vocabulary)
             for key, tensor in tensors.items():
                 kind = gguf.GGMLQuantizationType[kinds[key].upper()]
                 writer.add_tensor(key, gguf.quantize(tensor.float().numpy(), kind), raw_dtype=kind)
@@ -98,6 +93,7 @@ def writing(
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
         yield partial
+    modelfile.write(path, vocabulary, config.context_length)
 
 
 def read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
@@ -191,32 +187,3 @@ def _add_rope(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     if config.rope_scaling == "yarn":
         assert config.rope_original_context is not None
         writer.add_rope_scaling_orig_ctx_len(config.rope_original_context)
-
-
-def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, config: ModelConfig) -> None:
-    """Say how text becomes ids: no mark is put before a text by itself, as the chat template writes its own."""
-    assert isinstance(tokenizer, Ranked)
-    rows = config.vocab_size or 0
-    marks = marks_within(tokenizer, rows)
-    texts = [f"<|unused_{token}|>" for token in range(rows)]
-    kinds = [UNUSED] * rows
-    for token, text in enumerate(tokenizer.tokens):
-        if text:
-            texts[token], kinds[token] = visible(text), NORMAL
-    for mark, token in marks.items():
-        texts[token], kinds[token] = mark, CONTROL
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(spelling(tokenizer.pattern).pre)
-    writer.add_token_list(texts)
-    writer.add_token_types(kinds)
-    writer.add_token_merges([f"{left} {right}" for left, right in merges(tokenizer)])
-    writer.add_add_bos_token(False)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
-    if END_OF_TEXT in marks:
-        writer.add_bos_token_id(marks[END_OF_TEXT])
-        writer.add_eos_token_id(marks[END_OF_TEXT])
-    if END in marks:
-        writer.add_eot_token_id(marks[END])
-    if has_chat(tokenizer, rows):
-        writer.add_chat_template(CHAT_TEMPLATE)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +25,7 @@ from kiara_cli.core.export.families import FAMILIES
 from kiara_cli.core.export.target import new_folder
 from kiara_cli.core.generate.text import forbidden_ids
 from kiara_cli.core.tokenizer.chat_format import END
+from kiara_cli.core.tokenizer.imported import ImportedTokenizer
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from kiara_cli.errors import KiaraError
 
@@ -47,9 +49,10 @@ def writing(
     """
     if quant not in DTYPES:
         raise KiaraError(f"--quant {quant} is of GGUF", f"choose {', '.join(DTYPES)}, or --to gguf")
-    architecture = choose(config, "transformers")
+    came = tokenizer.family if isinstance(tokenizer, ImportedTokenizer) else None
+    architecture = choose(config, "transformers", preferred=came)
     with new_folder(path) as folder:
-        tokenizer_files.write_files(tokenizer, folder, config.context_length, config.vocab_size)
+        tokenizer_files.write_files(tokenizer, folder, config.context_length, config.vocab_size, conversations)
         full, filled = as_architecture(config, weights, architecture)
         write_config(full, architecture, DTYPES[quant], tokenizer, conversations, folder)
         if architecture == "gpt_neox":
@@ -73,9 +76,6 @@ def write_config(
 ) -> None:
     """Write config.json, and generation_config.json with what ends a text and what must never be sampled."""
     assert config.vocab_size is not None
-    marks = tokenizer_files.marks_within(tokenizer, config.vocab_size)
-    ends = [marks[name] for name in (END_OF_TEXT, END)[: 1 + conversations] if name in marks]
-    specials = {"bos_token_id": ends[0], "eos_token_id": ends, "pad_token_id": ends[0]} if ends else {}
     family = FAMILIES[architecture]
     common = {
         "architectures": [family.name],
@@ -85,9 +85,22 @@ def write_config(
         "dtype": DTYPE_NAMES[dtype],
         "torch_dtype": DTYPE_NAMES[dtype],  # as transformers before 5 calls it
     }
-    never = forbidden_ids(tokenizer, max(config.vocab_size, tokenizer.size))[: config.vocab_size]
-    silent = [token for token in never.nonzero().flatten().tolist() if token not in ends]
-    generation = {"do_sample": True, "temperature": 0.8} | specials | ({"suppress_tokens": silent} if silent else {})
+    specials, generation = special_ids(tokenizer, config.vocab_size, conversations)
     written = {"config.json": common | family.write(config) | specials, "generation_config.json": generation}
     for name, value in written.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def special_ids(tokenizer: Tokenizer, rows: int, conversations: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what begins and ends a text, for config.json; and generation_config.json, with what is never sampled."""
+    marks = tokenizer_files.marks_within(tokenizer, rows)
+    if isinstance(tokenizer, ImportedTokenizer):
+        came = json.loads(tokenizer.files.get("generation_config.json", json.dumps(tokenizer.config)))
+        learned = {"eos_token_id": sorted({*tokenizer.ends, marks[END]})} if conversations else {}
+        return tokenizer.config | learned, came | learned
+    ends = [marks[name] for name in (END_OF_TEXT, END)[: 1 + conversations] if name in marks]
+    specials = {"bos_token_id": ends[0], "eos_token_id": ends, "pad_token_id": ends[0]} if ends else {}
+    never = forbidden_ids(tokenizer, max(rows, tokenizer.size))[:rows]
+    silent = [token for token in never.nonzero().flatten().tolist() if token not in ends]
+    generation = {"do_sample": True, "temperature": 0.8} | specials
+    return specials, generation | ({"suppress_tokens": silent} if silent else {})

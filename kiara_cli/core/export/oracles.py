@@ -6,6 +6,7 @@ In: the path of an export. Out: a `Judge` that turns text into ids and continues
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.tokenizer.chat_format import Message
+from kiara_cli.core.tokenizer.conversation import Template
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
@@ -42,6 +45,9 @@ class Judge(Protocol):
     def encode(self, text: str) -> list[int]:
         """Turn text into ids; marks inside of it are text."""
 
+    def encode_talk(self, messages: Sequence[Message]) -> list[int] | None:
+        """Turn a conversation into ids, by the model's chat template; None without one, or where it refuses."""
+
     def continue_greedily(self, prompt: Sequence[int], steps: int) -> list[Step]:
         """Continue ids, at most `steps` times."""
 
@@ -51,11 +57,20 @@ class Kiara:
 
     name = "kiara"
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
+    def __init__(
+        self, model: Transformer, tokenizer: Tokenizer, begin: Sequence[int], template: Template | None = None
+    ) -> None:
+        self.model, self.tokenizer, self.begin, self.template = model.eval(), tokenizer, begin, template
 
     def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text)
+        return [*self.begin, *self.tokenizer.encode(text)]
+
+    def encode_talk(self, messages: Sequence[Message]) -> list[int] | None:
+        if self.template is None or self.template.kind == "transcript":
+            return None
+        with contextlib.suppress(KiaraError):
+            return self.template.encode(messages)
+        return None
 
     @torch.inference_mode()
     def continue_greedily(self, prompt: Sequence[int], steps: int) -> list[Step]:
@@ -85,6 +100,13 @@ class Transformers:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=True, split_special_tokens=True)
         return ids
 
+    def encode_talk(self, messages: Sequence[Message]) -> list[int] | None:
+        if self.tokenizer.chat_template is None:
+            return None
+        written = self.tokenizer.apply_chat_template([*messages], add_generation_prompt=True, tokenize=False)
+        ids: list[int] = self.tokenizer.encode(written, add_special_tokens=False)
+        return ids
+
     @torch.inference_mode()
     def continue_greedily(self, prompt: Sequence[int], steps: int) -> list[Step]:
         past: Any = None
@@ -103,12 +125,13 @@ class LlamaCpp:
 
     name = "llama.cpp"
 
-    def __init__(self, path: Path, context: int, threads: int = 1) -> None:
+    def __init__(self, path: Path, context: int, threads: int = 1, jinja: bool = True) -> None:
         x = _package("xllamacpp", "pip install xllamacpp")
         wanted = x.CommonParams()
         wanted.model.path = str(path)
         wanted.n_ctx, wanted.n_gpu_layers, wanted.verbosity = context, 0, -1
         wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads
+        wanted.use_jinja = jinja
         wanted.warmup = wanted.ui = wanted.fit_params = False
         wanted.cache_type_k = wanted.cache_type_v = x.ggml_type.GGML_TYPE_F32
         wanted.flash_attn_type = x.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -121,6 +144,12 @@ class LlamaCpp:
         ids: list[int] = self.ask("tokenize", {"content": text, "add_special": True, "parse_special": False})[
             "tokens"
         ]
+        return ids
+
+    def encode_talk(self, messages: Sequence[Message]) -> list[int] | None:
+        prompt = self.ask("apply-template", {"messages": [*messages]})["prompt"]
+        body = {"content": prompt, "add_special": True, "parse_special": True}
+        ids: list[int] = self.ask("tokenize", body)["tokens"]
         return ids
 
     def continue_greedily(self, prompt: Sequence[int], steps: int) -> list[Step]:

@@ -3,7 +3,7 @@
 In: config.json, model.safetensors (or its parts and their index) and tokenizer.json. Out: a checkpoint that every
 command reads. JSON and plain tensors are all that is opened: pickles are refused, code in the folder is never run.
 
-A vocabulary without room for Kiara's marks of a conversation gets rows for them, the mean of all others; the number
+The tokenizer's added tokens may have ids beyond the model's rows: those get rows, the mean of all others. The number
 of rows it came with is kept in the checkpoint's `data`, and an export drops the others again.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ from torch import Tensor
 from kiara_cli.config.load import to_mapping
 from kiara_cli.config.schema import Config, ModelConfig, TokenizerConfig
 from kiara_cli.core.checkpoint.files import Checkpoint
+from kiara_cli.core.checkpoint.vocabulary import TABLES, with_rows
 from kiara_cli.core.export import names
 from kiara_cli.core.export.architectures import shapes
 from kiara_cli.core.export.families import REMEDY, read_config
-from kiara_cli.core.export.tokenizer import from_json
+from kiara_cli.core.export.reading_tokenizer import read_tokenizer
+from kiara_cli.core.tokenizer.imported import ImportedTokenizer
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
@@ -51,7 +52,7 @@ def read_folder(folder: Path, tokenizer: Tokenizer | None = None, context_length
     if family == "gpt_neox":
         weights = names.by_head(model, weights, back=True)
     if tokenizer is None:
-        tokenizer = _tokenizer(folder, values)
+        tokenizer = read_tokenizer(folder, values, model.vocab_size or 0)
     elif tokenizer.size > (model.vocab_size or 0):
         raise KiaraError(
             f"the tokenizer has {tokenizer.size} ids, the model in {folder} scores {model.vocab_size}",
@@ -124,42 +125,29 @@ def _usual_names(tensors: dict[str, Tensor], kind: str, tied: bool, origin: str)
     return {name: tensor.float() for name, tensor in kept.items()}
 
 
-def _tokenizer(folder: Path, values: Mapping[str, Any]) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise KiaraError(f"{folder} holds no tokenizer.json", "add it, or give --tokenizer FILE_OR_CHECKPOINT")
-    end = values.get("eos_token_id")
-    end = next(iter(end), None) if isinstance(end, list) else end
-    end = values.get("bos_token_id") if end is None else end
-    return from_json(_json(path), end, str(path))
-
-
 def _checkpoint(folder: Path, model: ModelConfig, weights: dict[str, Tensor], tokenizer: Tokenizer) -> Checkpoint:
     rows = model.vocab_size or 0
-    if tokenizer.size > rows:
-        missing = tokenizer.size - rows
-        for name in ("tokens.weight", "head.weight"):
-            if name in weights:
-                mean = weights[name].mean(dim=0, keepdim=True)
-                weights[name] = torch.cat([weights[name], mean.expand(missing, -1)]).contiguous()
-        model = dataclasses.replace(model, vocab_size=tokenizer.size)
     config = dataclasses.replace(
         Config(), model=model, tokenizer=TokenizerConfig(kind="bpe", vocab_size=max(300, tokenizer.size))
     )
-    return Checkpoint(
+    checkpoint = Checkpoint(
         model=weights,
         config=to_mapping(config),
         tokenizer=tokenizer.state(),
         metrics={},
         data={"folder": "", "hash": "", "name": folder.resolve().name, "conversations": False, ROWS: rows},
     )
+    used = tokenizer.used if isinstance(tokenizer, ImportedTokenizer) else tokenizer.size
+    return with_rows(checkpoint, used)
 
 
 def as_imported(checkpoint: Checkpoint, model: ModelConfig) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return a checkpoint's model without the rows that importing added; any other checkpoint's as it is."""
+    """Return a checkpoint's model without the rows that importing added, or training on texts alone; any other
+    checkpoint's as it is."""
     rows = checkpoint.data.get(ROWS, model.vocab_size)
+    if not checkpoint.data.get("conversations"):
+        rows = checkpoint.tokenizer.get("rows", rows)
     weights = {
-        name: tensor[:rows] if name in ("tokens.weight", "head.weight") else tensor
-        for name, tensor in checkpoint.full_weights().items()
+        name: tensor[:rows] if name in TABLES else tensor for name, tensor in checkpoint.full_weights().items()
     }
     return dataclasses.replace(model, vocab_size=rows), weights

@@ -18,6 +18,7 @@ from kiara_cli.core.generate.text import make_engine, options_of
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime, decide
 from kiara_cli.core.tokenizer.chat_format import stop_ids
+from kiara_cli.core.tokenizer.conversation import Template, template_for
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 
 log = logging.getLogger("kiara.checkpoint")
@@ -37,6 +38,11 @@ class Opened:
     def conversations(self) -> bool:
         """Whether it has learned to answer, rather than to continue a text."""
         return bool(self.checkpoint.data.get("conversations"))
+
+    @property
+    def template(self) -> Template:
+        """How conversations are written for it."""
+        return template_for(self.tokenizer, self.conversations)
 
     @property
     def ends(self) -> frozenset[int]:

@@ -19,7 +19,8 @@ from kiara_cli.core.generate.request import ActiveRequest
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.char import CharTokenizer
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, incremental_decoder
+from kiara_cli.core.tokenizer.imported import ImportedTokenizer
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, ByteStream, Tokenizer, incremental_decoder, prompt_ids
 
 DEFAULT = Options()
 
@@ -58,8 +59,7 @@ def generate_text(
     engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig, ends: frozenset[int] = frozenset()
 ) -> Iterator[Piece | Completion]:
     """Continue a text until its document ends, or at another of the ids `ends`. An empty prompt starts a document."""
-    end = tokenizer.specials[END_OF_TEXT]
-    return stream_text(engine, tokenizer, tokenizer.encode(prompt) or [end], config, ends | {end})
+    return stream_text(engine, tokenizer, prompt_ids(tokenizer, prompt), config, ends | tokenizer.ends)
 
 
 def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime, options: Options = DEFAULT) -> Engine:
@@ -95,7 +95,7 @@ def stream_text(
     stop_ids: frozenset[int],
 ) -> Iterator[Piece | Completion]:
     """Continue ids until a stop id, a stop string or max_new_tokens: yield pieces, then one `Completion`."""
-    writing = Writing(engine, tokenizer, len(prompt), config, stop_ids)
+    writing = Writing(engine, tokenizer, prompt, config, stop_ids)
     for token in engine.generate(prompt, config, stop_ids):
         text = writing.push(token)
         if text:
@@ -116,12 +116,12 @@ def complete_all(
 
     One that ends by a fault ("error") leaves the others running; raises its KiaraError after the last of them.
     """
-    end, errors = tokenizer.specials[END_OF_TEXT], []
+    ends, errors = ends | tokenizer.ends, []
     open_: dict[int, tuple[ActiveRequest, Writing]] = {}
     for number, (prompt, config) in enumerate(prompts):
-        ids = tokenizer.encode(prompt) or [end]
-        writing = Writing(engine, tokenizer, len(ids), config, ends | {end})
-        open_[number] = (engine.submit(GenerationRequest(ids, config, ends | {end})), writing)
+        ids = prompt_ids(tokenizer, prompt)
+        writing = Writing(engine, tokenizer, ids, config, ends)
+        open_[number] = (engine.submit(GenerationRequest(ids, config, ends)), writing)
     while open_:
         engine.step()
         for number, (request, writing) in list(open_.items()):
@@ -147,12 +147,14 @@ class Writing:
         self,
         engine: Engine,
         tokenizer: Tokenizer,
-        prompt_tokens: int,
+        prompt: Sequence[int],
         config: GenerateConfig,
         stop_ids: frozenset[int],
     ) -> None:
-        self.tokenizer, self.stop_ids, self.prompt_tokens = tokenizer, stop_ids, prompt_tokens
-        self.forgotten = window_start(prompt_tokens, engine.context)
+        self.tokenizer, self.stop_ids, self.prompt_tokens = tokenizer, stop_ids, len(prompt)
+        self.forgotten = window_start(len(prompt), engine.context)
+        # where a special token stands before it, a text begins
+        self._bytes = ByteStream(tokenizer, begins=not tokenizer.token_bytes(prompt[-1]))
         self.done: Completion | None = None
         self._stream = TextStream(config.stop)
         self._pieces: list[str] = []
@@ -163,14 +165,14 @@ class Writing:
         self._count += 1
         self._first = self._first or time.perf_counter() - self._began
         reason = token.finish_reason
-        text = "" if token.id in self.stop_ids else self._stream.push(self.tokenizer.token_bytes(token.id))
+        text = "" if token.id in self.stop_ids else self._stream.push(self._bytes.push(token.id))
         if reason is not None:
-            text += self._stream.flush()
+            text += self._stream.push(self._bytes.end()) + self._stream.flush()
         return self._add(text, "stop" if self._stream.stopped else reason)
 
     def end(self, reason: FinishReason) -> str:
         """End the text where it is; return what was held back."""
-        return self._add(self._stream.flush(), reason)
+        return self._add(self._stream.push(self._bytes.end()) + self._stream.flush(), reason)
 
     def _add(self, text: str, reason: FinishReason | None) -> str:
         self._pieces.append(text)
@@ -231,8 +233,11 @@ def _beginning_of_stop(text: str, stop: Sequence[str]) -> int:
 def forbidden_ids(tokenizer: Tokenizer, vocab_size: int) -> Tensor:
     """Mark the ids that stand for no text, (V,) bool: padding beyond the tokenizer's, special, unknown.
 
-    END_OF_TEXT is not among them: a document may end.
+    END_OF_TEXT is not among them: a document may end. A tokenizer that came in with a model forbids rows that the
+    model did not have, and nothing else: transformers samples all of them.
     """
+    if isinstance(tokenizer, ImportedTokenizer):
+        return torch.arange(vocab_size) >= tokenizer.rows
     assert vocab_size >= tokenizer.size, "a model's vocabulary covers its tokenizer's"
     mask = torch.ones(vocab_size, dtype=torch.bool)
     mask[: tokenizer.size] = torch.tensor([not tokenizer.token_bytes(token) for token in range(tokenizer.size)])

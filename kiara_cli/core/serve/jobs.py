@@ -151,4 +151,4 @@ class Generation:
 
     def _writing(self) -> Writing:
         served, asked = self.job.served, self.asked
-        return Writing(served.engine, served.tokenizer, len(asked.prompt), asked.config, asked.stop_ids)
+        return Writing(served.engine, served.tokenizer, asked.prompt, asked.config, asked.stop_ids)

@@ -27,7 +27,7 @@ from kiara_cli.core.serve.jobs import Chunk
 from kiara_cli.core.serve.openai import streams
 from kiara_cli.core.serve.streaming import Stream, chunks_of, collect, event
 from kiara_cli.core.serve.validation import JsonRoute
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode
+from kiara_cli.core.tokenizer.protocol import decode, prompt_ids
 
 router = APIRouter(route_class=JsonRoute)
 PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
@@ -50,12 +50,12 @@ POLICY = (
 async def generate(body: GenerateBody, request: Request, admission: Admitting) -> Response:
     """Continue a text; an empty prompt starts a document. Streams `{"text"}` by flag; the last event is the rest."""
     served = admission.find(None)
-    end = served.tokenizer.specials[END_OF_TEXT]
-    ids = await asyncio.to_thread(served.tokenizer.encode, body.prompt)
+    ids = await asyncio.to_thread(prompt_ids, served.tokenizer, body.prompt)
     check_prompt(ids, served, "prompt")
     length = admission.length(body, ["max_new_tokens"], served.settings.max_new_tokens)
     admission.log_prompt(request, body.prompt)
-    generation = GenerationRequest(ids or [end], body.config(served.settings, length), served.ends | {end})
+    ends = served.ends | served.tokenizer.ends
+    generation = GenerationRequest(ids, body.config(served.settings, length), ends)
     job = admission.submit(request, served, [generation], bool(body.stream))
     if body.stream:
         chunks = chunks_of(job, admission.limits.stream_interval_ms / 1000)

@@ -23,13 +23,13 @@ from kiara_cli.core.serve import replies, shapes
 from kiara_cli.core.serve.admission import Admission, Admitting
 from kiara_cli.core.serve.bodies import ChatBody, CompletionBody, EmbeddingBody, OpenAISettings
 from kiara_cli.core.serve.jobs import Chunk, Following
-from kiara_cli.core.serve.prompts import bias, read_chat, read_prompts, repeated, text_of
+from kiara_cli.core.serve.prompts import bias, plain_ids, read_chat, read_prompts, repeated, text_of
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.serve.streaming import Stream, at_once, chunks_of, collect, while_connected
 from kiara_cli.core.serve.validation import JsonRoute
 from kiara_cli.core.serve.worker import Worker
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode
+from kiara_cli.core.tokenizer.protocol import decode, prompt_ids
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=JsonRoute)
 
@@ -61,12 +61,11 @@ async def completions(body: CompletionBody, request: Request, admission: Admitti
         raise Refusal(400, "this server does not write before a suffix; leave suffix out", "suffix")
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise Refusal(400, "this server does not choose the best of several texts; leave best_of out", "best_of")
-    prompts = await asyncio.to_thread(read_prompts, body.prompt, served)
+    prompts = await asyncio.to_thread(read_prompts, body.prompt, served, "prompt", prompt_ids)
     length = admission.length(body, ["max_tokens"], served.settings.max_new_tokens)
-    end = served.tokenizer.specials[END_OF_TEXT]
     config = body.config(served.settings, max(1, length))
-    read = [ids or [end] for ids in prompts]
-    biases, ends = bias(body, served), served.ends | {end}
+    read = [ids or [served.tokenizer.start] for ids in prompts]
+    biases, ends = bias(body, served), served.ends | served.tokenizer.ends
     requests = repeated([GenerationRequest(ids, config, ends, biases, body.logprobs) for ids in read], body.n)
     admission.check_choices(body, len(requests))
     texts = [decode(served.tokenizer, ids) for ids in prompts] if body.echo or admission.limits.log_prompts else []
@@ -118,7 +117,7 @@ async def embeddings(body: EmbeddingBody, request: Request, admission: Admitting
     width = served.engine.config.emb_dim
     if body.dimensions not in (None, width):
         raise Refusal(400, f"this model's vectors have {width} dimensions; leave dimensions out", "dimensions")
-    texts = await asyncio.to_thread(read_prompts, body.input, served, "input")
+    texts = await asyncio.to_thread(read_prompts, body.input, served, "input", plain_ids)
     if len(texts) > admission.limits.max_inputs:
         raise Refusal(400, f"{len(texts)} texts; this server embeds at most {admission.limits.max_inputs}", "input")
     if not all(texts):

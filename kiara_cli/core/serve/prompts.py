@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kiara_cli.config.schema import GenerateConfig
@@ -19,22 +19,32 @@ from kiara_cli.core.serve.bodies import ChatBody, ContentPart, MessageBody, Open
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.tokenizer.chat_format import Message
+from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.errors import KiaraError
 
 ROLES = {"developer": "system", "tool": "user", "function": "user"}  # as the model knows them
 TEXTS = ("text", "input_text", "output_text")
 
 
 def read_prompts(
-    given: str | list[str] | list[int] | list[list[int]] | None, served: Served, param: str = "prompt"
+    given: str | list[str] | list[int] | list[list[int]] | None,
+    served: Served,
+    param: str,
+    encode: Callable[[Tokenizer, str], list[int]],
 ) -> list[list[int]]:
     """Return the ids of each prompt. Raises Refusal for one that is too long, or holds unknown ids."""
     several = given if isinstance(given, list) and isinstance(given[0], str | list) else [given or ""]
     out = []
     for prompt in several:
-        ids = served.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = encode(served.tokenizer, prompt) if isinstance(prompt, str) else list(prompt)
         check_prompt(ids, served, param)
         out.append(ids)
     return out
+
+
+def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the ids of a text, and nothing that stands before it."""
+    return tokenizer.encode(text)
 
 
 def read_chat(
@@ -54,7 +64,10 @@ def read_chat(
         served.template, system, turns, served.context, config, goes_on(body), bias(body, served),
         (body.top_logprobs or 0) if body.logprobs else None,
     )  # fmt: skip
-    first, forgot = reply.first()
+    try:
+        first, forgot = reply.first()
+    except KiaraError as error:  # the model's own template
+        raise Refusal(400, f"{error.cause}; {error.remedy}", "messages") from None
     if forgot is not None:
         check_forgotten(forgot, own, served.context, config.max_new_tokens)
     return reply, first, forgot

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass, field
 
 from kiara_cli.config.schema import ChatConfig, GenerateConfig
-from kiara_cli.core.chat.template import Template
 from kiara_cli.core.generate.engine import Engine
+from kiara_cli.core.tokenizer.conversation import Template
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 
 

@@ -19,7 +19,7 @@ import rustbpe
 import tiktoken
 from numpy.typing import NDArray
 
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, SPECIALS
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, SPECIALS, Native
 
 # The split pattern of rustbpe, GPT-4's with possessive quantifiers: what llama.cpp calls "llama-bpe".
 PATTERN = (
@@ -43,7 +43,7 @@ _LAST_SPACE = re.compile(f"  (?=[^ {_RARE_BLANKS}\r\n])")
 _LAST_BLANK = re.compile(f"(?<=[ {_RARE_BLANKS}])(?=[ {_RARE_BLANKS}][^ {_RARE_BLANKS}\r\n])")
 
 
-class BPETokenizer:
+class BPETokenizer(Native):
     """256 bytes, then merges in the order they were learned, then the special tokens.
 
     A vocabulary made elsewhere may differ: an empty token (b"") keeps the place of an id that stands for no text,

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kiara_cli.core.tokenizer.protocol import SPECIALS
+from kiara_cli.core.tokenizer.protocol import SPECIALS, Native
 
 UNKNOWN = "<|unknown|>"
 ASCII = "\t\n" + "".join(map(chr, range(32, 127)))
 
 
-class CharTokenizer:
+class CharTokenizer(Native):
     """Characters in code point order, then the unknown token, then the special tokens."""
 
     kind = "char"

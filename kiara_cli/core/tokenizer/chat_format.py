@@ -40,7 +40,7 @@ def encode_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int
 
 def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
     """Return the ids that end a reply."""
-    return frozenset({tokenizer.specials[END], tokenizer.specials[END_OF_TEXT]})
+    return tokenizer.ends | {tokenizer.specials[END]}
 
 
 def target_mask(ids: NDArray[np.integer[Any]], specials: Mapping[str, int]) -> NDArray[np.bool_]:

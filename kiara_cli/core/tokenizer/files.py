@@ -14,6 +14,7 @@ from kiara_cli.config.schema import TokenizerConfig
 from kiara_cli.core.tokenizer import pretrained
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
 from kiara_cli.core.tokenizer.char import CharTokenizer
+from kiara_cli.core.tokenizer.imported import ImportedTokenizer
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.core.tokenizer.word import WordTokenizer
 from kiara_cli.errors import KiaraError
@@ -23,6 +24,7 @@ KINDS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
     "char": CharTokenizer.from_state,
     "word": WordTokenizer.from_state,
     "bpe": BPETokenizer.from_state,
+    "imported": ImportedTokenizer.from_state,
     **dict.fromkeys(pretrained.NAMES, BPETokenizer.from_state),
 }
 

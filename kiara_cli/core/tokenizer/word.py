@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kiara_cli.core.tokenizer.protocol import SPECIALS
+from kiara_cli.core.tokenizer.protocol import SPECIALS, Native
 
 WORD = re.compile(r" ?\w+| ?[^\w\s]|\s")
 UNKNOWN = ("\ufffd", " \ufffd")  # of a word without and with a space before it
 
 
-class WordTokenizer:
+class WordTokenizer(Native):
     """Words by falling frequency, then the two unknown tokens, then the special tokens."""
 
     kind = "word"

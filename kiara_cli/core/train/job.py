@@ -18,6 +18,7 @@ from kiara_cli.config.load import Loaded, adopt
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.find import open_checkpoint, open_for_resume
 from kiara_cli.core.checkpoint.run import Run
+from kiara_cli.core.checkpoint.vocabulary import with_rows
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.prepare import prepare, reopen
 from kiara_cli.core.data.source import Report, means_of
@@ -74,8 +75,9 @@ def _begun(job: Job, report: Report) -> Generator[Event, None, Training | None]:
         for warning in warnings:
             log.warning(warning)
         weights.check_trainable()
-        config = adopt(job.loaded, weights.config, ("tokenizer", "model"), str(weights.path))
         tokenizer = weights.make_tokenizer()
+        weights = with_rows(weights, tokenizer.size)
+        config = adopt(job.loaded, weights.config, ("tokenizer", "model"), str(weights.path))
     if job.source is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=job.source))
     if job.dry_run:

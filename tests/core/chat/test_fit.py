@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kiara_cli.core.chat.fit import fit
-from kiara_cli.core.chat.template import Template, template_for
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
 from kiara_cli.core.tokenizer.chat_format import encode_conversation, encode_prompt
+from kiara_cli.core.tokenizer.conversation import Template, template_for
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode
 
 TOKENIZER = BPETokenizer.fit(["a little text"], 300)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +72,27 @@ WORDS = [
 ]
 
 Make = Callable[..., tuple[ModelConfig, Transformer, dict[str, torch.Tensor]]]
+
+
+def folders() -> Any:
+    """Return the module beside this one that writes folders of other people's models."""
+    path = Path(__file__).with_name("folders.py")
+    spec = importlib.util.spec_from_file_location("export_folders", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FOLDERS = folders()
+
+
+@pytest.fixture(scope="module", params=FOLDERS.FAMILIES)
+def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of each family in turn, called after it."""
+    written: Path = FOLDERS.write_folder(request.param, tmp_path_factory.mktemp("families") / request.param)
+    return written
 
 
 @pytest.fixture(params=OPTIONS)

@@ -40,7 +40,16 @@ def test_every_combination_of_options_is_expressed_or_refused_with_one_that_woul
                 key: words.get(value, int(value) if value.isdigit() else value) for key, value in wants.items()
             }
             choose(ModelConfig(**{**vars(config), **changed}), "transformers")
-    assert found == {"qwen3": 5, "llama": 9, "qwen2": 1, "gemma": 1, "gpt2": 16, "gpt_neox": 9, "none": 294 - 41}
+    assert found == {
+        "qwen3": 5,
+        "llama": 9,
+        "mistral": 0,
+        "qwen2": 1,
+        "gemma": 1,
+        "gpt2": 16,
+        "gpt_neox": 9,
+        "none": 294 - 41,
+    }
 
 
 def test_options_that_stand_in_the_way_are_named() -> None:

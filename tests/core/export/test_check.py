@@ -10,6 +10,7 @@ import pytest
 from kiara_cli.core.export.check import Report, compare, difference, margin, prompts, texts
 from kiara_cli.core.export.oracles import Step
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
+from kiara_cli.core.tokenizer.chat_format import Message
 
 
 class Scripted:
@@ -22,6 +23,9 @@ class Scripted:
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) + self.shift for letter in text]
+
+    def encode_talk(self, messages: Sequence[Message]) -> list[int] | None:
+        return [len(messages), self.shift] if self.shift < 2 else None
 
     def continue_greedily(self, prompt: Sequence[int], steps: int) -> list[Step]:
         return self.steps[:steps]

@@ -26,14 +26,16 @@ Make = Callable[..., Any]
 QUANTS = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 
-@pytest.fixture(scope="module")
-def llama_cpp(make: Make, tokenizer: BPETokenizer, tmp_path_factory: pytest.TempPathFactory) -> LlamaCpp:
-    """llama.cpp with the default architecture in it."""
+@pytest.fixture(scope="module", params=[True, False], ids=["jinja", "no jinja"])
+def llama_cpp(
+    make: Make, tokenizer: BPETokenizer, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> LlamaCpp:
+    """llama.cpp with the default architecture in it; it writes conversations by their template, or by guess."""
     path = tmp_path_factory.mktemp("gguf") / "model.gguf"
     config, _, weights = make()
-    with gguf.writing(config, weights, tokenizer, path):
+    with gguf.writing(config, weights, tokenizer, path, conversations=True):
         pass
-    return LlamaCpp(path, config.context_length)
+    return LlamaCpp(path, config.context_length, jinja=request.param)
 
 
 def held_out(tokenizer: BPETokenizer) -> np.ndarray[Any, np.dtype[np.uint32]]:
@@ -101,10 +103,12 @@ def test_a_check_notices_weights_that_are_not_those_of_the_model(
 
 def test_llama_cpp_gives_the_same_ids(llama_cpp: LlamaCpp, tokenizer: BPETokenizer, strings: list[str]) -> None:
     for text in random.Random(0).sample([text for text in strings if text], 300):
-        assert llama_cpp.encode(text) == tokenizer.encode(text)
+        assert llama_cpp.encode(text) == [tokenizer.start, *tokenizer.encode(text)]
 
 
-def test_llama_cpp_renders_the_chat_template_to_kiaras_ids(llama_cpp: LlamaCpp, tokenizer: BPETokenizer) -> None:
+def test_llama_cpp_writes_conversations_as_kiara_does_with_jinja_and_without(
+    llama_cpp: LlamaCpp, tokenizer: BPETokenizer
+) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": " Hi,\n  the cat\n"},
@@ -112,14 +116,14 @@ def test_llama_cpp_renders_the_chat_template_to_kiaras_ids(llama_cpp: LlamaCpp, 
         {"role": "user", "content": "12345"},
     ]
     for talk in (messages[1:2], messages[:2], messages):
-        prompt = llama_cpp.ask("apply-template", {"messages": talk})["prompt"]
-        ids = llama_cpp.ask("tokenize", {"content": prompt, "add_special": True, "parse_special": True})["tokens"]
-        assert ids == encode_prompt(talk, tokenizer)
+        assert llama_cpp.encode_talk(talk) == encode_prompt(talk, tokenizer)
+    done = llama_cpp.ask("v1/chat/completions", {"messages": messages[1:2], "max_tokens": 1})
+    assert done["usage"]["prompt_tokens"] == len(encode_prompt(messages[1:2], tokenizer))
 
 
 def test_marks_are_control_tokens_and_end_a_turn(make: Make, tokenizer: BPETokenizer, tmp_path: Path) -> None:
     config, _, weights = make()
-    with gguf.writing(config, weights, tokenizer, tmp_path / "x.gguf", name="tales"):
+    with gguf.writing(config, weights, tokenizer, tmp_path / "x.gguf", name="tales", conversations=True):
         pass
     fields = package.GGUFReader(tmp_path / "x.gguf").fields
     marks, value = tokenizer.specials, lambda key: fields[key].contents()
@@ -130,7 +134,7 @@ def test_marks_are_control_tokens_and_end_a_turn(make: Make, tokenizer: BPEToken
     assert value("tokenizer.ggml.pre") == "llama-bpe"
     assert value("tokenizer.ggml.eos_token_id") == marks["<|endoftext|>"]
     assert value("tokenizer.ggml.eot_token_id") == marks["<|end|>"]
-    assert value("tokenizer.ggml.add_bos_token") is False
+    assert value("tokenizer.ggml.add_bos_token") is True
     assert value("general.name") == "tales"
     assert value("qwen3.attention.key_length") == 16
 

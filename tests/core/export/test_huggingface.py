@@ -52,7 +52,7 @@ def test_the_tokenizer_and_the_chat_template_give_kiaras_ids(
     make: Make, tokenizer: BPETokenizer, strings: list[str], tmp_path: Path
 ) -> None:
     config, _, weights = make()
-    with huggingface.writing(config, weights, tokenizer, tmp_path / "out"):
+    with huggingface.writing(config, weights, tokenizer, tmp_path / "out", conversations=True):
         pass
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     for text in strings:
@@ -66,8 +66,21 @@ def test_the_tokenizer_and_the_chat_template_give_kiaras_ids(
     for messages in talks:
         rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         assert rendered["input_ids"] == encode_prompt(messages, tokenizer)
-    with pytest.raises(Exception, match="no such role"):
-        theirs.apply_chat_template([{"role": "judge", "content": "x"}])
+    parts = [{"type": "text", "text": "a "}, {"type": "input_text", "text": "b"}, "c"]
+    as_the_server_reads = {
+        ("system", "Be a dog."): {"role": "developer", "content": "Be a dog."},
+        ("user", "a bc"): {"role": "user", "content": parts},
+        ("assistant", ""): {"role": "assistant", "content": None, "tool_calls": []},
+        ("user", "12"): {"role": "tool", "content": "12", "tool_call_id": "x"},
+    }
+    talk = [{"role": role, "content": content} for role, content in as_the_server_reads]
+    rendered = theirs.apply_chat_template(
+        [*as_the_server_reads.values()], add_generation_prompt=True, return_dict=True
+    )
+    assert rendered["input_ids"] == encode_prompt(talk, tokenizer)
+    for role, content, refusal in (("judge", "x", "no such role"), ("user", [{"type": "image"}], "text alone")):
+        with pytest.raises(Exception, match=refusal):
+            theirs.apply_chat_template([{"role": role, "content": content}])
 
 
 def test_generation_ends_where_kiara_ends_and_never_samples_what_kiara_never_samples(
@@ -116,14 +129,14 @@ def test_writing_needs_neither_transformers_nor_tokenizers() -> None:
         "from pathlib import Path\n"
         "from kiara_cli.config.schema import ModelConfig\n"
         "from kiara_cli.core.checkpoint.files import weights_of\n"
-        "from kiara_cli.core.export import huggingface, reading\n"
+        "from kiara_cli.core.export import huggingface\n"
         "from kiara_cli.core.model.transformer import Transformer\n"
         "from kiara_cli.core.tokenizer.bpe import BPETokenizer\n"
         "config = ModelConfig(vocab_size=320, emb_dim=32, n_layers=1, tied_head=True)\n"
         "bytes_ = BPETokenizer([bytes([byte]) for byte in range(256)])\n"
         "with huggingface.writing(config, weights_of(Transformer(config)), bytes_, Path('out')): pass\n"
-        "print(len(reading.read_folder(Path('out')).model))\n"
+        "print(len(list(Path('out').iterdir())))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 10
+    assert int(done.stdout) == 5

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from kiara_cli.config.load import from_mapping
 from kiara_cli.core.checkpoint.files import Checkpoint
+from kiara_cli.core.checkpoint.vocabulary import with_rows
 from kiara_cli.core.export import huggingface
 from kiara_cli.core.export.reading import as_imported, read_folder
 from kiara_cli.core.export.tokenizer import write_files
@@ -139,30 +140,27 @@ def test_old_gpt2_files_without_a_prefix_and_with_masks_are_read(tokenizer: BPET
 
 
 @torch.inference_mode()
-def test_a_vocabulary_without_room_for_marks_gets_rows_that_an_export_drops(
-    tokenizer: BPETokenizer, tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    theirs = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(vocab_size=257, n_positions=64, n_embd=64, n_layer=2, n_head=4, eos_token_id=256)
-    ).eval()
-    folder = saved(theirs, BPETokenizer([bytes([byte]) for byte in range(256)]), tmp_path / "theirs")
-    written = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    end, *others = written["added_tokens"]
-    for mark in others:
-        del written["model"]["vocab"][mark["content"]]
-    edit(folder / "tokenizer.json", added_tokens=[end], model=written["model"])
+def test_added_tokens_beyond_the_rows_get_rows_that_an_export_drops(tokenizer: BPETokenizer, tmp_path: Path) -> None:
+    theirs = foreign("gpt2")
+    folder = saved(theirs, tokenizer, tmp_path / "theirs")
+    about = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    flags = {"special": False, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    about["model"]["vocab"] |= {"<EOL>": 449}
+    about["added_tokens"].append({"id": 449, "content": "<EOL>"} | flags)
+    edit(folder / "tokenizer.json", **about)
     checkpoint = read_folder(folder)
-    ours = model_of(checkpoint)
-    assert ours.config.vocab_size == 261 == checkpoint.make_tokenizer().size
-    ids = torch.randint(0, 257, (1, 20))
-    assert (ours(ids)[..., :257] - theirs(input_ids=ids).logits).abs().max() < 1e-4
+    ours, spoken = model_of(checkpoint), checkpoint.make_tokenizer()
+    assert spoken.encode("a<EOL>b")[1] == 449 == (ours.config.vocab_size or 0) - 1
+    ids = torch.randint(0, 448, (1, 20))
+    assert (ours(ids)[..., :448] - theirs(input_ids=ids).logits).abs().max() < 1e-4
     config, weights = as_imported(checkpoint, ours.config)
-    with huggingface.writing(config, weights, checkpoint.make_tokenizer(), tmp_path / "again"):
+    with huggingface.writing(config, weights, spoken, tmp_path / "again"):
         pass
-    assert (tmp_path / "again/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
-    about = json.loads((tmp_path / "again/tokenizer_config.json").read_text(encoding="utf-8"))
-    assert "chat_template" not in about  # there is no row for its marks
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+    grown = with_rows(checkpoint, spoken.size)  # for training on conversations
+    assert model_of(grown).config.vocab_size == spoken.size > 450
+    assert as_imported(grown, model_of(grown).config)[0].vocab_size == 448
 
 
 def test_the_context_of_a_rotary_model_can_be_shortened(

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import ChatConfig, GenerateConfig, ModelConfig, ServeConfig
-from kiara_cli.core.chat.template import template_for
 from kiara_cli.core.generate.engine import Options
 from kiara_cli.core.generate.text import make_engine
 from kiara_cli.core.model.transformer import Transformer
@@ -24,6 +23,7 @@ from kiara_cli.core.serve import server
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.serve.worker import Worker
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
+from kiara_cli.core.tokenizer.conversation import template_for
 
 TEXT = "Once upon a time a fox met a hen. The fox said good day, and the hen said good night.\n"
 CONTEXT = 96
