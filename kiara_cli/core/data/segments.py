@@ -82,25 +82,24 @@ def find_segments(tokens: Tokens, specials: Mapping[str, int], longest: int, los
     columns = [[np.empty(0, kind)] for kind in (np.int64, np.int32, np.int32, np.bool_)]
     counts = Contents()
     for found in _documents(tokens, specials, longest):
-        talks = found.conversation
         # The end-of-text after a document is its last target; what the split ends with has none.
-        wanted = np.where(talks, np.minimum(found.sizes, longest) - 1, found.sizes)
-        if found.starts[-1] + found.sizes[-1] == len(tokens) and not talks[-1]:
+        wanted = np.where(found.conversation, np.minimum(found.sizes, longest) - 1, found.sizes)
+        if found.starts[-1] + found.sizes[-1] == len(tokens) and not found.conversation[-1]:
             wanted[-1] -= 1
         pieces = -(-wanted // (longest - 1))
         which = np.repeat(np.arange(len(pieces)), pieces)
         skipped = (np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * (longest - 1)
         targets = np.minimum(wanted[which] - skipped, longest - 1)
-        lengths, conversation = targets + 1, talks[which]
+        lengths, conversation = targets + 1, found.conversation[which]
         if loss_on == "assistant":
             targets[conversation] = found.replies[which[conversation]]
         counts += Contents(
-            documents=int((~talks).sum()),
+            documents=int((~found.conversation).sum()),
             document_targets=int(targets[~conversation].sum()),
-            conversations=int(talks.sum()),
+            conversations=int(found.conversation.sum()),
             conversation_targets=int(targets[conversation].sum()),
             silent=int((targets[conversation] == 0).sum()),
-            too_long=int((found.sizes[talks] > longest).sum()),
+            too_long=int((found.sizes[found.conversation] > longest).sum()),
         )
         made = (found.starts[which] + skipped, lengths.astype(np.int32), targets.astype(np.int32), conversation)
         for column, values in zip(columns, made, strict=True):
@@ -145,7 +144,7 @@ def _documents(tokens: Tokens, specials: Mapping[str, int], longest: int) -> Ite
     """
     end, assistant, roles = specials[END_OF_TEXT], specials[ROLES["assistant"]], _roles(specials)
     last, last_id, start = -1, end, -1  # the last special id seen and where; where the document around it begins
-    starts, replies, talks = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.bool_)
+    starts, replies, conversation = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.bool_)
     for first in range(0, len(tokens) + 1, CHUNK):
         ids = np.append(tokens[first : first + CHUNK].astype(np.int64), [end] if first + CHUNK > len(tokens) else [])
         where = np.flatnonzero(np.isin(ids, list(specials.values())))
@@ -161,14 +160,14 @@ def _documents(tokens: Tokens, specials: Mapping[str, int], longest: int) -> Ite
         sums = np.bincount(number, said, minlength=int(number[-1]) + 1).astype(np.int64)
         replies[-1:] += sums[:1]
         starts, replies = np.append(starts, before[opens]), np.append(replies, sums[1:])
-        talks = np.append(talks, np.isin(next_ids[opens], roles) & (here[opens] == before[opens] + 1))
+        conversation = np.append(conversation, np.isin(next_ids[opens], roles) & (here[opens] == before[opens] + 1))
         if last < 0:  # the first document so far is what stands before the first end-of-text
             starts[0] = 0
             kept = slice(0 if here[0] > 0 and next_ids[0] == end else 1, None)
-            starts, replies, talks = starts[kept], replies[kept], talks[kept]
+            starts, replies, conversation = starts[kept], replies[kept], conversation[kept]
         if len(starts) > 1:
-            yield _Documents(starts[:-1], np.diff(starts), replies[:-1], talks[:-1])
-            starts, replies, talks = starts[-1:], replies[-1:], talks[-1:]
+            yield _Documents(starts[:-1], np.diff(starts), replies[:-1], conversation[:-1])
+            starts, replies, conversation = starts[-1:], replies[-1:], conversation[-1:]
         last, last_id, start = int(here[-1]), int(next_ids[-1]), int(begun[-1])
     if len(starts):
-        yield _Documents(starts, len(tokens) - starts, replies, talks)
+        yield _Documents(starts, len(tokens) - starts, replies, conversation)

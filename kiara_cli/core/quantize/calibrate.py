@@ -1,7 +1,7 @@
 """What the matrices of a model are multiplied with: second moments of their inputs, over real text.
 
 In: a model and batches of ids. Out: block by block, H = Σ g x xᵀ of each matrix's inputs, with all matrices before it
-already made small, so that later ones make up for what earlier ones have changed. Each position counts as much as the
+already quantized, so that later ones make up for what earlier ones have changed. Each position counts as much as the
 loss depends on what is computed there, g (Kim et al., GuidedQuant, 2025, in its simplest form).
 """
 
@@ -47,12 +47,12 @@ def moments(model: Transformer, batches: Iterable[Batch]) -> Iterator[tuple[str,
     Whoever asks may exchange the matrix before asking for the next.
     """
     batches = list(batches)
-    worth = [_worth(model, batch) for batch in batches]
+    counted = [_position_weights(model, batch) for batch in batches]
     states = [_first_states(model, batch) for batch in batches]  # what the next block reads, per batch
     for index, block in enumerate(model.blocks):
         for name, layer in _products(block):
             total = torch.zeros(layer.in_features, layer.in_features, device=model.device)
-            for arguments, weights in zip(states, worth, strict=True):
+            for arguments, weights in zip(states, counted, strict=True):
                 with torch.no_grad(), _adding(layer, weights[f"blocks.{index}.{name}"], total):
                     block(*arguments)
             yield f"blocks.{index}.{name}", total
@@ -61,13 +61,13 @@ def moments(model: Transformer, batches: Iterable[Batch]) -> Iterator[tuple[str,
     if not isinstance(model.head, nn.Linear):  # tied to an embedding that is quantized already
         return
     total = torch.zeros(model.config.emb_dim, model.config.emb_dim, device=model.device)
-    for (x, *_), weights in zip(states, worth, strict=True):
+    for (x, *_), weights in zip(states, counted, strict=True):
         with torch.no_grad():
             _add(model.norm(x), weights["head"], total)
     yield "head", total
 
 
-def _worth(model: Transformer, batch: Batch) -> dict[str, Tensor]:
+def _position_weights(model: Transformer, batch: Batch) -> dict[str, Tensor]:
     """Return for each matrix how much each position counts, (B T, 1): the squared gradient of the loss there.
 
     What a matrix computes at a position where the model is sure, or that nothing is asked of, may change more.
@@ -98,7 +98,7 @@ def _worth(model: Transformer, batch: Batch) -> dict[str, Tensor]:
             hook.remove()
         model.zero_grad()
     whole = {name: torch.cat(parts) for name, parts in squares.items()}
-    return {name: worth / worth.mean().clamp(min=1e-30) + EVERY for name, worth in whole.items()}
+    return {name: weight / weight.mean().clamp(min=1e-30) + EVERY for name, weight in whole.items()}
 
 
 def _products(block: nn.Module) -> list[tuple[str, nn.Linear]]:
@@ -107,19 +107,19 @@ def _products(block: nn.Module) -> list[tuple[str, nn.Linear]]:
 
 
 @contextmanager
-def _adding(layer: nn.Module, worth: Tensor, total: Tensor) -> Iterator[None]:
-    """Add up x xᵀ of all that a layer reads inside this block, each position times its worth."""
+def _adding(layer: nn.Module, weight: Tensor, total: Tensor) -> Iterator[None]:
+    """Add up x xᵀ of all that a layer reads inside this block, each position times its weight."""
 
-    hook = layer.register_forward_pre_hook(lambda layer, inputs: _add(inputs[0], worth, total))
+    hook = layer.register_forward_pre_hook(lambda layer, inputs: _add(inputs[0], weight, total))
     try:
         yield
     finally:
         hook.remove()
 
 
-def _add(inputs: Tensor, worth: Tensor, total: Tensor) -> None:
+def _add(inputs: Tensor, weight: Tensor, total: Tensor) -> None:
     rows = inputs.flatten(0, -2).float()
-    total.add_((rows * worth).T @ rows)
+    total.add_((rows * weight).T @ rows)
 
 
 @torch.no_grad()
