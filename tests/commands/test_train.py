@@ -214,6 +214,7 @@ def test_a_run_from_a_checkpoint_takes_its_tokenizer_and_model(
 def test_a_file_shorter_than_the_context_is_a_mistake(kiara: Kiara) -> None:
     Path("short.txt").write_text("Once upon a time.")
     line = kiara("train", "short.txt").late_mistake
+    assert line.startswith("error: short.txt: the training split has ")
     assert f"model.context_length={Config().model.context_length}" in line
     assert "use a longer text" in line
     assert not Path("checkpoints").exists()

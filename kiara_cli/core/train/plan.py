@@ -132,9 +132,10 @@ def make_batcher(config: Config, data: Prepared) -> Batcher:
         specials = data.tokenizer.specials
         return PackedBatcher(data.train, specials, context, train.batch_size, seed, train.loss_on, train.primer)
     stride = config.data.stride or context
-    return WindowBatcher(
-        data.train, context, config.train.batch_size, stride, config.runtime.seed, config.data.sampling
-    )
+    try:
+        return WindowBatcher(data.train, context, train.batch_size, stride, seed, config.data.sampling)
+    except KiaraError as error:
+        raise KiaraError(f"{config.data.source}: {error.cause}", error.remedy) from None
 
 
 def count_targets(config: Config, data: Prepared, batcher: Batcher) -> tuple[Contents, Contents]:
