@@ -37,6 +37,9 @@ def show_bench(name: str, work: Bench, json_: bool) -> None:
         }
         for one in found
     ])  # fmt: skip
+    for what, how in dict.fromkeys((one.what, one.how) for one in found):
+        dtypes = dict.fromkeys(one.dtype for one in found if (one.what, one.how) == (what, how))
+        output.note(f"{what} ({', '.join(dtypes)}): {how}")
 
 
 def show_machine(peaks: Peaks) -> None:

@@ -21,7 +21,7 @@ def stream_each(opened: Opened, several: list[tuple[str, GenerateConfig]], json_
             output.result("\n---")
         for event in generate_text(engine, opened.tokenizer, text, settings, opened.ends):
             if isinstance(event, Completion):
-                finish(event, json_, stats)
+                finish(event, json_, stats, how=engine.backend.name)
             elif not json_:
                 output.stream(event.text)
 
@@ -30,14 +30,15 @@ def show_in_order(opened: Opened, several: list[tuple[str, GenerateConfig]], n: 
     """Generate all continuations together; print one JSON object each, in the order of the prompts."""
     early: dict[int, Completion] = {}
     printed = 0
-    for number, done in complete_all(opened.engine(), opened.tokenizer, several, opened.ends):
+    engine = opened.engine()
+    for number, done in complete_all(engine, opened.tokenizer, several, opened.ends):
         early[number] = done
         while printed in early:
-            finish(early.pop(printed), True, stats, {"index": printed // n})
+            finish(early.pop(printed), True, stats, {"index": printed // n}, engine.backend.name)
             printed += 1
 
 
-def finish(done: Completion, json_: bool, stats: bool, about: dict[str, int] | None = None) -> None:
+def finish(done: Completion, json_: bool, stats: bool, about: dict[str, int] | None = None, how: str = "") -> None:
     """End a continuation: with its JSON object, or a newline where a person reads it."""
     if json_:
         output.record(
@@ -63,5 +64,5 @@ def finish(done: Completion, json_: bool, stats: bool, about: dict[str, int] | N
     if stats:
         output.note(
             f"{done.completion_tokens} tokens at {done.tokens_per_second:.0f} tokens/s, "
-            f"the first after {done.first_token_seconds * 1000:.0f} ms ({done.finish_reason})"
+            f"the first after {done.first_token_seconds * 1000:.0f} ms ({done.finish_reason}); decoding: {how}"
         )

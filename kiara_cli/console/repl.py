@@ -11,6 +11,7 @@ from kiara_cli.config.load import set_value
 from kiara_cli.console import output
 from kiara_cli.core.chat.fit import Forgot
 from kiara_cli.core.chat.session import Session
+from kiara_cli.core.generate.engine import Engine
 from kiara_cli.core.generate.text import Piece
 from kiara_cli.errors import KiaraError
 
@@ -18,6 +19,7 @@ HELP = {
     "/help": "this list",
     "/clear": "start a new conversation",
     "/set": "show the settings; /set temperature 0.5 changes one",
+    "/stats": "show how replies are computed, and what the cache holds",
     "/exit": "leave (Ctrl-D does too); Ctrl-C stops a reply",
 }
 
@@ -107,10 +109,23 @@ def obey(session: Session, line: str) -> None:
     elif word == "/set":
         settings = vars(session.settings) | {"max_new_tokens": session.chat.max_new_tokens}
         output.note("\n".join(f"{key:<20} {value}" for key, value in settings.items()))
+    elif word == "/stats":
+        output.note("\n".join(f"{name:<12} {value}" for name, value in stats_of(session.engine).items()))
     elif word == "/help":
         output.note("\n".join(f"{command:<8} {meaning}" for command, meaning in HELP.items()))
     else:
         output.note(f"no command {word}; /help lists them")
+
+
+def stats_of(engine: Engine) -> dict[str, str]:
+    """Return what a person may want to know about the engine."""
+    cache = engine.slots.cache
+    return {
+        "decoding": engine.backend.name,
+        "context": f"{engine.context:,} tokens",
+        "KV cache": f"{output.amount(cache.bytes, 'B')} for {cache.slots} × {cache.capacity:,} tokens",
+        "prefixes": f"{output.amount(engine.prefixes.bytes, 'B')} of what was read before",
+    }
 
 
 def change(session: Session, words: list[str]) -> None:

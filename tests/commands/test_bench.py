@@ -47,6 +47,7 @@ def test_json_holds_the_machine_and_every_measurement(kiara: Kiara, trained: Pat
     ]
     for one in found["measurements"]:
         assert one["tokens_per_second"] > 0
+        assert one["how"].startswith(("PyTorch", "C"))
         assert one["fraction_of_peak"] == pytest.approx(one["tokens_per_second"] / one["floor"])
 
 
@@ -55,6 +56,7 @@ def test_a_person_sees_a_table_with_fractions(kiara: Kiara, trained: Path) -> No
     assert ran.status == 0
     for word in ("This machine", "memory, reading", "training step", "fraction", "int4"):
         assert word in ran.out
+    assert "decoding (fp32, bf16, int8, int4): C (" in ran.err or "because no C compiler" in ran.err
 
 
 def test_a_shape_needs_no_checkpoint_and_goes_with_none(kiara: Kiara, monkeypatch: pytest.MonkeyPatch) -> None:

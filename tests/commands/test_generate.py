@@ -71,9 +71,12 @@ def test_the_text_ends_before_a_stop(kiara: Kiara, trained: Path) -> None:
 
 
 def test_stats_go_to_stderr(kiara: Kiara, trained: Path) -> None:
-    ran = kiara("generate", "-p", "the", "--stats", "--max-new-tokens", "5")
-    assert "tokens/s" in ran.err
-    assert "tokens/s" not in ran.out
+    words = ["generate", "-p", "the", "--stats", "--max-new-tokens", "5", "runtime.native=false"]
+    for more in ([], ["--json", "-n", "2"]):
+        ran = kiara(*words, *more)
+        assert "tokens/s" in ran.err
+        assert "decoding: PyTorch's operators, because runtime.native=false" in ran.err
+        assert "tokens/s" not in ran.out
 
 
 def test_a_prompt_longer_than_the_context_is_continued(kiara: Kiara, trained: Path) -> None:

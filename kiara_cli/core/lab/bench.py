@@ -66,13 +66,14 @@ def bench_of(loaded: Loaded, word: str | None, shape: str | None, rounds: int) -
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: weights of `dtype`, `floor` tokens a second at the machine's peak."""
+    """One measurement: weights of `dtype`, `floor` tokens a second at the machine's peak, computed by `how`."""
 
     what: str
     dtype: str
     streams: int
     tokens_per_second: float
     floor: float
+    how: str = "PyTorch"
 
     @property
     def fraction(self) -> float:
@@ -129,7 +130,8 @@ class Bench:
     def _training(self, peaks: Peaks) -> Measured:
         """Take steps of the config's optimizer on a copy of the model."""
         model, context = copy.deepcopy(self.model).train(), self.model.config.context_length
-        if decide_fused(self.config.runtime, self.runtime)[0]:
+        fused, why = decide_fused(self.config.runtime, self.runtime)
+        if fused:
             fuse(model, load())
         context = min(context, max(2, int(EFFORT / self.count.training_flops)))
         most = max(1, int(EFFORT / (self.count.training_flops * context)))
@@ -148,7 +150,8 @@ class Bench:
             float(objective.detach())  # waits for the device
             best = min(best, time.perf_counter() - began)
         floor = peaks.flops.get(self.runtime.dtype, math.nan) / self.count.training_flops
-        return Measured("training step", self.runtime.dtype, rows, rows * context / best, floor)
+        how = "C loops" if fused else f"PyTorch, because {why}"
+        return Measured("training step", self.runtime.dtype, rows, rows * context / best, floor, how)
 
     def _prefill(self, peaks: Peaks, engine: Engine, dtype: str) -> Measured:
         length = max(1, min(PROMPT, engine.context - 2))
@@ -160,7 +163,8 @@ class Bench:
         """Measure a decode step; its floor is the longer of reading all weights and computing all products."""
         flops = peaks.flops.get(self.runtime.dtype if dtype.startswith("int") else dtype, math.inf)
         seconds = max(bytes_read(engine) / peaks.memory, streams * self.count.forward_flops / flops)
-        return Measured("decoding", dtype, streams, decoding(engine, streams, self.rounds), streams / seconds)
+        rate = decoding(engine, streams, self.rounds)
+        return Measured("decoding", dtype, streams, rate, streams / seconds, engine.backend.name)
 
     @property
     def count_of_ids(self) -> int:

@@ -1,6 +1,7 @@
 import dataclasses
 import shutil
 from ctypes import CDLL
+from typing import Any
 
 import pytest
 import torch
@@ -159,6 +160,20 @@ def test_in_bf16_a_text_is_the_same_alone_and_among_others(tiny: ModelConfig) ->
         engine.step()
     assert [list(request.events) for request in together] == alone
     assert len({token.id for tokens in alone for token in tokens}) > 10  # a model that repeats itself proves nothing
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("bits", [None, 8, 4])
+@pytest.mark.parametrize("cache_dtype", ["fp32", "bf16", "int8"])
+def test_right_code_is_used_whatever_the_numbers(
+    tiny: ModelConfig, dtype: Any, bits: int | None, cache_dtype: Any
+) -> None:
+    net = random(tiny)
+    if bits is not None:
+        list(quantize(net, Scheme(bits, "rtn", 32, bits, bits)))
+    engine = Engine(net, Runtime(CPU, dtype, 1), options=Options(native=True, cache_dtype=cache_dtype))
+    assert engine.backend.name.startswith("C (")
 
 
 @needs_compiler
