@@ -360,7 +360,7 @@ static void product(
     }
 }
 
-/* ---- what lies between the products ---- */
+/* ---- between the products ---- */
 
 static void store_both(const Vectors *to, int64_t index, int64_t from, const float *x, int64_t count) {
     float *wide_form = to->wide + index * to->stride + from;

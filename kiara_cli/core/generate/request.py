@@ -1,4 +1,4 @@
-"""One text in the making: what was asked, what came so far, and how its next id is chosen.
+"""A request: what was asked, its state while it is in progress, and how its next id is chosen.
 
 In: scores of the next token. Out: `Token`s, in a queue that whoever asked reads from.
 
@@ -131,9 +131,9 @@ class ActiveRequest:
         return sampling.chance(self.generator)
 
     def penalize(self, scores: Tensor) -> Tensor:
-        """Apply what depends on the text so far to scores (1, V)."""
+        """Apply the penalties, which depend on the ids so far, to scores (1, V)."""
         config = self.config
-        if config.repetition_penalty != 1:  # the end of a text is no repetition of an earlier end
+        if config.repetition_penalty != 1:  # a stop id is no repetition of an earlier one
             seen = self._marks({*self.asked.prompt} - self.asked.stop_ids | set(self.sampled), scores)
             scores = sampling.penalize_repetition(scores, seen > 0, config.repetition_penalty)
         if config.frequency_penalty or config.presence_penalty:

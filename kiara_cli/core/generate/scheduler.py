@@ -66,7 +66,7 @@ class Slots:
         return False
 
     def free(self, request: ActiveRequest, clean: bool = False) -> None:
-        """Free a request's slot; the last one moves into its place. `clean`: leave nothing of it in the memory."""
+        """Free a request's slot; the last one moves into its place. `clean`: its memory is zeroed first."""
         slot, last = self.requests.index(request), len(self.requests) - 1
         moved = self.requests[last]
         if clean:

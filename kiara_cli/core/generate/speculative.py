@@ -1,20 +1,20 @@
-"""Guess the next tokens from the text itself: where the last few stood before, what followed then may follow now.
+"""Draft the next tokens by prompt lookup: where the last few ids occurred before, what followed may follow again.
 
 In: the ids so far. Out: a draft. The engine reads a draft in one pass and samples at each of its positions exactly
 as it would have one by one, with the same randomness; it keeps the draft as far as it agrees with what was
-sampled. So drafts change the speed, never the text (prompt lookup: Saxena, 2023).
+sampled. So drafts change the speed, never the result (Saxena, 2023).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-LONGEST = 3  # ids that a place must have in common with the end of the text, at best and …
+LONGEST = 3  # ids that an earlier place must share with the end, at best and …
 SHORTEST = 2  # … at least (both guesses)
 
 
 def draft(ids: Sequence[int], length: int) -> list[int]:
-    """Return at most `length` ids that followed the latest place that reads like the end of the text.
+    """Return at most `length` ids that followed the latest place that equals the end of the sequence.
 
     The latest one that enough ids follow, or the one that most do.
     """

@@ -1,4 +1,4 @@
-"""Causal self-attention: each position looks back at those before it.
+"""Causal self-attention: each position attends to those before it.
 
 In and out: (B, T, D). `attend_one_head` writes the idea out step by step; `Attention` does the same for all heads
 at once through the fastest kernel at hand, and a test shows that they agree.
@@ -37,7 +37,7 @@ def attend_one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     future = torch.arange(S)[None, :] > torch.arange(S - T, S)[:, None]  # a position must not look ahead
     scores = scores.masked_fill(future, float("-inf"))
     weights = scores.exp() / scores.exp().sum(dim=1, keepdim=True)  # each row adds up to 1
-    return weights @ v  # (T, C): the mix of values each query asked for
+    return weights @ v  # (T, C): the values, weighted
 
 
 def attend_all_heads(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:

@@ -16,8 +16,10 @@ from kiara_cli.core.model.points import Point
 
 
 class Plain(nn.Module):
-    """Widen, bend, narrow. The bend is GELU in its tanh form (GPT-2) or its exact one (GPT-NeoX), or ReLU squared
-    (Primer, So et al., 2021)."""
+    """Project up, apply the activation, project down.
+
+    GELU in its tanh form (GPT-2) or its exact one (GPT-NeoX), or ReLU squared (Primer, So et al., 2021).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -32,7 +34,7 @@ class Plain(nn.Module):
 
 
 class Gated(nn.Module):
-    """Widen twice, let one half gate the other, narrow (Shazeer, 2020). Both halves are one product."""
+    """Project up twice, gate one half by the other, project down (Shazeer, 2020). Both halves are one product."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-/* What lies between the matrix products of a block, on a CPU that learns in bf16: see fused.py.
+/* The operators between the matrix products of a block, for training in bf16 on a CPU: see fused.py.
  *
  * In and out: bf16, rows one after another; weights of norms and angles in float. All arithmetic is in float. Each
  * row is read from memory once, and compilers make vector instructions of every loop over a row. Gradients of weights
@@ -210,7 +210,7 @@ static inline uint32_t hash32(uint32_t z) { /* each bit of the result depends on
     return z ^ z >> 16;
 }
 
-/* Dropout: whether a number goes is read from its index and the seed, so the way back needs no mask in memory. */
+/* Dropout: whether a number is dropped follows from its index and the seed, so the backward pass needs no mask. */
 void drop(const bf16 *x, bf16 *y, int64_t count, int64_t seed, float rate, int64_t threads) {
     uint32_t limit = (uint32_t)(rate * 4294967296.0), low = (uint32_t)seed, high = (uint32_t)(seed >> 32);
     float scale = 1.0f / (1.0f - rate);

@@ -1,4 +1,4 @@
-"""The same model faster, on a CPU that learns in bf16: one pass over memory where torch makes five to fifteen.
+"""The fused loops of training in bf16 on a CPU: one pass over memory where torch makes five to fifteen.
 
 In: a model. Out: the same model, whose norms, heads, gates and softmaxes run in the loops of fused.c. What the
 modules do otherwise is the plain version: a test shows that they agree, and where the input is not bf16 it runs.

@@ -42,7 +42,7 @@ class Sinusoidal(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Turn each pair of channels by an angle that grows with the position (Su et al., 2021).
+    """Rotate each pair of channels by an angle that grows with the position (Su et al., 2021).
 
     Channel i is paired with channel i + C/2, as in the Llama classes of transformers. Where only a share of the
     channels is rotated, C counts those.
@@ -61,7 +61,7 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Tensor, rotary: Tensor | None) -> Tensor:
-    """Apply the turn that `Rotary` returned to queries or keys (B, H, T, C); None leaves them as they are."""
+    """Apply the rotation that `Rotary` returned to queries or keys (B, H, T, C); None leaves them as they are."""
     if rotary is None:
         return x
     cos, sin = rotary.to(x.dtype)

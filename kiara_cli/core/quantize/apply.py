@@ -17,7 +17,7 @@ from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.calibrate import moments
 from kiara_cli.core.quantize.gptq import choose, gptq, objective
-from kiara_cli.core.quantize.layers import Codes, SmallEmbedding, SmallLinear, full, pack
+from kiara_cli.core.quantize.layers import Codes, QuantizedEmbedding, QuantizedLinear, full, pack
 from kiara_cli.core.quantize.rounding import Small, fit_scales, to_nearest
 from kiara_cli.core.quantize.scheme import WHOLE, Scheme
 from kiara_cli.errors import KiaraError
@@ -105,7 +105,7 @@ def in_dtype(model: Transformer, dtype: torch.dtype) -> Transformer:
 def pack_all(model: Transformer) -> None:
     """Arrange small matrices for the products that torch has on this processor, where it has any."""
     for layer in model.modules():
-        if isinstance(layer, SmallLinear):
+        if isinstance(layer, QuantizedLinear):
             pack(layer)
 
 
@@ -152,17 +152,17 @@ def _matrices(model: Transformer) -> list[tuple[str, nn.Linear | nn.Embedding]]:
     return found + [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
 
 
-def _small_layer(layer: nn.Linear | nn.Embedding, scheme: Scheme, name: str) -> SmallLinear | SmallEmbedding:
+def _small_layer(layer: nn.Linear | nn.Embedding, scheme: Scheme, name: str) -> QuantizedLinear | QuantizedEmbedding:
     bits, group = scheme.bits_of(name), scheme.group_of(name, layer.weight.shape[1])
     if isinstance(layer, nn.Linear):
-        return SmallLinear(bits, layer, group)
-    return SmallEmbedding(bits, layer.num_embeddings, layer.embedding_dim, group)
+        return QuantizedLinear(bits, layer, group)
+    return QuantizedEmbedding(bits, layer.num_embeddings, layer.embedding_dim, group)
 
 
-def _exchange(model: Transformer, name: str, new: SmallLinear | SmallEmbedding) -> None:
+def _exchange(model: Transformer, name: str, new: QuantizedLinear | QuantizedEmbedding) -> None:
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, new)
     if name == "tokens" and model.config.tied_head:
-        head = SmallLinear(new.bits, model.head, model.config.emb_dim // new.scales.shape[1]).to(new.codes.device)
+        head = QuantizedLinear(new.bits, model.head, model.config.emb_dim // new.scales.shape[1]).to(new.codes.device)
         head.codes, head.scales = new.codes, new.scales
         model.head = head  # type: ignore[assignment]

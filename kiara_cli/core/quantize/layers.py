@@ -1,8 +1,8 @@
-"""A matrix of small numbers in the place of a linear layer or an embedding.
+"""A quantized matrix in the place of a linear layer or an embedding.
 
 In and out as the layers they replace. What is kept is what a checkpoint stores: `codes`, int8 (N, K) or two 4-bit
 ones a byte (N, K / 2), and bfloat16 `scales` (N, G). Many rows at a time are multiplied with the full matrix, made
-for the occasion; few rows with the codes themselves, where torch has a product for them: see `pack`.
+each time; few rows with the codes themselves, where torch has a product for them: see `pack`.
 
 N outputs, K inputs, G groups of columns.
 """
@@ -43,7 +43,7 @@ class Codes(nn.Module):
         self.dtype = torch.float32
 
     def fill(self, small: Small) -> None:
-        """Take the numbers of a small matrix of the same shape."""
+        """Take codes and scales of a quantized matrix of the same shape."""
         self.codes.copy_(to_nibbles(small.codes) if self.bits == 4 else small.codes)
         self.scales.copy_(small.scales)
 
@@ -59,14 +59,14 @@ class Codes(nn.Module):
         return full(self.codes, self.scales, self.dtype)
 
 
-class SmallEmbedding(Codes):
+class QuantizedEmbedding(Codes):
     """Rows by index, (…) → (…, K)."""
 
     def forward(self, ids: Tensor) -> Tensor:
         return full(self.codes[ids], self.scales[ids], self.dtype)
 
 
-class SmallLinear(Codes):
+class QuantizedLinear(Codes):
     """x (…, K) → x @ weight.T + bias (…, N)."""
 
     def __init__(self, bits: int, layer: nn.Linear, group: int) -> None:
@@ -81,8 +81,8 @@ class SmallLinear(Codes):
         return product(x, self.codes, self.scales, self.bias, self.packed)
 
 
-stands_for(SmallLinear, nn.Linear)
-stands_for(SmallEmbedding, nn.Embedding)
+stands_for(QuantizedLinear, nn.Linear)
+stands_for(QuantizedEmbedding, nn.Embedding)
 
 
 def full(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
@@ -92,7 +92,7 @@ def full(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def product(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed = UNPACKED) -> Tensor:
-    """Return x (…, K) times a small matrix, by torch's product with codes where it is packed and rows are few."""
+    """Return x (…, K) times a quantized matrix, by torch's product with codes where it is packed and rows are few."""
     rows = x.flatten(0, -2)
     if packed[0] is None or len(rows) > FEW:
         return F.linear(x, full(codes, scales, x.dtype), None if bias is None else bias.to(x.dtype))
@@ -111,7 +111,7 @@ def by_codes(rows: Tensor, packed: Packed) -> Tensor:
     return torch._weight_int4pack_mm_for_cpu(rows, codes, rows.shape[1] // scales.shape[0], scales)
 
 
-def pack(layer: SmallLinear) -> bool:
+def pack(layer: QuantizedLinear) -> bool:
     """Arrange the codes as torch's product on this processor wants them; say whether it computes what it should.
 
     Where it does not, or there is none for these shapes, the layer goes on with the full matrix.
@@ -136,12 +136,12 @@ def packed_of(model: nn.Module) -> dict[str, Tensor]:
     """Return what packing added to a model, by name: X.packed and X.packed_scales for a layer X."""
     found: dict[str, Tensor] = {}
     for name, layer in model.named_modules():
-        if isinstance(layer, SmallLinear) and layer.packed[0] is not None and layer.packed[1] is not None:
+        if isinstance(layer, QuantizedLinear) and layer.packed[0] is not None and layer.packed[1] is not None:
             found |= {f"{name}.packed": layer.packed[0], f"{name}.packed_scales": layer.packed[1]}
     return found
 
 
-def _arranged(layer: SmallLinear) -> Packed:
+def _arranged(layer: QuantizedLinear) -> Packed:
     if layer.bits == 8:
         return layer.codes, layer.scales[:, 0].to(layer.dtype)
     codes = from_nibbles(layer.codes).int() + ZERO

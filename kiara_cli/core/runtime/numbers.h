@@ -1,4 +1,4 @@
-/* What every C file of Kiara does with a number. */
+/* Conversions and exp, for every C file of Kiara. */
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -14,13 +14,13 @@ INSIDE float to_float(bf16 value) {
     return out;
 }
 
-INSIDE bf16 to_bf16(float value) { /* to the nearest, to the even one of two */
+INSIDE bf16 to_bf16(float value) { /* round to nearest, ties to even */
     uint32_t bits;
     memcpy(&bits, &value, 4);
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
-INSIDE float fast_exp(float x) { /* e to the x, which is cut to what float can hold */
+INSIDE float fast_exp(float x) { /* e^x, with x limited to what float can hold */
     x = x < -87.0f ? -87.0f : x;
     x = x > 87.0f ? 87.0f : x;
     float y = x * 1.44269504f, shifted = y + 12582912.0f; /* adding 1.5 x 2^23 rounds to whole numbers */

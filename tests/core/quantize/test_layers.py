@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from kiara_cli.core.quantize import layers
-from kiara_cli.core.quantize.layers import FEW, SmallEmbedding, SmallLinear, pack
+from kiara_cli.core.quantize.layers import FEW, QuantizedEmbedding, QuantizedLinear, pack
 from kiara_cli.core.quantize.rounding import Small, round_to_nearest
 
 SIZES = [(16, 32), (48, 64), (80, 352), (7, 32), (100, 96), (64, 6)]
 
 
-def small_layer(bits: int, rows: int, columns: int, bias: bool) -> tuple[SmallLinear, Small]:
+def small_layer(bits: int, rows: int, columns: int, bias: bool) -> tuple[QuantizedLinear, Small]:
     group = columns if bits == 8 else next(size for size in (32, 16, 6, 2) if columns % size == 0)
     full = nn.Linear(columns, rows, bias=bias)
     small = round_to_nearest(full.weight.detach(), bits, group)
-    layer = SmallLinear(bits, full, group)
+    layer = QuantizedLinear(bits, full, group)
     layer.fill(small)
     return layer, small
 
@@ -76,7 +76,7 @@ def test_shapes_that_torch_has_no_product_for_are_multiplied_in_full() -> None:
 def test_an_embedding_looks_rows_up(bits: int) -> None:
     weight = torch.randn(10, 32)
     small = round_to_nearest(weight, bits, 32)
-    embedding = SmallEmbedding(bits, 10, 32, 32)
+    embedding = QuantizedEmbedding(bits, 10, 32, 32)
     embedding.fill(small)
     ids = torch.tensor([[3, 3], [9, 0]])
     assert torch.equal(embedding(ids), small.full()[ids])
