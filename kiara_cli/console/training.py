@@ -23,7 +23,18 @@ from rich.text import Text
 from kiara_cli.console import output
 from kiara_cli.console.output import amount, duration
 from kiara_cli.console.plots import MARK, curves
-from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Skipped, Spiked, Started, Stepped
+from kiara_cli.core.train.events import (
+    Evaluated,
+    Event,
+    Finished,
+    Sampled,
+    Saved,
+    Skipped,
+    Spiked,
+    Started,
+    Stepped,
+    ThreadsChanged,
+)
 from kiara_cli.core.train.plan import Plan
 
 STYLES = "cyan", "bold green"  # of the loss, and of the validation loss
@@ -68,7 +79,8 @@ class TrainingView:
             self.sample = event.text
         elif isinstance(event, Saved):
             self.saved = event
-        if self.live is None or isinstance(event, Skipped | Spiked):  # troubles stay to be read, above the panel
+        troubles = isinstance(event, Skipped | Spiked | ThreadsChanged)
+        if self.live is None or troubles:  # which stay to be read, above the panel
             for line in plain_lines(event, self.total):
                 self.console.print(escape(line), soft_wrap=True)
 
@@ -174,6 +186,9 @@ def plain_lines(event: Event, total: int) -> list[str]:
     if isinstance(event, Skipped):
         what = f"loss {event.loss:.4g}, gradient {event.grad_norm:.4g} ({event.parameter})"
         return [f"warning: step {event.step}/{total}  batch {event.batch} skipped: {what}"]
+    if isinstance(event, ThreadsChanged):  # what was only tried is in metrics.jsonl
+        threads = f"{event.threads} thread{'s' if event.threads > 1 else ''} instead of {event.before}"
+        return [f"step {event.step}/{total}  {threads}: {event.reason}"] if event.stays else []
     if isinstance(event, Spiked):
         return [f"warning: step {event.step}/{total}  the loss spiked from {event.usual:.4f} to {event.loss:.4f}"]
     return []

@@ -20,6 +20,7 @@ from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.data.windows import eval_windows
 from kiara_cli.core.loss import cross_entropy, positions_at_once, where_targets
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime.adaptive import Threads
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 
@@ -94,17 +95,19 @@ def loader_metrics(model: Transformer, batches: Iterable[Batch], byte_lengths: T
     nats: list[Tensor] = []
     counts: list[Tensor] = []
     tokens = 0
+    threads = Threads.of(runtime)
     for batch in batches:
         batch = batch.to(runtime.device)
         tokens += batch.target_count
-        with runtime.precision():
-            states, targets = where_targets(model.states(batch.inputs, segments=batch.segments), batch)
-        for part, wanted in zip(torch.split(states, at_once), torch.split(targets, at_once), strict=True):
+        with threads.step():
             with runtime.precision():
-                logits = model.head(part).float()  # (n, V)
-            nats.append(cross_entropy(logits, wanted, reduction="sum"))
-            size = byte_lengths[wanted.clamp(min=0)] * (wanted != IGNORE)
-            counts.append(torch.stack(((logits.argmax(-1) == wanted).sum(), size.sum())))
+                states, targets = where_targets(model.states(batch.inputs, segments=batch.segments), batch)
+            for part, wanted in zip(torch.split(states, at_once), torch.split(targets, at_once), strict=True):
+                with runtime.precision():
+                    logits = model.head(part).float()  # (n, V)
+                nats.append(cross_entropy(logits, wanted, reduction="sum"))
+                size = byte_lengths[wanted.clamp(min=0)] * (wanted != IGNORE)
+                counts.append(torch.stack(((logits.argmax(-1) == wanted).sum(), size.sum())))
     model.train(was_training)
     if not nats:
         return Metrics(0.0, 0, 0, 0)

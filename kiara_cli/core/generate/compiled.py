@@ -27,7 +27,7 @@ ACTIVATIONS = {"swiglu": 0, "gelu": 1, "relu2": 2}
 BLOCK = 32  # columns that are multiplied at once: groups of columns with a scale of their own are multiples of it
 # Fields of compiled.c's Plan: where the capacity is, where the layers begin, and how many fields a layer has. The
 # first four of a layer are addresses in the cache.
-CAPACITY, LAYERS, LAYER = 9, 28, 40
+THREADS, CAPACITY, LAYERS, LAYER = 7, 9, 28, 40
 
 
 def load() -> native.Library:
@@ -87,6 +87,12 @@ class Compiled:
         start = -self._workspace.data_ptr() % 64 + self._workspace.data_ptr()
         self.library.decode_step(plan, *lists, batch, self._most, scores.data_ptr(), start, self._epsilon)
         return scores
+
+    def use(self, threads: int) -> None:
+        """Compute on so many threads; no score changes."""
+        if threads > self._plan[THREADS]:
+            self._most = 0  # each needs a workspace
+        self._plan[THREADS] = threads
 
     def bind(self, cache: Cache) -> None:
         """Use a cache of the same numbers, as it is now."""

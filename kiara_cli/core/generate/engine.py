@@ -29,6 +29,7 @@ from kiara_cli.core.generate.speculative import draft
 from kiara_cli.core.generate.step import decode_step
 from kiara_cli.core.model.fastpath import why_plain
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime.adaptive import Threads
 from kiara_cli.core.runtime.device import DTYPES, Runtime
 from kiara_cli.errors import KiaraError
 
@@ -83,6 +84,7 @@ class Engine:
         self.forbidden = forbidden.to(self.device)
         self.dtype = DTYPES[runtime.dtype]
         self.original = model.eval()
+        self.threads = Threads.of(runtime)
         self._hooks = 0
         self.slots = self._make_slots()
         self.context = self.slots.context
@@ -142,6 +144,10 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> None:
         """Write one token of every sequence being written, and read at most PASS positions of those that begin."""
+        with self.threads.step():
+            self._step()
+
+    def _step(self) -> None:
         if self.model.training:
             self.model.eval()
         if RemovableHandle.next_id != self._hooks and self.backend.plain_because != SWITCHED_OFF:
@@ -156,6 +162,7 @@ class Engine:
         reading: list[ActiveRequest] = []
         for request in self.slots.requests:
             (writing if self.backend.fast and request.filled and request.unread == 1 else reading).append(request)
+        self.threads.kind = None if reading else len(writing)
         self._write([request for request in writing if not (request.config.speculate and self._guess(request))])
         left = PASS
         for request in reading:
@@ -223,6 +230,8 @@ class Engine:
     def _compiled_step(self, requests: list[ActiveRequest]) -> Tensor:
         """Return the same by compiled code."""
         assert self.backend.compiled is not None
+        if self.threads.adapts:
+            self.backend.compiled.use(self.threads.count)
         slots = [self.slots.requests.index(request) for request in requests]
         return self.backend.compiled(
             [r.ids[r.start + r.filled] for r in requests], slots, [r.filled for r in requests]

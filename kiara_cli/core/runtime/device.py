@@ -38,6 +38,7 @@ class Runtime:
     device: torch.device
     dtype: Dtype  # fp32, bf16 or fp16
     threads: int
+    adaptive: bool = False  # whether there may be fewer threads while other programs use the cores
 
     @property
     def device_name(self) -> Device:
@@ -63,7 +64,7 @@ def decide(config: RuntimeConfig) -> Runtime:
     torch.set_deterministic_debug_mode(strictness)  # as use_deterministic_algorithms, which loads the compiler too
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs 3 % of a step
     dtype = config.dtype if config.dtype != "auto" else _pick_dtype(device)
-    return Runtime(device, dtype, threads)
+    return Runtime(device, dtype, threads, config.threads == "auto" and device.type == "cpu")
 
 
 def seed_everything(seed: int) -> None:
@@ -81,6 +82,28 @@ def matrix_rate(device: torch.device, dtype: Dtype, size: int = PEAK, again: boo
     if again or key not in _rates:
         _rates[key] = max(_rates.get(key, 0.0), _measured_rate(device, DTYPES[dtype], size))
     return _rates[key]
+
+
+def planning_rate(runtime: Runtime) -> float:
+    """Return the operations a second to plan with, also on a machine that is busy.
+
+    On a CPU that of one thread times the threads: several measure how they wait for one that has lost its core, and
+    have made a small training look forty times as long as it is.
+    """
+    if runtime.device.type != "cpu":
+        return matrix_rate(runtime.device, runtime.dtype)
+    with _one_thread():
+        return runtime.threads * matrix_rate(runtime.device, runtime.dtype, TRIAL)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _measured_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
@@ -154,10 +177,6 @@ def _pick_dtype(device: torch.device) -> Dtype:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type != "cpu":
         return "fp32"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several would wait for each other where other programs run
-    try:
+    with _one_thread():
         faster = matrix_rate(device, "bf16", TRIAL) / matrix_rate(device, "fp32", TRIAL)
-    finally:
-        torch.set_num_threads(threads)
     return "bf16" if faster > WORTH_IT else "fp32"

@@ -111,6 +111,7 @@ def describe(training: Training, facts: Mapping[str, Any]) -> None:
             "data_hash": meta.hash,
             "tokenizer_hash": meta.tokenizer_hash,
             "parameters": training.plan.count.parameters,
+            "threads": training.runtime.threads,
             **facts,
         },
     )

@@ -57,6 +57,17 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class ThreadsChanged:
+    """After this step other threads compute, which changes the last bits of sums; `stays`: they were faster."""
+
+    step: int
+    before: int
+    threads: int
+    stays: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class Spiked:
     """The logged loss leapt away from what was usual."""
 
@@ -112,4 +123,6 @@ class Finished:
     reason: str | None = None
 
 
-Event: TypeAlias = Planned | Started | Stepped | Skipped | Spiked | Evaluated | Sampled | Saved | Finished
+Event: TypeAlias = (
+    Planned | Started | Stepped | Skipped | Spiked | ThreadsChanged | Evaluated | Sampled | Saved | Finished
+)

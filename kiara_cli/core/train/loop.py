@@ -19,7 +19,18 @@ from kiara_cli.core.generate.text import complete, make_engine, stream_text
 from kiara_cli.core.loss import where_targets
 from kiara_cli.core.runtime.device import matrix_rate, peak_memory
 from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
-from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Skipped, Spiked, Status, Stepped
+from kiara_cli.core.train.events import (
+    Evaluated,
+    Event,
+    Finished,
+    Sampled,
+    Saved,
+    Skipped,
+    Spiked,
+    Status,
+    Stepped,
+    ThreadsChanged,
+)
 from kiara_cli.core.train.meter import Meter
 from kiara_cli.core.train.numerics import first_nonfinite, loss_spike, lower_loss_scale, raise_loss_scale
 from kiara_cli.core.train.records import describe, record_of, summary
@@ -55,7 +66,12 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
 
     while progress.step < total and reason is None:
         lr = learning_rate(progress.step + 1, total, config)
-        loss, grad_norm, skipped = update(training, lr, meter)
+        with training.threads.step():
+            loss, grad_norm, skipped = update(training, lr, meter)
+        if (change := training.threads.change) is not None:
+            changed = ThreadsChanged(progress.step + (skipped is None), **vars(change))
+            write(record_of(changed))
+            yield changed
         if skipped is not None:
             write(record_of(skipped))
             yield skipped
@@ -162,7 +178,7 @@ def validate(training: Training, write: Write) -> Iterator[Event]:
     with training.average.in_place() if training.average is not None else contextlib.nullcontext():
         started = time.perf_counter()
         measured = evaluate(
-            training.model, training.data.val, training.data.tokenizer, training.runtime,
+            training.model, training.data.val, training.data.tokenizer, training.runtime_now,
             config.eval.batch_size, config.eval.max_tokens,
         )  # fmt: skip
         is_best = progress.best_val_loss is None or measured.loss < progress.best_val_loss
@@ -199,7 +215,14 @@ def save(training: Training) -> Saved:
 def finish(training: Training, status: Status, reason: str | None) -> Finished:
     """Note in run.json how it ended."""
     progress, run = training.progress, training.run
-    run.set_status(status, step=progress.step, val_loss=progress.best_val_loss, tokens=progress.tokens, reason=reason)
+    run.set_status(
+        status,
+        step=progress.step,
+        val_loss=progress.best_val_loss,
+        tokens=progress.tokens,
+        reason=reason,
+        thread_changes=run.facts().get("thread_changes", 0) + training.threads.changes,
+    )
     best, last = (path if path.is_file() else None for path in (run.best, run.last))
     val_loss, tokens, seconds = progress.best_val_loss, progress.tokens, progress.seconds
     return Finished(run.name, run.folder, status, progress.step, val_loss, tokens, seconds, best, last, reason)
@@ -208,7 +231,7 @@ def finish(training: Training, status: Status, reason: str | None) -> Finished:
 def sample_text(training: Training) -> Sampled:
     """Continue the sample prompt, or answer it if the data holds conversations; with the same seed each time."""
     config, tokenizer = training.config, training.data.tokenizer
-    engine = make_engine(training.model, tokenizer, training.runtime)
+    engine = make_engine(training.model, tokenizer, training.runtime_now)
     settings = dataclasses.replace(
         config.generate, max_new_tokens=config.eval.sample_tokens, seed=config.runtime.seed
     )

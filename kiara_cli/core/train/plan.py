@@ -22,7 +22,7 @@ from kiara_cli.core.loss import positions_at_once
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.fused import decide_fused
 from kiara_cli.core.runtime.compile import decide_compile
-from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate
+from kiara_cli.core.runtime.device import Runtime, decide, planning_rate
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.core.train.feed import rows_at_once
 from kiara_cli.core.train.writers import check_writers
@@ -171,24 +171,25 @@ def total_steps(train: TrainConfig, batcher: Batcher) -> tuple[int, str]:
 
 
 def decide_runtime(wanted: RuntimeConfig, flops: int) -> tuple[RuntimeConfig, Runtime, str, dict[str, str]]:
-    """Decide every `auto` of the machine for a training of so many operations.
+    """Decide every `auto` of the machine for a training of so many operations; threads are decided at every start.
 
     Also return in words how it will compute, and what was asked for that this machine cannot do, with the reason.
     """
     runtime = decide(wanted)
     fuses, why_fused = decide_fused(wanted, runtime)
-    usual = USUAL_SHARE * matrix_rate(runtime.device, runtime.dtype)
+    usual = USUAL_SHARE * planning_rate(runtime)
     compiles, why = decide_compile(False if fuses else wanted.compile, runtime.device, flops / usual)
     found = {"compile": (compiles, why), "native": (fuses, why_fused)}
     unmet = {key: reason for key, (kept, reason) in found.items() if getattr(wanted, key) is True and not kept}
     threads = f"{runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
     plain = f"not compiled ({why}), no C loops ({why_fused})"
     how = "C loops" if fuses else f"compiled ({why})" if compiles else plain
+    if compiles:  # for so many threads: with others it would all be compiled again
+        runtime = dataclasses.replace(runtime, adaptive=False)
     decided = dataclasses.replace(
         wanted,
         device=runtime.device_name,
         dtype=runtime.dtype,
-        threads=runtime.threads,
         compile=compiles,
         native=fuses,
     )

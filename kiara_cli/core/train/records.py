@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from kiara_cli.core.eval.metrics import Metrics
-from kiara_cli.core.train.events import Evaluated, Finished, Skipped, Stepped
+from kiara_cli.core.train.events import Evaluated, Finished, Skipped, Stepped, ThreadsChanged
 
-Recorded: TypeAlias = Stepped | Skipped | Evaluated | Finished
+Recorded: TypeAlias = Stepped | Skipped | ThreadsChanged | Evaluated | Finished
 
 
 def summary(metrics: Metrics) -> dict[str, float]:
@@ -40,6 +40,14 @@ def record_of(event: Recorded) -> dict[str, Any]:
         }
     if isinstance(event, Skipped):
         return {"step": event.step, "skipped_batch": event.batch, "parameter": event.parameter}
+    if isinstance(event, ThreadsChanged):
+        return {
+            "step": event.step,
+            "threads": event.threads,
+            "threads_before": event.before,
+            "stays": event.stays,
+            "reason": event.reason,
+        }
     reading = event.reading
     return {
         "step": event.step,

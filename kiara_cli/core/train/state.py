@@ -22,11 +22,14 @@ from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.loss import Objective
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime.adaptive import Threads
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.train.average import Average
 from kiara_cli.core.train.feed import Feed
 from kiara_cli.core.train.plan import Plan
 from kiara_cli.core.train.progress import Progress, random_state
+
+PATIENCE = 1.0  # seconds that other programs use the cores before threads change, and with them a sum's last bits
 
 
 @dataclass
@@ -53,6 +56,15 @@ class Training:
     @property
     def data(self) -> Prepared:
         return self.plan.data
+
+    @cached_property
+    def threads(self) -> Threads:
+        return Threads.of(self.runtime, PATIENCE)
+
+    @property
+    def runtime_now(self) -> Runtime:
+        """The runtime with the threads there are now, for what is done between two updates."""
+        return dataclasses.replace(self.runtime, threads=self.threads.count, adaptive=False)
 
     @cached_property
     def feed(self) -> Feed:

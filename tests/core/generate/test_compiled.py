@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import shutil
 from ctypes import CDLL
 from typing import Any
@@ -215,3 +216,18 @@ def test_without_a_compiler_torch_writes_or_the_error_says_so(
     assert len(list(engine.generate([1], GREEDY))) == 40
     with pytest.raises(KiaraError, match="cannot be honoured: no C compiler"):
         Engine(Transformer(tiny), RUNTIME, options=Options(native=True))
+
+
+@needs_compiler
+def test_threads_come_and_go_between_steps_and_no_token_changes(tiny: ModelConfig) -> None:
+    net, runtime = random(tiny), Runtime(CPU, "fp32", 3, adaptive=True)
+    counts, written = itertools.cycle([1, 3, 2]), []
+    for changes in (False, True):
+        engine = Engine(net, runtime, options=Options(native=True))
+        together = [engine.submit(GenerationRequest(text, GREEDY)) for text in TEXTS]
+        while engine.busy:
+            if changes:
+                engine.threads.count = next(counts)
+            engine.step()
+        written.append([request.ids for request in together])
+    assert written[0] == written[1]

@@ -9,7 +9,7 @@ import torch
 
 from kiara_cli.config.schema import RuntimeConfig
 from kiara_cli.core.runtime import device, threads
-from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, seed_everything
+from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, planning_rate, seed_everything
 from kiara_cli.errors import KiaraError
 
 
@@ -92,3 +92,14 @@ def test_the_rate_of_products_is_the_best_of_what_was_measured(monkeypatch: pyte
     assert matrix_rate(cpu, "fp32") == matrix_rate(cpu, "fp32") == 2e9  # not measured a second time
     assert matrix_rate(cpu, "fp32", again=True) == 2e9
     assert matrix_rate(cpu, "fp32", again=True) == 3e9
+
+
+def test_a_busy_machine_does_not_make_a_training_look_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(where: torch.device, dtype: torch.dtype, size: int) -> float:
+        return 1e9 / (45 if torch.get_num_threads() > 1 else 1)  # several threads wait for one that has lost its core
+
+    monkeypatch.setattr(device, "_measured_rate", measured)
+    monkeypatch.setattr(device, "_rates", {})
+    torch.set_num_threads(2)
+    assert planning_rate(Runtime(torch.device("cpu"), "fp32", 2)) == 2e9
+    assert torch.get_num_threads() == 2

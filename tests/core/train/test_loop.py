@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -17,12 +18,14 @@ from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.loss import batch_loss
+from kiara_cli.core.runtime.adaptive import Threads
+from kiara_cli.core.runtime.pressure import Pressure
 from kiara_cli.core.train import feed
 from kiara_cli.core.train.build import begin
-from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Stepped
+from kiara_cli.core.train.events import Evaluated, Event, Finished, Sampled, Saved, Stepped, ThreadsChanged
 from kiara_cli.core.train.loop import train, update
 from kiara_cli.core.train.meter import Meter
-from kiara_cli.core.train.plan import plan
+from kiara_cli.core.train.plan import decide_runtime, plan
 from kiara_cli.core.train.state import Training
 from kiara_cli.errors import KiaraError
 
@@ -353,3 +356,27 @@ def test_nothing_waits_for_the_device_but_one_reading_an_update(configure: Confi
     with Watch():
         update(training, 0.01, Meter())
     assert len(asked) <= 2  # the loss and the norm, in one transfer
+
+
+def test_each_change_of_threads_is_an_event_a_record_and_counted_in_run_json(
+    configure: Configure, data: Prepared
+) -> None:
+    training = begin(plan(configure("train.max_steps=5", "runtime.threads=auto"), data), ROOT)
+    assert json.loads((training.run.folder / "run.json").read_text())["threads"] == training.runtime.threads
+    clock = itertools.count(step=0.5)
+    waiting = (Pressure(at, 0.4 * at, 0.0) for at in itertools.count())
+    training.threads = Threads(2, True, 1.0, lambda: next(waiting), lambda: float(next(clock)))
+    events, _ = run(training)
+    changed = [event for event in events if isinstance(event, ThreadsChanged)]
+    assert [(event.before, event.threads, event.stays) for event in changed] == [(2, 1, False), (1, 2, False)]
+    found = [record for record in records(training) if "threads_before" in record]
+    assert [record["step"] for record in found] == [event.step for event in changed]
+    assert json.loads((training.run.folder / "run.json").read_text())["thread_changes"] == 2
+
+
+def test_a_run_that_was_left_to_adapt_adapts_again_when_it_is_resumed(configure: Configure, data: Prepared) -> None:
+    training = begin(plan(configure("train.max_steps=2", "runtime.threads=auto"), data), ROOT)
+    assert training.config.runtime.threads == "auto"
+    assert training.runtime.adaptive
+    compiled = dataclasses.replace(training.config.runtime, compile=True)
+    assert not decide_runtime(compiled, 1)[1].adaptive  # it would be compiled again
