@@ -231,3 +231,14 @@ def test_threads_come_and_go_between_steps_and_no_token_changes(tiny: ModelConfi
             engine.step()
         written.append([request.ids for request in together])
     assert written[0] == written[1]
+
+
+@needs_compiler
+def test_more_threads_get_more_workspace(library: CDLL, tiny: ModelConfig) -> None:
+    net = random(tiny)
+    step, sizes = Compiled(library, tiny, weights_of(net), read(net, TEXTS, torch.float32), 1), []
+    for threads in (1, 3, 2):
+        step.use(threads)
+        step([1], [0], [0])
+        sizes.append(step._workspace.numel())
+    assert sizes[0] < sizes[1] == sizes[2]
