@@ -168,8 +168,15 @@ LINES = b'{"text": "first line"}\n' + TALK + b"\n"
 
 @pytest.mark.parametrize(
     "raw",
-    [LINES, gzip.compress(LINES), b"[" + LINES.strip().replace(b"\n", b",\n") + b"]", b"  \n" + LINES],
-    ids=["lines", "gzip", "array", "blank first"],
+    [
+        LINES,
+        gzip.compress(LINES),
+        b"[" + LINES.strip().replace(b"\n", b",\n") + b"]",
+        b"  \n" + LINES,
+        b"\xef\xbb\xbf" + LINES,
+        LINES.decode().encode("utf-16"),
+    ],
+    ids=["lines", "gzip", "array", "blank first", "mark", "wide"],
 )
 def test_json_on_stdin_is_noticed_and_not_learned_as_prose(kiara: Kiara, raw: bytes) -> None:
     ran = kiara("tokenize", "-", "tokenizer.kind=char", "--json", stdin=raw)

@@ -7,6 +7,7 @@ what it holds, as it has no name that would tell.
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import BinaryIO
 from kiara_cli.core.data.inputs import STDIN, Input
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.places import open_bytes
-from kiara_cli.core.data.records import holds_json_lines, json_values
+from kiara_cli.core.data.records import json_values
 from kiara_cli.core.data.slices import Reading, Slice, opened
 from kiara_cli.errors import KiaraError
 
 PACKED = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 SAMPLE = 1 << 12  # bytes
-TITLES = {"jsonl": "JSON lines", "json": "JSON", "parquet": "Parquet"}
+TITLES = {"json": "JSON", "parquet": "Parquet"}
 
 
 class Pipes:
@@ -71,10 +72,9 @@ def _sniffed(path: Path, label: str) -> Input:
     if head == b"PAR1":
         return dataclasses.replace(found, kind="parquet")
     with opened(found) as unpacked:
-        begins = unpacked.read(SAMPLE).lstrip()[:1]
-    if begins == b"{" and holds_json_lines(found, Reading()):
-        return dataclasses.replace(found, kind="jsonl")
-    if begins in (b"{", b"["):
+        sample = unpacked.read(SAMPLE)
+    begins = sample.decode(json.detect_encoding(sample), "ignore").lstrip("\ufeff \t\r\n")[:1]
+    if begins and begins in "{[":
         _, first = next(json_values(Slice(found), Reading(skip_bad=True)), ("", None))
         return dataclasses.replace(found, kind="json") if isinstance(first, dict) else found
     return found

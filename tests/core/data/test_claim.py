@@ -67,3 +67,18 @@ def test_a_lock_that_was_left_behind_holds_nobody_up() -> None:
     with claimed(Path("data/.text.lock")) as alone:
         assert alone
     assert list(ROOT.iterdir()) == []
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real, removed = Path("data/.text.lock"), claim.fcntl.flock, []
+
+    def flock(held: int, how: int) -> None:
+        real(held, how)
+        if not removed:  # as the process that held it before does when it is done
+            removed.append(path.stat().st_ino)
+            path.rename("gone")
+
+    monkeypatch.setattr(claim.fcntl, "flock", flock)
+    with claimed(path) as alone:
+        assert alone
+        assert path.stat().st_ino != removed[0], "whoever comes next looks at the path"
