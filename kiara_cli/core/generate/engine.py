@@ -27,6 +27,7 @@ from kiara_cli.core.generate.sampling import sample
 from kiara_cli.core.generate.scheduler import Prefixes, Slots
 from kiara_cli.core.generate.speculative import draft
 from kiara_cli.core.generate.step import decode_step
+from kiara_cli.core.model.cache import position_bytes
 from kiara_cli.core.model.fastpath import why_plain
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.adaptive import Threads
@@ -245,7 +246,9 @@ class Engine:
         if slots.context < self.config.context_length:
             limits = f"{slots.context:,} of {self.config.context_length:,} tokens"
             if slots.context < 2:
-                raise KiaraError(f"generate.cache_bytes={options.cache_bytes} allow {limits}", "allow more")
+                least = 2 * position_bytes(self.config, slots.cache.dtype)
+                cause = f"generate.cache_bytes={options.cache_bytes} is enough for {limits}"
+                raise KiaraError(cause, f"set it to {least} or more", key="generate.cache_bytes")
             log.warning("The context is limited to %s by generate.cache_bytes=%s.", limits, options.cache_bytes)
         return slots
 

@@ -130,7 +130,7 @@ def test_the_context_is_limited_by_the_bytes_and_that_is_said_once(
     assert said == [f"The context is limited to 40 of 96 tokens by generate.cache_bytes={40 * POSITION + 7}."]
     uncached = Engine(net, RUNTIME, options=Options(cache=False, cache_bytes=40 * POSITION))
     assert run(uncached, asked(2, new=60)) == tokens
-    with pytest.raises(KiaraError, match="allow 1 of 96 tokens"):
+    with pytest.raises(KiaraError, match=f"enough for 1 of 96 tokens; set it to {2 * POSITION} or more"):
         Engine(net, RUNTIME, options=Options(cache_bytes=2 * POSITION - 1))
 
 
