@@ -126,7 +126,7 @@ def check(tokenizer: Tokenizer) -> None:
     """Raise KiaraError for a kind or a split pattern that tokenizer.json cannot express."""
     if isinstance(tokenizer, Ranked):
         spelling(tokenizer.pattern)
-    elif not isinstance(tokenizer, CharTokenizer):
+    elif not isinstance(tokenizer, CharTokenizer | ImportedTokenizer):
         raise KiaraError(
             f"tokenizer.json cannot express tokenizer.kind={tokenizer.kind}", "train with tokenizer.kind=bpe"
         )
