@@ -39,6 +39,10 @@ def test_the_default_model_goes_to_both_and_both_agree_with_kiara(kiara: Kiara, 
     assert held_out.status == 0, held_out.err
     assert held_out.out == "8.gguf\n"
     assert "bits per byte" in held_out.err
+    assert "llama-cli -m 8.gguf" in held_out.err
+    assert "ollama create 8 -f 8.Modelfile && ollama run 8" in held_out.err
+    assert Path("8.Modelfile").read_text().startswith("FROM ./8.gguf\nTEMPLATE ")
+    assert Path("Modelfile").read_text().startswith("FROM ./model.gguf\n")
     assert Path("8.gguf").stat().st_size < Path("model.gguf").stat().st_size
 
 
