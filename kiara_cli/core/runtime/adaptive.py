@@ -19,9 +19,7 @@ import torch
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.runtime.pressure import Pressure, read_pressure
 
-SHARED = (
-    0.2  # cores' time that threads wait for a core, from which on others use it too (one program beside: 0.5 to 1)
-)
+SHARED = 0.2  # cores' time that threads wait for one: above it others use it too (one busy program: 0.5 to 1)
 FREE = 0.6  # cores' time without work, from which on one more thread has a place
 SLOWER = 1.5  # times the best pace, where the system does not say who waits
 BETTER = 1.05  # times the pace before: what a trial must reach to be kept
