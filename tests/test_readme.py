@@ -13,7 +13,7 @@ import pytest
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SHORT = [
     "model.n_layers=1", "model.emb_dim=32", "model.n_heads=2", "model.context_length=32", "train.batch_size=2",
-    "tokenizer.vocab_size=320", "data.corpus_bytes=30000", "eval.max_tokens=200", "eval.sample_tokens=4",
+    "tokenizer.vocab_size=320", "data.corpus_bytes=30000", "eval.max_tokens=4000", "eval.sample_tokens=4",
 ]  # fmt: skip
 STEPS = {"train.max_steps=2000": "train.max_steps=3", "train.max_steps=3000": "train.max_steps=5"}
 

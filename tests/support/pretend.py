@@ -200,4 +200,5 @@ def replace_driver(patch: pytest.MonkeyPatch, where: torch.device) -> None:
         patch.setattr(module, "get_rng_state", lambda *device: torch.zeros(8, dtype=torch.uint8))
         patch.setattr(module, "set_rng_state", lambda *state: None)
     patch.setattr(Tensor, "pin_memory", lambda self: self)
-    patch.setattr("kiara_cli.core.runtime.device.pick_device", lambda wanted: str(where))
+    for module in ("runtime.device", "train.resume"):
+        patch.setattr(f"kiara_cli.core.{module}.pick_device", lambda wanted: str(where))
