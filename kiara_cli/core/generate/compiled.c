@@ -321,6 +321,11 @@ INSIDE void tiles(
         for (int64_t t = 0; t < batch; t++) tile(kind, 1, 1, 0, m, n, x, t, y, stride);
 }
 
+static __attribute__((noinline)) void tiles_of_bf16(
+    const Matrix *m, const Vectors *x, int64_t batch, float *y, int64_t stride, int64_t from, int64_t to) {
+    tiles(BF16, m, x, batch, y, stride, from, to);
+}
+
 #if PAIRS
 /* The same for more sequences than one tile takes: codes are unpacked once, not for every four of them. */
 INSIDE int64_t unpacked_tiles(
@@ -335,7 +340,7 @@ INSIDE int64_t unpacked_tiles(
         }
         const float *scales = m->scales ? m->scales + n * m->groups : 0, *bias = m->bias ? m->bias + n : 0;
         Matrix some = {unpacked, scales, bias, BF16, ROWS, m->columns, m->groups};
-        tiles(BF16, &some, x, batch, y + n, stride, 0, ROWS);
+        tiles_of_bf16(&some, x, batch, y + n, stride, 0, ROWS);
     }
     return n;
 }
@@ -354,7 +359,7 @@ static void product(
     const Matrix *m, const Vectors *x, int64_t batch, float *y, int64_t stride, int64_t from, int64_t to) {
     switch (m->kind) {
         case F32: tiles(F32, m, x, batch, y, stride, from, to); break;
-        case BF16: tiles(BF16, m, x, batch, y, stride, from, to); break;
+        case BF16: tiles_of_bf16(m, x, batch, y, stride, from, to); break;
         case INT8: tiles_of_codes(INT8, m, x, batch, y, stride, from, to); break;
         default: tiles_of_codes(INT4, m, x, batch, y, stride, from, to);
     }

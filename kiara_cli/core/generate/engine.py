@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 # In bf16 prompts are read in multiples of so many positions: oneDNN prepares and keeps code for every other number.
 READ = 16
 PASS = 512  # positions read between two decode steps, at most: so long do the others wait for a new prompt
-NONE = -1  # in the place of an id that could not be sampled
 
 
 @dataclass(frozen=True)
@@ -316,9 +316,9 @@ class Engine:
         for sampling_params, rows in ways.items():
             chances = torch.cat([requests[row].chance() for row in rows])
             ids[rows] = sample(scores[rows], sampling_params, chances)
-        ids = ids.where(best.isfinite(), NONE)
-        for row, (request, token) in enumerate(zip(requests, ids.tolist(), strict=True)):  # waits for the device
-            if token == NONE:
+        chosen = zip(requests, best.tolist(), ids.tolist(), strict=True)  # waits for the device
+        for row, (request, score, token) in enumerate(chosen):
+            if not math.isfinite(score):
                 cause = "the model's scores are not finite numbers"
                 request.fail(KiaraError(cause, "its training has diverged: use an earlier checkpoint"))
             else:
