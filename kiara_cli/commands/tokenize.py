@@ -50,9 +50,10 @@ def tokenize(
     debug: Debug = False,
 ) -> None:
     """Turn text into token files: kiara tokenize FILE."""
+    from kiara_cli.config.folders import as_path
     from kiara_cli.console import output
     from kiara_cli.core.checkpoint.tokenizers import open_tokenizer
-    from kiara_cli.core.data.listing import as_path, is_pipe
+    from kiara_cli.core.data.listing import is_pipe
     from kiara_cli.core.export.tokenizer import writing
 
     given = read(words, config, several=True)
@@ -77,7 +78,8 @@ def tokenize(
     if not json_:
         source = settings.data.source
         once = source == "-" or is_pipe(as_path(source)) or settings.data.more_sources
-        output.hint(f"Train on it:  kiara train {shlex.quote(str(prepared.folder) if once else source)}")
+        again = f"{shlex.quote(source)}{' --skip-bad' if skip_bad else ''}"
+        output.hint(f"Train on it:  kiara train {shlex.quote(str(prepared.folder)) if once else again}")
 
 
 def check_export(folder: Path | None, tokenizer: Tokenizer) -> None:

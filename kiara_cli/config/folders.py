@@ -20,9 +20,14 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir(), f"kiara-{os.getuid()}")
 
 
-def expanded(word: str) -> Path:
+def as_path(word: str) -> str:
     """Return the path that a person means: as it is typed where that exists, else with `~` as the shell expands it.
 
-    `~draft.txt`, which is no user's home, is a file like any other.
+    `~draft.txt`, which is no user's home, is a file like any other; an address stays what it is.
     """
-    return Path(word if os.path.lexists(word) else os.path.expanduser(word))
+    return word if os.path.lexists(word) else os.path.expanduser(word)
+
+
+def expanded(word: str) -> Path:
+    """Return the same as a `Path`."""
+    return Path(as_path(word))

@@ -21,10 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kiara_cli.config.folders import as_path
 from kiara_cli.config.schema import DataConfig
 from kiara_cli.core.data.download import Remote, Report, cached, download
 from kiara_cli.core.data.inputs import STDIN, Input, as_input, find_inputs
-from kiara_cli.core.data.listing import as_path, is_pipe
+from kiara_cli.core.data.listing import is_pipe
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.pipes import Pipes
 from kiara_cli.errors import KiaraError

@@ -11,10 +11,10 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from kiara_cli.config.folders import as_path
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data import shards
 from kiara_cli.core.data.inputs import STDIN
-from kiara_cli.core.data.listing import as_path
 from kiara_cli.core.data.places import copy_in, is_address, open_bytes
 from kiara_cli.core.data.segments import count_conversations
 from kiara_cli.core.tokenizer import files

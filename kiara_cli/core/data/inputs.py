@@ -9,7 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from kiara_cli.core.data.listing import as_path, list_files
+from kiara_cli.config.folders import as_path
+from kiara_cli.core.data.listing import list_files
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.places import is_address
 from kiara_cli.errors import KiaraError

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from kiara_cli.config.folders import as_path
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.places import is_address, remote, unreadable
 
@@ -26,11 +27,6 @@ LINKED = "left out, as links to folders are not followed (give such a folder by 
 FOREIGN = "left out, as their kind is not read"
 JSON = "left out, as a .json may be anything (give it by name, or as a glob such as '*.json')"
 LOCKED = "left out, as they cannot be read"
-
-
-def as_path(word: str) -> str:
-    """Return the path a person means: as it is written where that exists, else with ~ for the home folder."""
-    return word if os.path.lexists(word) else os.path.expanduser(word)
 
 
 def is_pipe(path: str) -> bool:

@@ -11,9 +11,10 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from kiara_cli.config.folders import as_path
 from kiara_cli.core.data.charset import read_text
 from kiara_cli.core.data.inputs import find_inputs
-from kiara_cli.core.data.listing import as_path, is_pipe
+from kiara_cli.core.data.listing import is_pipe
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.pipes import Pipes
 from kiara_cli.core.data.readers import check_text

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from kiara_cli.config.folders import as_path
 from kiara_cli.core.data.charset import BinaryError, Strays, decode_chunks, detect
 from kiara_cli.core.data.documents import Document, conversation
 from kiara_cli.core.data.inputs import Input, find_inputs
-from kiara_cli.core.data.listing import as_path, is_pipe
+from kiara_cli.core.data.listing import is_pipe
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.pipes import Pipes
 from kiara_cli.core.data.places import open_bytes

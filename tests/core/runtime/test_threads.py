@@ -21,7 +21,7 @@ def write(root: Path, tree: Tree) -> tuple[Path, Path]:
 
 
 QUOTAS: list[tuple[str, Tree, float | None]] = [
-    ("version 2", {"proc/cgroup": "0::/work/kiara", "sys/work/kiara/cpu.max": "150000 100000"}, 1.5),
+    ("version 2", {"proc/cgroup": "0::/jobs/kiara", "sys/jobs/kiara/cpu.max": "150000 100000"}, 1.5),
     ("a group above", {"proc/cgroup": "0::/a/b", "sys/a/b/cpu.max": "max 100000", "sys/a/cpu.max": "10000 5000"}, 2),
     (
         "the least of two",
