@@ -67,7 +67,6 @@ def kiara(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.Monkey
     monkeypatch.setenv("KIARA__RUNTIME__DEVICE", "cpu")
     monkeypatch.setenv("KIARA__RUNTIME__DTYPE", "fp32")
     monkeypatch.setenv("KIARA__RUNTIME__THREADS", "1")
-    monkeypatch.setenv("KIARA__QUANTIZE__CALIBRATION_TOKENS", "4096")  # enough for a tiny model
 
     def run(*arguments: str, stdin: bytes | str = b"") -> Ran:
         data = stdin.encode() if isinstance(stdin, str) else stdin

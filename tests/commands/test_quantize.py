@@ -13,6 +13,12 @@ from kiara_cli.core.checkpoint import files
 Kiara = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrate on fewer tokens than by default: enough for a tiny model."""
+    monkeypatch.setenv("KIARA__QUANTIZE__CALIBRATION_TOKENS", "4096")
+
+
 @pytest.fixture
 def small(kiara: Kiara, trained: Path) -> Path:
     """A checkpoint of 4 bits in a folder with its full one."""
