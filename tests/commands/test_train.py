@@ -155,6 +155,11 @@ def test_what_cannot_change_on_resuming_is_a_mistake(
     nothing_behind()
 
 
+def test_settings_that_training_does_not_read_may_change_on_resuming(kiara: Kiara, trained: Path) -> None:
+    others = ("serve.port=9000", "chat.max_new_tokens=50", "quantize.calibration_tokens=4096")
+    assert kiara("train", "--resume", "train.max_steps=5", *others).status == 0
+
+
 def test_resuming_goes_on_with_the_data_as_it_was_though_its_source_has_changed(kiara: Kiara, trained: Path) -> None:
     Path("text.txt").write_text("something else altogether\n" * 100)
     ran = kiara("train", "--resume", "train.max_steps=5")

@@ -154,10 +154,10 @@ class LlamaCpp:
 
     def continue_greedily(self, prompt: Sequence[int], steps: int) -> list[Step]:
         """One request a step: over several, the server leaves out the scores of ids that end within a character."""
-        wishes = {"n_predict": 1, "temperature": 0, "n_probs": TOP, "return_tokens": True, "cache_prompt": True}
+        settings = {"n_predict": 1, "temperature": 0, "n_probs": TOP, "return_tokens": True, "cache_prompt": True}
         made: list[Step] = []
         while len(made) < steps:
-            answer = self.ask("completion", {"prompt": [*prompt, *(step.id for step in made)], **wishes})
+            answer = self.ask("completion", {"prompt": [*prompt, *(step.id for step in made)], **settings})
             if not answer["tokens"]:
                 break  # the text has ended
             scored = answer.get("completion_probabilities") or [{"top_logprobs": ()}]

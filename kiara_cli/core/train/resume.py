@@ -25,7 +25,8 @@ from kiara_cli.core.train.progress import Progress, set_random_state
 from kiara_cli.core.train.state import Training
 from kiara_cli.errors import KiaraError
 
-RESUMABLE = {"logging", "eval", "generate"}  # sections that a resumed run may change
+# Sections that a resumed run may change: what training does not read, or only to show.
+RESUMABLE = {"logging", "eval", "generate", "chat", "serve", "quantize"}
 RESUMABLE_KEYS = {
     *LIMITS, "train.log_interval", "train.eval_interval", "train.checkpoint_interval", "train.keep_last",
     "train.save_safetensors",
