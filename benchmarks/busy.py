@@ -154,7 +154,8 @@ def decode(threads: str, seconds: float) -> float:
     import torch
 
     from kiara_cli.config.load import load_config
-    from kiara_cli.config.schema import GenerateConfig, ModelConfig
+    from kiara_cli.config.model import ModelConfig
+    from kiara_cli.config.schema import GenerateConfig
     from kiara_cli.core.generate.engine import Engine, Options
     from kiara_cli.core.model.transformer import Transformer
     from kiara_cli.core.runtime.device import decide

@@ -107,7 +107,7 @@ def work(name: str, shape: str, dtype: str) -> None:
 def make_model(shape: str) -> Any:
     import torch
 
-    from kiara_cli.config.schema import ModelConfig
+    from kiara_cli.config.model import ModelConfig
     from kiara_cli.core.model.transformer import Transformer
     from kiara_cli.core.runtime.threads import allowed_threads
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from kiara_cli.config.schema import GenerateConfig, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate.engine import Engine, GenerationRequest, Options
 from kiara_cli.core.model.cache import position_bytes
 from kiara_cli.core.model.transformer import Transformer

@@ -139,7 +139,8 @@ def write_model(shape: str, dtype: str, folder: Path) -> None:
     import torch
 
     from kiara_cli.config.load import to_mapping
-    from kiara_cli.config.schema import Config, ModelConfig
+    from kiara_cli.config.model import ModelConfig
+    from kiara_cli.config.schema import Config
     from kiara_cli.core.checkpoint import files
     from kiara_cli.core.export import gguf
     from kiara_cli.core.model.transformer import Transformer

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 
 # fmt: off
 RARER: list[dict[str, Any]] = [  # what other people's models have

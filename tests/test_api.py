@@ -6,7 +6,8 @@ import torch
 from kiara_cli import api
 from kiara_cli.api import generate_text, load_model, stream_text
 from kiara_cli.config.load import to_mapping
-from kiara_cli.config.schema import Config, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.tokenizer.char import CharTokenizer

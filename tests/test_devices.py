@@ -14,7 +14,8 @@ from pretend import Elsewhere, pretend
 from torch import Tensor
 
 from kiara_cli.app import main
-from kiara_cli.config.schema import GenerateConfig, ModelConfig, TrainConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import GenerateConfig, TrainConfig
 from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.eval.metrics import loader_metrics
 from kiara_cli.core.generate.embed import embed

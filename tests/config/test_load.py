@@ -22,7 +22,8 @@ from kiara_cli.config.load import (
     to_yaml,
     value_at,
 )
-from kiara_cli.config.schema import VERSION, Config, DataConfig, EvalConfig, GenerateConfig, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import VERSION, Config, DataConfig, EvalConfig, GenerateConfig
 from kiara_cli.config.text import read_mapping
 from kiara_cli.errors import KiaraError
 

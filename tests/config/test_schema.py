@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kiara_cli.config.schema import (
-    Config,
-    DataConfig,
-    GenerateConfig,
-    ModelConfig,
-    RuntimeConfig,
-    TokenizerConfig,
-    TrainConfig,
-    nearest_multiple,
-)
+from kiara_cli.config.model import ModelConfig, nearest_multiple
+from kiara_cli.config.schema import Config, DataConfig, GenerateConfig, RuntimeConfig, TokenizerConfig, TrainConfig
 from kiara_cli.errors import KiaraError
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.loss import ROWS, Objective, Unembed, batch_loss, cross_entropy
 from kiara_cli.core.model.transformer import Transformer

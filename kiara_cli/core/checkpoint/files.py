@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.initialize import NoDraws
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.apply import full_weights, prepare

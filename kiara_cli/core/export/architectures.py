@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.checkpoint.files import weights_of
 from kiara_cli.core.model.positions import Sinusoidal
 from kiara_cli.core.model.transformer import Transformer

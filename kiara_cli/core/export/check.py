@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.checkpoint.files import model_from
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.eval.metrics import evaluate

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kiara_cli.config.load import from_mapping
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.errors import KiaraError
 
 Values = Mapping[str, Any]

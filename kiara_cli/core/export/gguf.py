@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.export import gguf_tokenizer, modelfile, names
 from kiara_cli.core.export.architectures import as_architecture, choose, shapes
 from kiara_cli.core.export.target import check_suffix, new_file

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.export import names
 from kiara_cli.core.export import tokenizer as tokenizer_files
 from kiara_cli.core.export.architectures import as_architecture, choose, shapes

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.errors import KiaraError
 
 QKV, GATE_UP = "attention.qkv", "feedforward.gate_up"  # the modules that others keep in parts

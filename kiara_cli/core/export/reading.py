@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kiara_cli.config.load import to_mapping
-from kiara_cli.config.schema import Config, ModelConfig, TokenizerConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import Config, TokenizerConfig
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.vocabulary import TABLES, with_rows
 from kiara_cli.core.export import names

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.generate.step import Weights
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.runtime import native

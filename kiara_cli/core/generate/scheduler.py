@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.generate.request import ActiveRequest
 from kiara_cli.core.model.cache import Cache, position_bytes
 

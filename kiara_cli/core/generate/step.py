@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.cache import to_int8
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.layers import full, packed_of, product

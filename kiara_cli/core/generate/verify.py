@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.generate.compiled import Compiled
 from kiara_cli.core.generate.step import Weights, decode_step, weights_of
 from kiara_cli.core.model.cache import Cache, to_int8

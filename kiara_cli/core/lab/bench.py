@@ -18,7 +18,8 @@ from functools import cached_property
 import torch
 
 from kiara_cli.config.load import Loaded, adopt
-from kiara_cli.config.schema import Config, Dtype, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import Config, Dtype
 from kiara_cli.core.checkpoint.files import model_from
 from kiara_cli.core.checkpoint.find import open_checkpoint
 from kiara_cli.core.data.batches import Batch

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.feedforward import make_norm
 from kiara_cli.core.model.points import OWN, Point, hooked, is_own

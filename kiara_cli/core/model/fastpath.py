@@ -18,7 +18,7 @@ from typing import Any
 import torch.nn.modules.module as torch_module
 from torch import Tensor, nn
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.initialize import NoDraws
 from kiara_cli.core.model.points import hooked, is_own
 from kiara_cli.core.model.transformer import Transformer

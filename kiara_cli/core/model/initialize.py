@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.attention import Attention
 from kiara_cli.core.model.positions import rotary_frequencies
 

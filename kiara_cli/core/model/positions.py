@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 
 
 class Learned(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.attention import Attention, segment_mask
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.feedforward import FEEDFORWARDS, make_norm

@@ -13,7 +13,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.attention import segment_mask
 from kiara_cli.core.model.transformer import Transformer
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kiara_cli.config.schema import ModelConfig, QuantizeConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import QuantizeConfig
 from kiara_cli.errors import KiaraError
 
 FORM = 1  # of the stored codes: rows of int8, or of nibbles, even columns low; bfloat16 scales

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kiara_cli.config.schema import ChatConfig, GenerateConfig, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import ChatConfig, GenerateConfig
 from kiara_cli.core.chat.fit import Forgot
 from kiara_cli.core.chat.session import Session
 from kiara_cli.core.generate.text import Completion, make_engine

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from kiara_cli.config.load import to_mapping
-from kiara_cli.config.schema import Config, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.model.transformer import Transformer

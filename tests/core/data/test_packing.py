@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kiara_cli.config.schema import DataConfig, ModelConfig, TokenizerConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.data.packing import PackedBatcher, pack
 from kiara_cli.core.data.prepare import prepare

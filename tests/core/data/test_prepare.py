@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kiara_cli.config.schema import DataConfig, ModelConfig, TokenizerConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data.documents import Document
 from kiara_cli.core.data.folders import dataset_name, open_folder
 from kiara_cli.core.data.prepare import prepare, reopen

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kiara_cli.config.load import from_mapping, to_mapping
-from kiara_cli.config.schema import Config, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.eval.held_out import HELD_OUT, HeldOut, ids_of, ids_to_calibrate, measure
 from kiara_cli.core.generate.opened import Opened, open_model

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.eval.metrics import Metrics, evaluate, loader_metrics, positions_at_once

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.checkpoint.files import weights_of
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.tokenizer.bpe import BPETokenizer

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.checkpoint.files import weights_of
 from kiara_cli.core.export import names
 from kiara_cli.core.export.architectures import NEEDS, as_architecture, choose, shapes

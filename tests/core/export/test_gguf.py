@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.export import gguf
 from kiara_cli.core.export.check import GELU_TOLERANCE, TOLERANCES, check_export
 from kiara_cli.core.export.oracles import LlamaCpp

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import GenerateConfig, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate import compiled
 from kiara_cli.core.generate.compiled import Compiled
 from kiara_cli.core.generate.engine import Engine, GenerationRequest, Options

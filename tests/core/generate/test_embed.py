@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.generate.embed import embed
 from kiara_cli.core.generate.engine import Engine
 from kiara_cli.core.model.transformer import Transformer

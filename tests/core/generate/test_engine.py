@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kiara_cli.config.schema import GenerateConfig, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate.engine import Engine, GenerationRequest, Options, Token, window_start
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime

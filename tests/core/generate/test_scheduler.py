@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from kiara_cli.config.schema import Config, GenerateConfig, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import Config, GenerateConfig
 from kiara_cli.core.generate import scheduler
 from kiara_cli.core.generate.engine import Engine, GenerationRequest, Options
 from kiara_cli.core.generate.request import ActiveRequest

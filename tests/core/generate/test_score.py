@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.generate import score
 from kiara_cli.core.generate.engine import Engine, Options
 from kiara_cli.core.model.transformer import Transformer

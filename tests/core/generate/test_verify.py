@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.generate import compiled
 from kiara_cli.core.generate.step import weights_of
 from kiara_cli.core.generate.verify import disagreement

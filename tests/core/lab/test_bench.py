@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kiara_cli.config.schema import Config, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import Config
 from kiara_cli.core.generate.engine import Engine
 from kiara_cli.core.lab.bench import Bench
 from kiara_cli.core.lab.speed import decoding, prefill

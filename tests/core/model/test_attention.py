@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.attention import Attend, Attention, attend_all_heads, attend_by_products, attend_one_head
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.positions import Rotary, rotate

@@ -14,7 +14,8 @@ import torch.nn.modules.module as torch_module
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from kiara_cli.config.schema import GenerateConfig, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate.engine import Engine, Options
 from kiara_cli.core.model import fastpath, fused
 from kiara_cli.core.model.fastpath import unknown_settings, why_plain

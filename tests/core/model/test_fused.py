@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig, RuntimeConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import RuntimeConfig
 from kiara_cli.core.model.fused import Dropped, decide_fused, fuse, load
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime import native

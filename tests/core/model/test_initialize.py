@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.transformer import Transformer
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kiara_cli.config.schema import GenerateConfig, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.generate.engine import Engine, GenerationRequest
 from kiara_cli.core.loss import batch_loss

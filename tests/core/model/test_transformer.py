@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.cache import Cache
 from kiara_cli.core.model.count import count
 from kiara_cli.core.model.transformer import Transformer

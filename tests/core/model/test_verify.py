@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model import fused
 from kiara_cli.core.model.fused import drop_fault, fuse, put_loops
 from kiara_cli.core.model.transformer import Transformer

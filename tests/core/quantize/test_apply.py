@@ -6,7 +6,8 @@ import dataclasses
 import pytest
 import torch
 
-from kiara_cli.config.schema import GenerateConfig, ModelConfig, QuantizeConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import GenerateConfig, QuantizeConfig
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.generate.engine import Engine, Options
 from kiara_cli.core.model.transformer import Transformer

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize import tune as tuning

@@ -14,7 +14,8 @@ import httpx2
 import pytest
 import torch
 
-from kiara_cli.config.schema import ChatConfig, GenerateConfig, ModelConfig, ServeConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import ChatConfig, GenerateConfig, ServeConfig
 from kiara_cli.core.generate.engine import Options
 from kiara_cli.core.generate.text import make_engine
 from kiara_cli.core.model.transformer import Transformer

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from kiara_cli.config.schema import ModelConfig
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.train.average import Average
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kiara_cli.config.schema import Config, ModelConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import Config
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.data.prepare import Prepared
 from kiara_cli.core.loss import batch_loss

@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from kiara_cli.config.schema import ModelConfig, TrainConfig
+from kiara_cli.config.model import ModelConfig
+from kiara_cli.config.schema import TrainConfig
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.train.optimizer import Both, Muon, make_optimizer, orthogonalize
 
