@@ -36,13 +36,26 @@ settings.register_profile(
 settings.load_profile("kiara")
 
 
+@pytest.fixture(scope="session")
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for libraries made of C, one for all tests: a process of its own would spend 4 seconds on them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _alone(tmp_path: Path, _compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a test from the person's files and settings, and from the tests before it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in [name for name in os.environ if name.startswith("KIARA_") or name == "XDG_CACHE_HOME"]:
         monkeypatch.delenv(name)
+    cache = tmp_path.with_name(tmp_path.name + "-cache")
+    cache.mkdir()
+    (cache / "compiled").symlink_to(_compiled)
+    monkeypatch.setenv("KIARA_CACHE", str(cache))
     torch.manual_seed(0)
     torch.set_num_threads(1)
 

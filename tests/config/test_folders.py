@@ -20,6 +20,7 @@ def test_caches_live_where_the_person_says_else_where_caches_usually_do(monkeypa
 
 
 def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KIARA_CACHE")
     monkeypatch.setattr("os.path.expanduser", lambda path: os.fspath(path))  # as under a number that no user has
     assert cache_folder() == Path(tempfile.gettempdir(), f"kiara-{os.getuid()}")
 
