@@ -17,6 +17,7 @@ from kiara_cli.commands.export import export
 from kiara_cli.commands.generate import generate
 from kiara_cli.commands.import_ import import_
 from kiara_cli.commands.quantize import quantize
+from kiara_cli.commands.runs import runs
 from kiara_cli.commands.serve import serve
 from kiara_cli.commands.tokenize import tokenize
 from kiara_cli.commands.train import train
@@ -28,6 +29,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 app.command()(tokenize)
 app.command()(train)
 app.command()(eval)
+app.add_typer(runs, name="runs")
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
@@ -106,9 +108,23 @@ def usage(error: Exception, arguments: list[str]) -> str:
         if word.startswith("--") and OVERRIDE.match(word[2:]):
             return f"no option {word}; settings are written without dashes: {word[2:]}"
     message: str = error.format_message().rstrip(".").replace("Value error, ", "")  # type: ignore[attr-defined]
-    command = next((word for word in arguments if not word.startswith("-")), "")
-    known = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}
-    return f"{message[0].lower()}{message[1:]}; see: kiara {command + ' ' if command in known else ''}--help"
+    return f"{message[0].lower()}{message[1:]}; see: {' '.join(['kiara', *command_of(arguments), '--help'])}"
+
+
+def command_of(arguments: list[str]) -> list[str]:
+    """Return the words that name a command: `["train"]`, `["runs", "list"]`; none where there is no such one."""
+    words = [word for word in arguments if not word.startswith("-")]
+    group, named = app, list[str]()
+    while words:
+        word = words.pop(0)
+        commands = {info.name or info.callback.__name__ for info in group.registered_commands if info.callback}
+        groups = {info.name: info.typer_instance for info in group.registered_groups}
+        if word in commands or word in groups:
+            named.append(word)
+        if (inner := groups.get(word)) is None:
+            break
+        group = inner
+    return named
 
 
 def show_versions() -> None:

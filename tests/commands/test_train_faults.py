@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint import atomic, files
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.model.feedforward import SwiGLU
 
@@ -102,7 +102,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_used(
     kiara: Kiara, trained: Path, damage: str
 ) -> None:
     newest = Path("checkpoints/text/step_0000004.pt")
-    files.link(newest, Path("checkpoints/text/last.pt"))  # one file, as kiara made it; the fixture copied it
+    atomic.link(newest, Path("checkpoints/text/last.pt"))  # one file, as kiara made it; the fixture copied it
     whole = newest.read_bytes()
     place = whole.index(files.load(newest).model["blocks.0.attention.qkv.weight"].numpy().tobytes())
     flipped = whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :]

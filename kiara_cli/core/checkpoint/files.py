@@ -10,16 +10,12 @@ its metadata.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import pickle
-import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kiara_cli.config.model import ModelConfig
+from kiara_cli.core.checkpoint.atomic import replacing
 from kiara_cli.core.model.initialize import NoDraws
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.apply import full_weights, prepare
@@ -46,8 +43,6 @@ RESUME_PARTS = ("optimizer", "progress")  # in last.pt and step_*.pt as well
 SCHEME = "quantize"  # in files of quantized weights: how they are stored
 BASE = "base"  # in files of an adapter: the content hash of the weights that it belongs to
 OPTIONAL = (SCHEME, BASE)
-NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
-NO_LINKS |= {errno.EINVAL} if os.name == "nt" else set()  # FAT
 
 
 @dataclass(frozen=True)
@@ -155,46 +150,6 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], origin: str)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(weights[name])
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write to a temporary file beside `path`, then put it in its place: fsync, rename, fsync the folder.
-
-    What a killed process left under the temporary name is unlinked first, never written into: it may be the second
-    name of another run's checkpoint.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
-    partial.unlink(missing_ok=True)
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def link(existing: Path, path: Path) -> None:
-    """Give a file a second name, replacing atomically; a copy where the file system has no hard links."""
-    with replacing(path) as partial:
-        try:
-            os.link(existing, partial)
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            shutil.copyfile(existing, partial)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _read(path: Path, read: Callable[[], Any]) -> Any:

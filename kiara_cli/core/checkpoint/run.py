@@ -1,6 +1,7 @@
 """A run's folder: the one module that makes it, and writes run.json, metrics.jsonl and its checkpoints' names.
 
 In: a data set's name, a config, records, checkpoints. Out: checkpoints/<run>/ as `kiara runs` and people read it.
+torch is imported where a checkpoint is saved and nowhere else: whoever looks at records does not wait for it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kiara_cli.config.load import to_yaml
 from kiara_cli.config.schema import Config
-from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint.atomic import link, replacing
 from kiara_cli.errors import KiaraError
+
+if TYPE_CHECKING:
+    from kiara_cli.core.checkpoint.files import Checkpoint
 
 try:
     import fcntl
@@ -185,11 +189,13 @@ class Run:
                     kept.append(line)
         self.write_text("metrics.jsonl", "".join(line + "\n" for line in kept))
 
-    def save_step(self, checkpoint: files.Checkpoint, step: int, keep: int, safetensors: bool) -> Path:
+    def save_step(self, checkpoint: Checkpoint, step: int, keep: int, safetensors: bool) -> Path:
         """Write step_<step>.pt and make last.pt the same file; drop all but the newest `keep`."""
+        from kiara_cli.core.checkpoint import files
+
         path = self.folder / f"step_{step:07d}.pt"
         files.save(checkpoint, path)
-        files.link(path, self.last)
+        link(path, self.last)
         if safetensors:
             files.save(checkpoint, path.with_suffix(".safetensors"))
         for old in self.steps()[:-keep]:
@@ -197,8 +203,10 @@ class Run:
             old.with_suffix(".safetensors").unlink(missing_ok=True)
         return path
 
-    def save_best(self, checkpoint: files.Checkpoint, safetensors: bool) -> Path:
+    def save_best(self, checkpoint: Checkpoint, safetensors: bool) -> Path:
         """Write best.pt."""
+        from kiara_cli.core.checkpoint import files
+
         files.save(checkpoint, self.best)
         if safetensors:
             files.save(checkpoint, self.best.with_suffix(".safetensors"))
@@ -208,11 +216,11 @@ class Run:
         """Make checkpoints/best.pt and checkpoints/last.pt those of this run."""
         for path in (self.best, self.last):
             if path.is_file():
-                files.link(path, self.root / path.name)
+                link(path, self.root / path.name)
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a text file of the run, atomically."""
-        with files.replacing(self.folder / name) as partial:
+        with replacing(self.folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint import atomic
 from kiara_cli.errors import KiaraError
 
 
@@ -33,7 +33,7 @@ def check_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """Write to a hidden file beside `path`, then give it that name."""
     check_free(path)
-    with files.replacing(path) as partial:
+    with atomic.replacing(path) as partial:
         yield partial
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from kiara_cli.config.load import from_mapping
 from kiara_cli.config.model import ModelConfig
-from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint import atomic, files
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.errors import KiaraError
@@ -289,7 +289,7 @@ def test_a_disk_that_fills_up_leaves_the_previous_file_and_nothing_else(
 def test_a_text_that_does_not_fit_leaves_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with files_no_larger_than(100), pytest.raises(OSError, match=r".+"), files.replacing(path) as partial:
+    with files_no_larger_than(100), pytest.raises(OSError, match=r".+"), atomic.replacing(path) as partial:
         partial.write_text("x" * 1000)
     assert contents(tmp_path) == {"a.txt": b"before"}
 
@@ -316,10 +316,10 @@ def test_a_link_replaces_what_was_there_and_leaves_nothing_else(tmp_path: Path) 
     (tmp_path / "new").write_text("new")
     (tmp_path / "name").write_text("old")
     with (tmp_path / "name").open() as reader:
-        files.link(tmp_path / "new", tmp_path / "name")
+        atomic.link(tmp_path / "new", tmp_path / "name")
         assert reader.read() == "old"  # whoever had it open keeps the old one, whole
     assert contents(tmp_path) == {"new": b"new", "name": b"new"}
-    files.link(tmp_path / "new", tmp_path / "name")
+    atomic.link(tmp_path / "new", tmp_path / "name")
     assert contents(tmp_path) == {"new": b"new", "name": b"new"}
 
 
@@ -329,7 +329,7 @@ def test_a_link_is_a_copy_where_there_are_no_hard_links(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "link", refuse)
     (tmp_path / "a").write_text("text")
-    files.link(tmp_path / "a", tmp_path / "b")
+    atomic.link(tmp_path / "a", tmp_path / "b")
     assert contents(tmp_path) == {"a": b"text", "b": b"text"}
     assert not (tmp_path / "a").samefile(tmp_path / "b")
 
@@ -343,17 +343,17 @@ def test_a_link_that_fails_for_another_reason_is_an_error_and_no_copy(
     monkeypatch.setattr(os, "link", refuse)
     (tmp_path / "a").write_text("text")
     with pytest.raises(OSError, match="the disk is failing"):
-        files.link(tmp_path / "a", tmp_path / "b")
+        atomic.link(tmp_path / "a", tmp_path / "b")
     assert contents(tmp_path) == {"a": b"text"}
 
 
 def link_to_new(path: Path, checkpoint: Checkpoint) -> None:
     (path.parent / "new").write_bytes(b"new")
-    files.link(path.parent / "new", path)
+    atomic.link(path.parent / "new", path)
 
 
 def write_a_text(path: Path, checkpoint: Checkpoint) -> None:
-    with files.replacing(path) as partial, partial.open("ab") as file:
+    with atomic.replacing(path) as partial, partial.open("ab") as file:
         file.write(b"new")
 
 
@@ -369,7 +369,7 @@ def test_a_second_name_left_by_a_killed_process_never_leads_into_another_runs_ch
     other, path = tmp_path / "other" / f"best{suffix}", tmp_path / f"best{suffix}"
     files.save(make(seed=1), other)
     before = other.read_bytes()
-    with files.replacing(tmp_path / f"best{suffix}") as partial:
+    with atomic.replacing(tmp_path / f"best{suffix}") as partial:
         partial.write_bytes(b"")
     os.link(other, partial)  # as if it had been killed between link and rename, and its number came up again
     write(path, make(seed=2))
@@ -380,7 +380,7 @@ def test_a_second_name_left_by_a_killed_process_never_leads_into_another_runs_ch
 
 def test_saving_over_a_linked_file_leaves_the_other_name_alone(make: Any, tmp_path: Path) -> None:
     files.save(make(seed=1), tmp_path / "step.pt")
-    files.link(tmp_path / "step.pt", tmp_path / "last.pt")
+    atomic.link(tmp_path / "step.pt", tmp_path / "last.pt")
     before = (tmp_path / "last.pt").read_bytes()
     files.save(make(seed=2), tmp_path / "step.pt")
     assert (tmp_path / "last.pt").read_bytes() == before

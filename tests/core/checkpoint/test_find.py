@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint import atomic, files
 from kiara_cli.core.checkpoint.find import existing, open_checkpoint, open_for_resume
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.errors import KiaraError
@@ -175,7 +175,7 @@ def test_resuming_takes_the_newest_and_passes_over_damaged_ones(put: Put, tmp_pa
     put("checkpoints/a/best.pt")
     for step in (1, 2, 3):
         path = put(f"checkpoints/a/step_000000{step}.pt")
-    files.link(path, run.last)
+    atomic.link(path, run.last)
     checkpoint, warnings = open_for_resume(run)
     assert checkpoint.path == path
     assert checkpoint.optimizer is not None
@@ -194,7 +194,7 @@ def test_resuming_takes_the_newest_and_passes_over_damaged_ones(put: Put, tmp_pa
 def test_resuming_takes_a_step_that_is_newer_than_last(put: Put, tmp_path: Path) -> None:
     """The process was killed after it wrote the one and before it renewed the other."""
     run = Run(tmp_path / "checkpoints", tmp_path / "checkpoints" / "a")
-    files.link(put("checkpoints/a/step_0000001.pt"), run.last)
+    atomic.link(put("checkpoints/a/step_0000001.pt"), run.last)
     newest = put("checkpoints/a/step_0000002.pt")
     assert open_for_resume(run)[0].path == newest
     newest.unlink()
