@@ -47,6 +47,8 @@ class DataConfig(Section):
     val_source: str | None = None
     name: str | None = None
     field: str = "text"
+    prompt_field: str | None = None
+    reply_field: str | None = None
     encoding: str | None = None
     val_fraction: float = knob(0.1, low=0.0001, high=0.9)
     shard_tokens: int = knob(100_000_000, low=1)
@@ -58,6 +60,9 @@ class DataConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.prompt_field is None) != (self.reply_field is None):
+            key = "data.reply_field" if self.prompt_field else "data.prompt_field"
+            raise KiaraError("data.prompt_field and data.reply_field go together", f"set {key} too", key=key)
         if self.encoding is not None:
             try:
                 b"a".decode(self.encoding)

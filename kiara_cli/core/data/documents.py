@@ -30,6 +30,7 @@ class Document:
     held_out: bool = False  # the end of a document whose beginning is trained on
     whole: str = ""  # the content hash of the whole text where this is a part of it
     ids: NDArray[Any] | None = None  # of a document that was tokenized elsewhere
+    rejected: str | None = None  # the reply that was not preferred to the one that `messages` end with
 
     @cached_property
     def content(self) -> str:
@@ -42,6 +43,7 @@ class Document:
         return int(self.content[:16], 16) / 2**64
 
 
-def conversation(origin: str, messages: Sequence[Message]) -> Document:
-    """Make a document of a conversation."""
-    return Document(origin, "\n".join(message["content"] for message in messages), tuple(messages))
+def conversation(origin: str, messages: Sequence[Message], rejected: str | None = None) -> Document:
+    """Make a document of a conversation, or of a pair: with the reply that was not preferred to its last one."""
+    said = [message["content"] for message in messages] + ([] if rejected is None else [rejected])
+    return Document(origin, "\n".join(said), tuple(messages), rejected=rejected)

@@ -37,6 +37,7 @@ class Counts:
     conversations: int = 0
     bytes: int = 0  # of UTF-8 text
     tokens: int = 0
+    pairs: int = 0  # of conversations, of which the first is preferred to the one after it
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -44,6 +45,7 @@ class Counts:
             self.conversations + other.conversations,
             self.bytes + other.bytes,
             self.tokens + other.tokens,
+            self.pairs + other.pairs,
         )
 
 
@@ -77,9 +79,9 @@ def encode_batch(batch: Iterable[tuple[Document, bool]], tokenizer: Tokenizer) -
         made = encode_document(document, tokenizer).astype(dtype)
         size = len(document.text.encode()) if document.ids is None else _bytes_of(made, tokenizer)
         ids[held_out].append(made)
-        counts[held_out] += Counts(
-            not (document.continues or document.held_out), bool(document.messages), size, len(made)
-        )
+        pair = document.rejected is not None
+        whole = not (document.continues or document.held_out)
+        counts[held_out] += Counts(whole, bool(document.messages) + pair, size, len(made), pair)
     train, val = (np.concatenate([np.empty(0, dtype), *side]) for side in ids)
     return Encoded((train, val), (counts[0], counts[1]))
 
@@ -88,17 +90,21 @@ def encode_document(document: Document, tokenizer: Tokenizer) -> NDArray[np.uint
     """Return the ids of a document, the end-of-text mark first. Raises KiaraError for ids that are none."""
     mark = np.array(document_start(tokenizer), dtype=np.uint32)
     if document.messages:
-        return np.array(encode_conversation(document.messages, tokenizer)[0], dtype=np.uint32)
+        ids = encode_conversation(document.messages, tokenizer)[0]
+        if document.rejected is not None:
+            other = [*document.messages[:-1], {"role": "assistant", "content": document.rejected}]
+            ids += encode_conversation(other, tokenizer)[0]
+        return np.array(ids, dtype=np.uint32)
     if document.ids is not None:
-        ids = document.ids.astype(np.uint32)
-        if len(ids) and int(ids.max()) >= tokenizer.size:
+        given = document.ids.astype(np.uint32)
+        if len(given) and int(given.max()) >= tokenizer.size:
             raise KiaraError(
-                f"{document.origin} holds the id {int(ids.max()):,}, the tokenizer has {tokenizer.size:,}",
+                f"{document.origin} holds the id {int(given.max()):,}, the tokenizer has {tokenizer.size:,}",
                 "give the tokenizer that made them: --tokenizer FILE, or tokenizer.kind=gpt2",
             )
-        return np.concatenate([mark, ids[:-1] if len(ids) and ids[-1] == mark[0] else ids])
-    ids = tokenizer.encode_array(document.text)
-    return ids if document.continues else np.concatenate([mark, ids])
+        return np.concatenate([mark, given[:-1] if len(given) and given[-1] == mark[0] else given])
+    found = tokenizer.encode_array(document.text)
+    return found if document.continues else np.concatenate([mark, found])
 
 
 def encode_documents(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[NDArray[np.uint32]]:

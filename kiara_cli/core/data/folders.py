@@ -46,6 +46,8 @@ class Meta:
     unused_tokens: int  # ids with a text that occur in neither split
     skipped: int  # lines, rows and files that could not be read and were left out
     notices: tuple[str, ...] = ()  # what else there is to say of what was read
+    train_pairs: int = 0  # of conversations: one that is preferred, then the other
+    val_pairs: int = 0
 
     @property
     def conversations(self) -> int:
@@ -78,7 +80,8 @@ def open_folder(folder: Path) -> Prepared:
         values["notices"] = tuple(values.get("notices", ()))
         counted = "conversations" not in values  # earlier versions noted only whether there are any
         values |= {} if counted else {"train_conversations": 0, "val_conversations": 0}
-        meta = Meta(**{item.name: values[item.name] for item in fields(Meta)})
+        later = {name: values.get(name, 0) for name in ("train_pairs", "val_pairs")}  # than some folders
+        meta = Meta(**{item.name: (values | later)[item.name] for item in fields(Meta)})
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KiaraError(f"{folder} is not a whole data folder ({error!r})", remedy) from None
     tokenizer = files.load(folder / "tokenizer.json")

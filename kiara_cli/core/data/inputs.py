@@ -18,10 +18,10 @@ from kiara_cli.errors import KiaraError
 KINDS = {
     ".txt": "text", ".md": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".ds": "datatrove",
 }  # fmt: skip
+NAMED_KINDS = {".json": "json", ".csv": "table", ".tsv": "table"}  # which may hold anything: not taken from a folder
 STDIN = "-"
 PACKINGS = (".gz", ".zst")
 SUFFIXES = tuple(kind + packing for kind in KINDS for packing in ("", *PACKINGS))
-TABLES = (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,10 @@ def find_inputs(source: str, notices: Notices | None = None) -> list[Input]:
     listed = list_files(source, SUFFIXES, here)
     named = len(listed) == 1 and (listed[0][0] == source or os.path.isfile(as_path(source)))
     found = [as_input(address, size, named) for address, size in listed]
-    tables = [table for table in found if table.kind == "table"]
-    if tables and len(tables) == len(found):
-        raise KiaraError(
-            f"{tables[0].name} is a table as text (CSV), which is not read yet",
-            'write its texts as JSON lines, {"text": "…"} a line; or name it .txt, to learn it as it stands',
-        )
-    for table in tables:
-        here.add("left out, as tables in CSV are not read yet", table.name)
     notices.merge(here.state())
     if not found:
         raise _nothing(source, here)
-    return [kept for kept in found if kept.kind != "table"]
+    return found
 
 
 def as_input(address: str, size: int, named: bool = True, label: str = "") -> Input:
@@ -66,8 +58,7 @@ def as_input(address: str, size: int, named: bool = True, label: str = "") -> In
     name = address.lower()
     packing = next((packing for packing in PACKINGS if name.endswith(packing)), "")
     suffix = Path(name.removesuffix(packing)).suffix
-    kind = "table" if suffix in TABLES else "json" if suffix == ".json" else KINDS.get(suffix, "text")
-    return Input(address, size, kind, packing, named, label)
+    return Input(address, size, (KINDS | NAMED_KINDS).get(suffix, "text"), packing, named, label)
 
 
 def _nothing(source: str, left_out: Notices) -> KiaraError:

@@ -18,14 +18,15 @@ from kiara_cli.core.data.places import is_address, remote, unreadable
 
 DROPPINGS = ("__pycache__", "__MACOSX", "node_modules")
 OWN = ("run.json", "meta.json")  # a run's folder, a data folder
-OTHER = (".csv", ".tsv", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".epub", ".rtf", ".arrow")
+OTHER = (".pdf", ".doc", ".docx", ".xls", ".xlsx", ".epub", ".rtf", ".arrow")
 HIDDEN = "left out, as they are hidden"
 DROPPED = "left out, as tools have made them"
 KIARAS = "left out, as Kiara has made them"
 NOWHERE = "left out, as these links lead nowhere"
 LINKED = "left out, as links to folders are not followed (give such a folder by itself)"
 FOREIGN = "left out, as their kind is not read"
-JSON = "left out, as a .json may be anything (give it by name, or as a glob such as '*.json')"
+ANYTHING = (".json", ".csv", ".tsv")
+NAMELESS = "left out, as they may hold anything (give them by name, or as a glob such as '*.json')"
 LOCKED = "left out, as they cannot be read"
 
 
@@ -73,8 +74,8 @@ def _walk(root: str, suffixes: tuple[str, ...], notices: Notices) -> Iterator[st
                 notices.add(HIDDEN, entry.path)
         elif texts:
             yield str(Path(entry.path))
-        elif entry.name.lower().endswith((".json", *OTHER)):
-            notices.add(JSON if entry.name.lower().endswith(".json") else FOREIGN, entry.path)
+        elif entry.name.lower().endswith((*ANYTHING, *OTHER)):
+            notices.add(NAMELESS if entry.name.lower().endswith(ANYTHING) else FOREIGN, entry.path)
 
 
 def _entries(folder: str, notices: Notices) -> list[os.DirEntry[str]]:

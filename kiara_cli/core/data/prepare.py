@@ -233,6 +233,8 @@ def _assemble(folder: Path, place: Place, source: Source, work: Work, total: str
             unused_tokens=count_unused(work.tokenizer, used),
             skipped=sum(record.skipped for record in records),
             notices=tuple(notices.lines()),
+            train_pairs=train.pairs,
+            val_pairs=val.pairs,
         )
         folders.write_meta(partial, meta)
         partial.rename(folder)

@@ -16,16 +16,17 @@ import numpy as np
 from kiara_cli.config.folders import as_path
 from kiara_cli.core.data.charset import BinaryError, Strays, decode_chunks, detect
 from kiara_cli.core.data.documents import Document, conversation
+from kiara_cli.core.data.formats import Fields, talk_of
 from kiara_cli.core.data.inputs import Input, find_inputs
 from kiara_cli.core.data.listing import is_pipe
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.pipes import Pipes
 from kiara_cli.core.data.places import open_bytes
-from kiara_cli.core.data.records import foreign, holds_json_lines, json_lines, json_values, rows
+from kiara_cli.core.data.records import holds_json_lines, json_lines, json_values
 from kiara_cli.core.data.slices import Reading, Slice, chunks, opened
+from kiara_cli.core.data.tables import csv_rows, parquet_rows
 from kiara_cli.core.data.tales import corpus as tales
 from kiara_cli.core.tokenizer.bpe import last_break
-from kiara_cli.core.tokenizer.chat_format import check_messages
 from kiara_cli.errors import KiaraError
 
 PART = 1 << 18  # characters; longer texts are read in parts
@@ -136,7 +137,7 @@ def _of_records(records: Callable[[Slice, Reading], Iterator[tuple[str, Any]]]) 
     def reader(part: Slice, reading: Reading) -> Iterator[Document]:
         for origin, value in records(part, reading):
             try:
-                document = _document(value, origin, reading.text_field)
+                document = _document(value, origin, reading.fields)
             except KiaraError as error:
                 reading.bad(error)
                 continue
@@ -148,26 +149,31 @@ def _of_records(records: Callable[[Slice, Reading], Iterator[tuple[str, Any]]]) 
     return reader
 
 
-def _document(value: Any, origin: str, field: str) -> Document | None:
-    """Make a conversation of a record that has messages, else a text of its field; a field that is null is absent.
+def _document(value: Any, origin: str, where: Fields) -> Document | None:
+    """Make a conversation of a record that is one, else a text of its field; a field that is null is absent.
 
-    None if it has the fields, and all are null. Raises KiaraError for what is neither.
+    Where it is both, data.field is a text and wins over all but messages and the fields that were named for requests
+    and replies. None if it has the fields, and all are null. Raises KiaraError for what is neither.
     """
     fields = value if isinstance(value, dict) else {}
-    text, messages = fields.get(field), fields.get("messages")
-    if messages is not None and not (messages == [] and isinstance(text, str)):
-        checked = check_messages(messages, origin)
-        for turn in checked:
-            check_text(turn["content"], origin)
-        return conversation(origin, checked)
-    if isinstance(text, str):
+    text = fields.get(where.text)
+    if isinstance(text, str) and not (fields.get("messages") or (where.prompt in fields and where.reply in fields)):
         check_text(text, origin)
         return Document(origin, text)
-    if text is None and ("messages" in fields or field in fields):
+    if (talk := talk_of(fields, origin, where)) is not None:
+        for turn in talk.messages:
+            check_text(turn["content"], origin)
+        check_text(talk.rejected or "", origin)
+        return conversation(origin, talk.messages, talk.rejected)
+    if fields.get("messages") == []:
+        raise KiaraError(f"{origin}: no list of messages", "write at least one, or delete it")
+    named = where.named(fields)
+    if named and all(fields.get(name) is None for name in named):
         return None
-    raise foreign(fields, origin) or KiaraError(
-        f"{origin}: neither a list of messages nor a text called '{field}'",
-        f"name the field that holds the text: data.field=NAME (there is: {', '.join(fields) or 'none'})",
+    raise KiaraError(
+        f"{origin}: neither a conversation nor a text called '{where.text}'",
+        "name the field that holds the text: data.field=NAME, or of conversations: data.prompt_field=NAME "
+        f"data.reply_field=NAME (there is: {', '.join(fields) or 'none'})",
     )
 
 
@@ -211,7 +217,8 @@ READERS: dict[str, Callable[[Slice, Reading], Iterator[Document]]] = {
     "text": _read_text,
     "jsonl": _of_records(json_lines),
     "json": _of_records(json_values),
-    "parquet": _of_records(rows),
+    "parquet": _of_records(parquet_rows),
+    "table": _of_records(csv_rows),
     "datatrove": _read_datatrove,
     "tales": _read_tales,
 }

@@ -1,4 +1,4 @@
-"""Files of records to records: JSON lines, a JSON array, the rows of a Parquet table.
+"""Files of JSON to records: JSON lines, a JSON array.
 
 In: a slice of an input. Out: where each record stands, and its value. Lines end at line feeds and nowhere else. What
 is no record is one clear error with its line, or is left out and counted.
@@ -13,26 +13,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from kiara_cli.core.data.charset import Strays, decode_chunks, detect, title
+from kiara_cli.core.data.formats import CORRECT
 from kiara_cli.core.data.inputs import Input
-from kiara_cli.core.data.places import missing
 from kiara_cli.core.data.slices import CHUNK, Reading, Slice, chunks, opened
 from kiara_cli.errors import KiaraError
 
-ROWS = 256  # of a parquet file at a time
 DIGITS = 4000  # of a whole number
 LONGEST = 1 << 26  # characters of one value in a JSON array
 OPENING = re.compile(r"[\s\ufeff]*\[?\s*")
 BETWEEN = re.compile(r"[\s,\]]*")
-CORRECT = "correct or delete it"
-FOREIGN = {  # fields by which instruction formats are known
-    "Alpaca": {"instruction", "output"},
-    "ShareGPT": {"conversations"},
-    "prompt and completion": {"prompt", "completion"},
-    "prompt and response": {"prompt", "response"},
-    "preferences": {"chosen", "rejected"},
-    "question and answer": {"question", "answer"},
-    "input and output": {"input", "output"},
-}
 
 
 class _Decoder:
@@ -114,46 +103,6 @@ def holds_json_lines(input: Input, reading: Reading) -> bool:
     return False
 
 
-def rows(part: Slice, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the text and the messages of each row of a Parquet table."""
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise missing("pyarrow", part.input.name) from None
-    with opened(part.input) as file, parquet.ParquetFile(file) as table:
-        names = table.schema_arrow.names
-        columns = [name for name in ("messages", reading.text_field) if name in names]
-        if not columns:
-            raise foreign(names, part.input.name) or KiaraError(
-                f"{part.input.name} has no field '{reading.text_field}' (it has: {', '.join(names)})",
-                f"write data.field={names[0] if names else 'NAME'}, or which of them holds the text",
-            )
-        groups = table.num_row_groups
-        mine = range(groups * part.index // part.of, groups * (part.index + 1) // part.of)
-        row = sum(table.metadata.row_group(group).num_rows for group in range(mine.start))
-        for batch in table.iter_batches(ROWS, row_groups=list(mine), columns=columns):
-            for index in range(batch.num_rows):
-                row += 1
-                origin = f"{part.input.name}, row {row}"
-                try:
-                    yield origin, {name: batch.column(name)[index].as_py() for name in columns}
-                except UnicodeDecodeError:
-                    reading.bad(KiaraError(f"{origin} is not UTF-8", "correct or delete it"))
-
-
-def foreign(names: Iterable[str], origin: str) -> KiaraError | None:
-    """Say which format of instructions the names of fields are of, if of any."""
-    fields = set(names)
-    for name, keys in FOREIGN.items():
-        if fields >= keys:
-            return KiaraError(
-                f"{origin} is in the format {name} ({', '.join(sorted(keys))}), which is not read yet",
-                'write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}, '
-                "or name one field to learn it as plain text: data.field=NAME",
-            )
-    return None
-
-
 def _lines(part: Slice, reading: Reading) -> Iterator[tuple[int, str]]:
     """Yield the lines that begin in a slice, numbered from the beginning of the input."""
     encoding = reading.encoding
@@ -165,7 +114,7 @@ def _lines(part: Slice, reading: Reading) -> Iterator[tuple[int, str]]:
         if encoding.startswith(("utf-16", "utf-32")):
             if start == 0:  # it cannot be cut between bytes: the first slice takes all of it
                 _tell(part.input, encoding, reading)
-                yield from enumerate(_split_lines(decode_chunks(chunks(file), encoding)), 1)
+                yield from enumerate(split_lines(decode_chunks(chunks(file), encoding)), 1)
             return
         at, number = 0, 1
         if start:
@@ -212,7 +161,8 @@ def _refuse_binary(input: Input) -> None:
         detect([file.read(CHUNK)], input.name)
 
 
-def _split_lines(texts: Iterable[str]) -> Iterator[str]:
+def split_lines(texts: Iterable[str]) -> Iterator[str]:
+    """Cut a stream of text at line feeds, which are left out."""
     held = ""
     for text in texts:
         *lines, held = (held + text).split("\n")

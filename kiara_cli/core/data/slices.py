@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from kiara_cli.core.data.formats import Fields
 from kiara_cli.core.data.inputs import Input
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.places import missing, open_bytes, unreadable
@@ -49,11 +50,17 @@ class Reading:
     text_field: str = "text"
     skip_bad: bool = False
     encoding: str | None = None  # None: told by the bytes
+    prompt_field: str | None = None  # of a request, and of its reply, where their names are a person's own
+    reply_field: str | None = None
     skipped: int = 0
     notices: Notices = field(default_factory=Notices)
     told: set[Input] = field(default_factory=set)  # whose encoding is among the notices
     pages: dict[Input, str] = field(default_factory=dict)  # the encodings of files of lines that are not UTF-8
     surveyed: dict[Input, Any] = field(default_factory=dict)  # what readers found out in a pass over an input
+
+    @property
+    def fields(self) -> Fields:
+        return Fields(self.text_field, self.prompt_field, self.reply_field)
 
     def bad(self, error: KiaraError) -> None:
         """Leave something out where that is allowed, else raise."""

@@ -73,7 +73,7 @@ class Source:
             report(Preparing(stage, done, total))
 
         self.data, self.means, self._report = data, means, report
-        self.reading = Reading(data.field, means.skip_bad, data.encoding)
+        self.reading = Reading(data.field, means.skip_bad, data.encoding, data.prompt_field, data.reply_field)
         self.notices = Notices()  # of what was left out of the list of inputs
         self._pipes = Pipes(means.stdin)
         try:
@@ -172,7 +172,8 @@ class Source:
     def _settings(self) -> list[Any]:
         data = self.data
         settings: list[Any] = [data.val_fraction if data.val_source is None else None, data.field, data.shard_tokens]
-        return settings if data.encoding is None else [*settings, data.encoding]
+        settings += [] if data.encoding is None else [data.encoding]
+        return settings if data.prompt_field is None else [*settings, [data.prompt_field, data.reply_field]]
 
     def _format(self) -> int:
         """Return the version of all that makes a folder of these inputs; the tales are not read from files."""

@@ -84,6 +84,7 @@ class _Seen:
     content: str
     length: int
     messages: tuple[Message, ...]
+    pair: bool  # which is not cut
     copies: int = 1
 
     @property
@@ -105,7 +106,8 @@ def decide(documents: Iterable[Document], fraction: float, source: str, uneven: 
         if draw in seen:
             seen[draw].copies += 1
         else:
-            seen[draw] = _Seen(document.content, size, document.messages if count <= MANY else ())
+            talk = document.messages if count <= MANY else ()
+            seen[draw] = _Seen(document.content, size, talk, document.rejected is not None)
         if count > MANY and not uneven and lowest < fraction <= highest:
             return Split(limit=fraction)
     if count > 1 and len(seen) == 1:
@@ -120,6 +122,7 @@ def decide(documents: Iterable[Document], fraction: float, source: str, uneven: 
     total = sum(text.whole for text in seen.values())
     kept = (int(total * (1 - fraction)) - (total - largest.whole)) // largest.copies
     place = _place_in_talk(largest.messages, kept, fraction) if largest.messages else _place(largest.length, kept)
+    place = None if largest.pair else place
     if place is not None:
         return Split(document=largest.content, cut=place)
     if count > 1:

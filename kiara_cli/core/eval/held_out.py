@@ -66,7 +66,7 @@ def ids_to_calibrate(opened: Opened, where: HeldOut) -> tuple[Tokens, Tokens]:
 def encoded(opened: Opened, where: HeldOut) -> Tokens:
     """Return the ids of a text."""
     data = opened.config.data
-    reading = Reading(data.field, where.skip_bad, data.encoding)
+    reading = Reading(data.field, where.skip_bad, data.encoding, data.prompt_field, data.reply_field)
     documents = read_documents(str(where.text), reading)
     for notice in reading.notices.lines():
         log.warning(notice)
