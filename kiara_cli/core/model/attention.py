@@ -114,7 +114,7 @@ class Attention(nn.Module):
         self.layer = layer
         self.H, self.K, self.C = config.n_heads, config.n_kv_heads, config.head_dim
         self.q, self.k, self.v, self.rot_q, self.rot_k = (Point() for _ in range(5))
-        self.scores, self.pattern, self.z = (Point() for _ in range(3))
+        self.scores, self.pattern, self.heads = (Point() for _ in range(3))
         self.qkv = nn.Linear(config.emb_dim, (self.H + 2 * self.K) * self.C, bias=config.attention_biases != "none")
         self.q_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, self.C) if config.qk_norm else nn.Identity()
@@ -130,7 +130,7 @@ class Attention(nn.Module):
         if self.K != self.H:  # each key and value head serves H/K queries
             k, v = (z.repeat_interleave(self.H // self.K, dim=1) for z in (k, v))
         attend = self._attend_hooked if hooked(self.scores, self.pattern) else self.attend
-        y = self.z(attend(q, k.to(q.dtype), v.to(q.dtype), visible, self.drop_rate if self.training else 0.0))
+        y = self.heads(attend(q, k.to(q.dtype), v.to(q.dtype), visible, self.drop_rate if self.training else 0.0))
         y = y.transpose(1, 2).reshape(B, T, self.H * self.C)
         out: Tensor = self.out(y)
         return out
@@ -146,5 +146,5 @@ class Attention(nn.Module):
     def _attend_hooked(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
         if not is_own(self.attend):
             cause = f"the attention of layer {self.layer} was exchanged: it passes no scores and no pattern"
-            raise KiaraError(cause, "hook another point, such as z")
+            raise KiaraError(cause, f"hook another point, such as blocks.{self.layer}.attention.heads")
         return attend_by_products(q, k, v, visible, drop_rate, self.scores, self.pattern)

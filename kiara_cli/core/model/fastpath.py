@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.model.initialize import NoDraws
-from kiara_cli.core.model.points import hooked, is_own
+from kiara_cli.core.model.points import hooked, is_own, public_name
 from kiara_cli.core.model.transformer import Transformer
 
 ANY = None
@@ -79,7 +79,7 @@ def differences(model: Transformer) -> Iterator[tuple[str, str]]:
             continue
         reason = _difference(module, made[expected[name]]) if name in expected else "is not of this model"
         if reason is not None:
-            yield name, f"{name or 'the model'} {reason}"
+            yield name, f"{public_name(name) or 'the model'} {reason}"
 
 
 def _in_layer(name: str, layer: int) -> str:

@@ -25,11 +25,11 @@ class Plain(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.emb_dim, config.hidden_dim, bias=config.bias)
         self.activation = ACTIVATIONS[config.feedforward]()
-        self.post = Point()
+        self.hidden = Point()
         self.down = nn.Linear(config.hidden_dim, config.emb_dim, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(self.post(self.activation(self.up(x))))
+        out: Tensor = self.down(self.hidden(self.activation(self.up(x))))
         return out
 
 
@@ -39,11 +39,11 @@ class Gated(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate_up = nn.Linear(config.emb_dim, 2 * config.hidden_dim, bias=config.bias)
-        self.post = Point()
+        self.hidden = Point()
         self.down = nn.Linear(config.hidden_dim, config.emb_dim, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(self.post(self.gate(self.gate_up(x))))
+        out: Tensor = self.down(self.hidden(self.gate(self.gate_up(x))))
         return out
 
     def gate(self, x: Tensor) -> Tensor:

@@ -1,31 +1,24 @@
 """Named points: modules that return what they are given, where a hook from outside reads or changes what is computed.
 
-In: a model. Out: its points by name, in the order in which they are passed. Order and meaning are TransformerLens',
-and so are the names, without "hook_":
+In: a model. Out: its points by name, in the order in which they are passed. `KINDS` is the one table of them: order
+and meaning are TransformerLens' (version 4), whose name for each stands beside it. There heads come after positions,
+(B, T, H, C).
 
-| point                              | shape        | holds                                                    |
-|------------------------------------|--------------|----------------------------------------------------------|
-| embed, pos_embed                   | (B, T, D)    | token embeddings; learned or sinusoidal positions (T, D) |
-| blocks.i.resid_pre                 | (B, T, D)    | the residual stream before the block                     |
-| blocks.i.attention.q, k, v         | (B, H, T, C) | queries, keys and values (K heads) as projected          |
-| blocks.i.attention.rot_q, rot_k    | (B, H, T, C) | the first two normalised and rotated                     |
-| blocks.i.attention.scores, pattern | (B, H, T, S) | before the softmax, -inf where masked; after it          |
-| blocks.i.attention.z               | (B, H, T, C) | values weighted by the pattern                           |
-| blocks.i.attn_out, resid_mid       | (B, T, D)    | what attention adds to the stream; the sum               |
-| blocks.i.feedforward.post          | (B, T, F)    | after the activation, and the gate where there is one    |
-| blocks.i.mlp_out, resid_post       | (B, T, D)    | what the feedforward adds; the sum                       |
-| normalized, logits                 | (B, T, D), V | after the final norm; after the head                     |
-
-A hook takes the model off the fast paths: see fastpath.py.
+B batch, T new positions, S all positions, D width, H heads, K key/value heads, C head width, F hidden width,
+V vocabulary.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from torch import nn
+
+from kiara_cli.config.model import ModelConfig
 
 OWN: set[Callable[..., Any]] = set()  # functions of Kiara's that may stand in a module's slot
 
@@ -34,9 +27,92 @@ class Point(nn.Identity):
     """A place for hooks."""
 
 
+class Kind(NamedTuple):
+    """One kind of point; a * stands for the number of the block."""
+
+    name: str
+    module: str  # where the model keeps it
+    axes: str  # its shape, a letter an axis
+    lens: str  # TransformerLens' name
+    holds: str
+
+
+KINDS = (
+    Kind("embed.out", "embed", "BTD", "hook_embed", "token embeddings"),
+    Kind("pos_embed.out", "pos_embed", "TD", "hook_pos_embed", "learned or sinusoidal positions"),
+    Kind("blocks.*.resid_pre", "blocks.*.resid_pre", "BTD", "blocks.*.hook_resid_pre", "the stream before the block"),
+    Kind("blocks.*.attention.q", "blocks.*.attention.q", "BHTC", "blocks.*.attn.hook_q", "queries as projected"),
+    Kind("blocks.*.attention.k", "blocks.*.attention.k", "BKTC", "blocks.*.attn.hook_k", "keys as projected"),
+    Kind("blocks.*.attention.v", "blocks.*.attention.v", "BKTC", "blocks.*.attn.hook_v", "values as projected"),
+    Kind("blocks.*.attention.rot_q", "blocks.*.attention.rot_q", "BHTC", "blocks.*.attn.hook_rot_q",
+         "queries, normalised and rotated"),
+    Kind("blocks.*.attention.rot_k", "blocks.*.attention.rot_k", "BKTC", "blocks.*.attn.hook_rot_k",
+         "keys, normalised and rotated"),
+    Kind("blocks.*.attention.scores", "blocks.*.attention.scores", "BHTS", "blocks.*.attn.hook_attn_scores",
+         "before the softmax, -inf where masked"),
+    Kind("blocks.*.attention.pattern", "blocks.*.attention.pattern", "BHTS", "blocks.*.attn.hook_pattern",
+         "after the softmax"),
+    Kind("blocks.*.attention.heads", "blocks.*.attention.heads", "BHTC", "blocks.*.attn.hook_z",
+         "values weighted by the pattern"),
+    Kind("blocks.*.attention.out", "blocks.*.attn_out", "BTD", "blocks.*.hook_attn_out",
+         "what attention adds to the stream"),
+    Kind("blocks.*.resid_mid", "blocks.*.resid_mid", "BTD", "blocks.*.hook_resid_mid", "resid_pre + attention.out"),
+    Kind("blocks.*.feedforward.hidden", "blocks.*.feedforward.hidden", "BTF", "blocks.*.mlp.hook_post",
+         "after the activation, and the gate where there is one"),
+    Kind("blocks.*.feedforward.out", "blocks.*.mlp_out", "BTD", "blocks.*.hook_mlp_out",
+         "what the feedforward adds to the stream"),
+    Kind("blocks.*.resid_post", "blocks.*.resid_post", "BTD", "blocks.*.hook_resid_post",
+         "resid_mid + feedforward.out"),
+    Kind("final_norm.out", "normalized", "BTD", "ln_final.hook_out", "after the final norm"),
+    Kind("logits", "logits", "BTV", "hook_unembed", "after the head"),
+)  # fmt: skip
+BY_NAME = {kind.name: kind for kind in KINDS}
+BY_MODULE = {kind.module: kind for kind in KINDS}
+WRITTEN_OUT = ("blocks.*.attention.scores", "blocks.*.attention.pattern")  # points that the fused kernels do not pass
+
+
 def points(model: nn.Module) -> dict[str, Point]:
-    """Return the points of a model by name, in the order in which they are passed."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Point)}
+    """Return the points of a model by their public name, in the order in which they are passed."""
+    return {public_name(name): module for name, module in model.named_modules() if isinstance(module, Point)}
+
+
+def point_names(config: ModelConfig) -> list[str]:
+    """Return the names of the points that a model of this config passes, in order."""
+    return [name for name in _all_names(config) if name != "pos_embed.out" or config.positions != "rotary"]
+
+
+def kind_of(name: str) -> Kind:
+    """Return the kind of a point by its public name."""
+    return BY_NAME[_starred(name)]
+
+
+def public_name(module: str) -> str:
+    """Return the name of a point for the name of its module; that of any other module stays as it is."""
+    kind = BY_MODULE.get(_starred(module))
+    return module if kind is None else kind.name.replace("*", module.split(".")[1] if "." in module else "")
+
+
+def lens_name(name: str) -> str:
+    """Return TransformerLens' name for a point."""
+    return kind_of(name).lens.replace("*", name.split(".")[1] if "." in name else "")
+
+
+def sizes(config: ModelConfig) -> dict[str, int]:
+    """Return how long the axes of fixed length are; V is missing where the vocabulary is not known yet."""
+    found = {
+        "D": config.emb_dim, "H": config.n_heads, "K": config.n_kv_heads, "C": config.head_dim,
+        "F": config.hidden_dim, "T": config.context_length, "V": config.vocab_size,
+    }  # fmt: skip
+    return {axis: size for axis, size in found.items() if size is not None}
+
+
+def off_fast_path(name: str) -> str:
+    """Say which fast paths a hook at a point takes a model off."""
+    if _starred(name) in WRITTEN_OUT:
+        return "decode steps; this layer's attention is written out"
+    if name == "logits":
+        return "decode steps; every position is scored, at once"
+    return "decode steps"
 
 
 def hooked(*modules: nn.Module) -> bool:
@@ -50,3 +126,14 @@ def hooked(*modules: nn.Module) -> bool:
 def is_own(function: Callable[..., Any]) -> bool:
     """Say whether a function in a slot is one of Kiara's own, alone or with arguments filled in."""
     return (function.func if isinstance(function, functools.partial) else function) in OWN
+
+
+def _all_names(config: ModelConfig) -> Iterator[str]:
+    for inside, kinds in itertools.groupby(KINDS, lambda kind: "*" in kind.name):
+        names = [kind.name for kind in kinds]
+        for layer in range(config.n_layers if inside else 1):
+            yield from (name.replace("*", str(layer)) for name in names)
+
+
+def _starred(name: str) -> str:
+    return re.sub(r"^blocks\.\d+(?=\.)", "blocks.*", name)

@@ -101,7 +101,7 @@ CHANGES: dict[str, tuple[Callable[[Transformer], Any], str]] = {
     "a module more": (lambda model: model.blocks[0].add_module("more", Bigger()), "more is not of this model"),
     "the model's own function": (change("states", lambda m: lambda *a: -Transformer.states(m, *a)), "states"),
     "a hook on the head": (hook("head"), "head has a hook"),
-    "a hook on a point": (hook("blocks.0.attention.z"), "z has a hook"),
+    "a hook on a point": (hook("blocks.0.attention.heads"), "heads has a hook"),
     "a hook on the pattern": (hook("blocks.1.attention.pattern"), "pattern has a hook"),
     "a hook before the feedforward": (hook(FEEDFORWARD, "forward_pre_hook"), "feedforward has a hook"),
     "a hook on the logits": (hook("logits"), "logits has a hook"),
@@ -188,12 +188,12 @@ def test_whatever_kiara_does_to_a_model_itself_stays_fast(net: Transformer, ever
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_hook_that_an_engine_gets_later_is_followed_and_its_end_as_well(net: Transformer, dtype: Any) -> None:
     engine = Engine(net, Runtime(torch.device("cpu"), dtype, 1))
-    before, point = greedy(engine), points(net)["blocks.0.mlp_out"]
+    before, point = greedy(engine), points(net)["blocks.0.feedforward.out"]
     handle = point.register_forward_hook(lambda module, inputs, output: -4 * output)
     hooked = greedy(engine)
     assert hooked != before
     assert hooked == greedy(Engine(net, engine.runtime))
-    assert engine.backend.plain_because == "blocks.0.mlp_out has a hook"
+    assert engine.backend.plain_because == "blocks.0.feedforward.out has a hook"
     handle.remove()
     nn.Identity().register_forward_hook(lambda *_: None)  # an engine looks again when anything gets a hook
     assert greedy(engine) == before
@@ -227,7 +227,7 @@ def test_fused_loops_leave_alone_what_was_changed(net: Transformer, name: str) -
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no compiler")
-@pytest.mark.parametrize("name", ["q", "rot_q", "scores", "pattern", "z"])
+@pytest.mark.parametrize("name", ["q", "rot_q", "scores", "pattern", "heads"])
 def test_a_hook_on_a_fused_model_sees_and_changes_what_it_does_on_a_plain_one(net: Transformer, name: str) -> None:
     fused_net = put_loops(copy.deepcopy(net), fused.load())
     ids, results = torch.randint(64, (2, 32)), []

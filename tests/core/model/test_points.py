@@ -23,8 +23,8 @@ CONFIG = ModelConfig(vocab_size=64, context_length=16, emb_dim=32, n_heads=4, n_
 IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8], [9, 8, 7, 9, 8, 7, 9, 8]])
 SEGMENTS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0, 1]])
 BLOCK = ["resid_pre", "attention.q", "attention.k", "attention.v", "attention.rot_q", "attention.rot_k",
-         "attention.scores", "attention.pattern", "attention.z", "attn_out", "resid_mid", "feedforward.post",
-         "mlp_out", "resid_post"]  # fmt: skip
+         "attention.scores", "attention.pattern", "attention.heads", "attention.out", "resid_mid",
+         "feedforward.hidden", "feedforward.out", "resid_post"]  # fmt: skip
 
 
 def make(**changes: Any) -> Transformer:
@@ -51,17 +51,17 @@ def test_points_are_passed_in_their_order_and_mean_what_transformer_lens_means(c
     net = make(**changes)
     seen = watch(net)
     logits = net(IDS, segments=SEGMENTS)
-    expected = ["embed", *(f"blocks.{i}.{name}" for i in range(2) for name in BLOCK), "normalized", "logits"]
+    expected = ["embed.out", *(f"blocks.{i}.{name}" for i in range(2) for name in BLOCK), "final_norm.out", "logits"]
     if net.positions is not None:
-        expected.insert(1, "pos_embed")
+        expected.insert(1, "pos_embed.out")
     assert list(seen) == expected
     assert [name for name in points(net) if name in seen] == expected
-    first = seen["embed"] + seen.get("pos_embed", 0)
+    first = seen["embed.out"] + seen.get("pos_embed.out", 0)
     assert torch.equal(first, seen["blocks.0.resid_pre"])
     for i in range(2):
         at = {name: seen[f"blocks.{i}.{name}"] for name in BLOCK}
-        assert torch.equal(at["resid_mid"], at["resid_pre"] + at["attn_out"])
-        assert torch.equal(at["resid_post"], at["resid_mid"] + at["mlp_out"])
+        assert torch.equal(at["resid_mid"], at["resid_pre"] + at["attention.out"])
+        assert torch.equal(at["resid_post"], at["resid_mid"] + at["feedforward.out"])
         assert i == 0 or torch.equal(at["resid_pre"], seen[f"blocks.{i - 1}.resid_post"])
         q, k, v = (at[f"attention.{name}"] for name in ("rot_q", "rot_k", "v"))
         k, v = (z.repeat_interleave(2, dim=1) for z in (k, v))
@@ -71,16 +71,16 @@ def test_points_are_passed_in_their_order_and_mean_what_transformer_lens_means(c
         ).tril()
         torch.testing.assert_close(scores, (q @ k.mT / 8**0.5).masked_fill(~visible, float("-inf")))
         torch.testing.assert_close(pattern, scores.softmax(-1))
-        torch.testing.assert_close(at["attention.z"], pattern @ v)
+        torch.testing.assert_close(at["attention.heads"], pattern @ v)
         assert at["attention.q"].shape == (2, 4, 8, 8)
         assert at["attention.k"].shape == at["attention.v"].shape == (2, 2, 8, 8)
         rotated = net.positions is None
         lengths = [at[f"attention.{name}"].norm(dim=-1) for name in ("q", "rot_q")]
         assert torch.allclose(*lengths) == (not net.config.qk_norm)
         assert torch.equal(at["attention.q"], at["attention.rot_q"]) == (not rotated and not net.config.qk_norm)
-    assert torch.equal(seen["normalized"], net.norm(seen["blocks.1.resid_post"]))
+    assert torch.equal(seen["final_norm.out"], net.norm(seen["blocks.1.resid_post"]))
     assert torch.equal(seen["logits"], logits)
-    assert torch.equal(net.head(seen["normalized"]), logits)
+    assert torch.equal(net.head(seen["final_norm.out"]), logits)
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def test_a_hook_that_changes_nothing_changes_no_bit() -> None:
     torch.testing.assert_close(net(IDS, segments=SEGMENTS), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [f"blocks.1.{name}" for name in BLOCK] + ["embed", "normalized", "logits"])
+@pytest.mark.parametrize("name", [f"blocks.1.{name}" for name in BLOCK] + ["embed.out", "final_norm.out", "logits"])
 def test_what_a_hook_returns_takes_the_place_in_training_evaluation_and_generation(name: str) -> None:
     net, before = make(), make()
     points(net)[name].register_forward_hook(lambda module, inputs, output: output.flip(-1).roll(1, dims=-1))
@@ -120,5 +120,8 @@ def test_attention_that_was_exchanged_has_no_scores_to_hook() -> None:
     attention.attend = lambda q, k, v, visible, drop_rate: q  # type: ignore[union-attr, assignment]
     net(IDS)
     attention.pattern.register_forward_hook(lambda *_: None)  # type: ignore[operator, union-attr]
-    with pytest.raises(KiaraError, match="attention of layer 1 was exchanged: .* hook another point, such as z"):
+    with pytest.raises(
+        KiaraError,
+        match="attention of layer 1 was exchanged: .* hook another point, such as blocks.1",
+    ):
         net(IDS)
