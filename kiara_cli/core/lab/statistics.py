@@ -154,11 +154,18 @@ def pooled(values: Array) -> Noise:
 
 
 def inequality(values: Array) -> Array:
-    """Return the largest variance of a variant's differences by the pooled one, values (..., k + 1, n)."""
+    """Return the largest noise of an arm by that of the others, values (..., k + 1, n); noise as variances."""
     differences = values[..., 1:, :] - values[..., :1, :]
-    shared: Array = pooled(values).variance.max(-1)
-    largest: Array = differences.var(-1, ddof=1).max(-1)
-    return np.divide(largest, shared, out=np.ones_like(largest), where=shared > 0)
+    variances: Array = differences.var(-1, ddof=1)  # (..., k)
+    if variances.shape[-1] == 1:
+        return np.ones_like(variances[..., 0])
+    largest = np.zeros_like(variances[..., 0])
+    for arm in range(values.shape[-2]):
+        mine = variances[..., arm - 1] if arm else variances.mean(-1)
+        others = pooled(np.delete(values, arm, axis=-2)).variance[..., 0]
+        fallback = np.where(mine > 0, np.inf, 1.0)
+        largest = np.maximum(largest, np.divide(mine, others, out=fallback, where=others > 0))
+    return largest
 
 
 def fairness(values: Array) -> float:

@@ -119,6 +119,8 @@ def test_declared_equal_noise_tells_smaller_differences_and_unequal_noise_is_not
     values[2] *= 30
     assert fairness(values) < 0.01
     assert [found.pooled for found in compare(values, equal_noise=True) if found] == [False] * 4
+    noisy_baseline = np.random.default_rng(7).normal(size=(5, 5)) * np.array([[30], [1], [1], [1], [1]])
+    assert fairness(noisy_baseline) < 0.01
     assert inequality(np.zeros((3, 4))) == 1
 
 
