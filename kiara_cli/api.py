@@ -102,15 +102,24 @@ def load_model(checkpoint: str | Path | None = None, **runtime: Any) -> Model:
 
 
 def evaluate(
-    model: Model | str | Path | None = None, split: held_out.Split = "val", text: str | Path | None = None
+    model: Model | str | Path | None = None,
+    split: held_out.Split = "val",
+    text: str | Path | None = None,
+    stride: int | None = None,
 ) -> Metrics:
-    """Measure a model, or a checkpoint as `load_model` finds it, on a split of its own data or on a text file."""
+    """Measure a model, or a checkpoint as `load_model` finds it, on a split of its own data or on a text file.
+
+    Windows begin `stride` tokens after each other, by default as many as the model reads. Raises KiaraError.
+    """
     measured = model if isinstance(model, Model) else load_model(model)
     opened, where = measured.opened, HeldOut(DATA, split, None if text is None else Path(text))
     if text is not None:  # it is read as any text is, whatever the model's own data was
         opened = dataclasses.replace(opened, config=dataclasses.replace(opened.config, data=DataConfig()))
+    if stride is not None:
+        settings = dataclasses.replace(opened.config.eval, stride=stride)
+        opened = dataclasses.replace(opened, config=dataclasses.replace(opened.config, eval=settings))
     with host_settings_kept(opened.runtime.threads):
-        return held_out.measure(opened, held_out.ids_of(opened, where))
+        return held_out.measure(opened, held_out.held_of(opened, where))
 
 
 def generate_text(model: Model, prompt: str, **settings: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,17 @@ def eval(
     words: Words = None,
     config: ConfigFiles = None,
     split: Annotated[Literal["val", "train"], typer.Option(help="Which split of the model's own data.")] = "val",
-    text: Annotated[Path | None, typer.Option("--text", metavar="FILE", help="Measure on this text instead.")] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", metavar="FILE|-", help="Measure on this text instead; - reads stdin.")
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Tokens between two windows: below the context, each is read with more."),
+    ] = None,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="Also calibration, where the loss comes from, repetition and novelty."),
+    ] = False,
     samples: Annotated[
         int, typer.Option(min=0, help="Also generate: one sample greedily, then this many at random.")
     ] = 0,
@@ -30,17 +41,16 @@ def eval(
     """Measure a model: loss, perplexity, bits per byte and accuracy over a whole split."""
     from kiara_cli.commands.model import open_model, sections_for
 
-    opened = open_model(read(words, config), sections_for(text))
+    given = read([*(words or ()), *([] if stride is None else [f"eval.stride={stride}"])], config)
+    opened = open_model(given, sections_for(text))
     from kiara_cli.console.preparing import showing
-    from kiara_cli.console.scores import show_chat_scores, show_metrics
-    from kiara_cli.core.eval.held_out import HeldOut, ids_of, measure
-    from kiara_cli.core.eval.samples import write_samples
+    from kiara_cli.console.scores import show_chat_scores, show_report
+    from kiara_cli.core.eval.held_out import HeldOut
+    from kiara_cli.core.eval.report import report as measured
 
     if chat:
         return show_chat_scores(opened, requests, seeds, json_)
-    with showing() as report:
-        where = HeldOut(DATA_ROOT, split, text, skip_bad, report)
-        ids = ids_of(opened, where)
-    metrics = measure(opened, ids, what=where.name if text else f"the {split} split")
-    written = list(write_samples(opened, samples)) if samples else []
-    show_metrics(str(opened.checkpoint.path), where.name, metrics, written, json_)
+    with showing() as progress:
+        where = HeldOut(DATA_ROOT, split, text, skip_bad, progress, sys.stdin.buffer)
+        found = measured(opened, where, samples, details)
+    show_report(found, json_)

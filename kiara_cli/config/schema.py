@@ -118,6 +118,7 @@ class EvalConfig(Section):
 
     batch_size: int = knob(32, low=1)
     max_tokens: int | None = knob(None, low=1)
+    stride: int | None = knob(None, low=1)
     sample_prompt: str = ""
     sample_tokens: int = knob(160, low=0)
 

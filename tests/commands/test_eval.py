@@ -142,3 +142,65 @@ def test_a_truncated_checkpoint_that_was_only_found_is_passed_over_with_a_warnin
     assert ran.status == 0
     assert json.loads(ran.out)["checkpoint"] == "checkpoints/last.pt"
     assert ran.err.startswith("warning: checkpoints/best.pt is damaged")
+
+
+def test_the_window_the_stride_and_the_error_stand_beside_the_figures(kiara: Kiara, trained: Path) -> None:
+    plain, close = (json.loads(kiara("eval", *more, "--json").out) for more in ([], ["--stride", "4"]))
+    assert (plain["window"], plain["stride"], close["stride"]) == (16, 16, 4)
+    assert plain["tokens"] == close["tokens"]
+    assert plain["loss"] != close["loss"]
+    assert plain["loss_standard_error"] > 0
+    assert plain["accuracy"] <= plain["top5_accuracy"] <= 1
+    shown = kiara("eval", "eval.stride=4").out
+    assert f"{close['loss']:.4f} ± {close['loss_standard_error']:.4f}" in shown
+    assert "windows of 16 tokens, stride 4: each token with 13 or more before it" in " ".join(shown.split())
+    assert "eval.stride=17 is more than the context of 16 tokens" in kiara("eval", "--stride", "17").mistake
+    assert "eval.stride=0 is out of range" in kiara("eval", "--stride", "0").mistake
+
+
+def test_details_say_where_the_loss_comes_from_and_what_the_samples_are_like(kiara: Kiara, trained: Path) -> None:
+    found = json.loads(kiara("eval", "--details", "--json").out)
+    for key in ("loss_by_position", "loss_by_frequency"):
+        assert sum(group["tokens"] for group in found[key]) == found["tokens"]
+        mean = sum(group["tokens"] * group["loss"] for group in found[key]) / found["tokens"]
+        assert mean == pytest.approx(found["loss"])
+    assert sum(one["tokens"] for one in found["calibration"]) == found["tokens"]
+    assert len(found["samples"]) == 5
+    (folder,) = trained.glob("data/*")
+    assert found["novelty"]["scanned"] == len(open_folder(folder).train)
+    assert 0 <= found["calibration_error"] <= 1
+    shown = kiara("eval", "--details", "--samples", "1").out
+    for words in ("How sure it is", "Loss by the tokens read before", "stands in the training data", "is repeated"):
+        assert words in shown
+    assert shown.count("---") == 2
+    (folder / "train.bin").unlink()
+    for file in [*folder.iterdir(), Path("text.txt")]:
+        file.rename(trained / f"gone-{file.name}")
+    folder.rmdir()
+    Path("other.txt").write_text("the cat sat on the mat")
+    alone = kiara("eval", "--details", "--text", "other.txt")
+    assert "its training data is not there" in alone.err
+    assert "Loss by the tokens read before" in alone.out
+    assert "training data" not in alone.out
+
+
+def test_unknown_text_is_said_and_charged(kiara: Kiara, trained: Path) -> None:
+    Path("other.txt").write_text("the cat sat on ЖЖЖ\n")
+    ran = kiara("eval", "--text", "other.txt", "--json")
+    found = json.loads(ran.out)
+    assert (found["bytes"], found["unknown_tokens"], found["unknown_bytes"]) == (22, 3, 6)
+    bits = found["loss"] * found["tokens"] / math.log(2) + 8 * 6
+    assert found["bits_per_byte"] == pytest.approx(bits / 22)
+    assert (
+        "3 tokens stand for text that this tokenizer has no id for (6 bytes)"
+        in kiara("eval", "--text", "other.txt").err
+    )
+
+
+def test_a_text_can_come_from_stdin(kiara: Kiara, trained: Path) -> None:
+    Path("other.txt").write_text("the cat sat")
+    piped = json.loads(kiara("eval", "--text", "-", "--json", stdin="the cat sat").out)
+    assert piped.pop("split") == "stdin"
+    named = json.loads(kiara("eval", "--text", "other.txt", "--json").out)
+    assert piped == {key: value for key, value in named.items() if key != "split"}
+    assert "stdin is empty" in kiara("eval", "--text", "-").mistake

@@ -77,7 +77,7 @@ def encode_batch(batch: Iterable[tuple[Document, bool]], tokenizer: Tokenizer) -
     dtype = dtype_for(tokenizer.size)
     for document, held_out in batch:
         made = encode_document(document, tokenizer).astype(dtype)
-        size = len(document.text.encode()) if document.ids is None else _bytes_of(made, tokenizer)
+        size = len(document.text.encode()) if document.ids is None else bytes_of(made, tokenizer)
         ids[held_out].append(made)
         pair = document.rejected is not None
         whole = not (document.continues or document.held_out)
@@ -137,7 +137,8 @@ def in_order(work: Callable[[Given], Made], given: Iterable[Given], threads: int
                 future.cancel()
 
 
-def _bytes_of(ids: NDArray[Any], tokenizer: Tokenizer) -> int:
+def bytes_of(ids: NDArray[Any], tokenizer: Tokenizer) -> int:
+    """Count the bytes that ids stand for."""
     tokens, counts = np.unique(ids, return_counts=True)
     lengths = np.array([len(tokenizer.token_bytes(token)) for token in tokens.tolist()], dtype=np.int64)
     return int(lengths @ counts)

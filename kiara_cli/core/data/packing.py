@@ -47,10 +47,12 @@ class PackedBatcher:
     seed: int
     loss_on: str = "assistant"  # or all
     primer: bool = False  # begin with the short conversations, once, in rows of their own
+    longest: int | None = None  # ids of a segment; None: as many as fit into a row
 
     @cached_property
     def segments(self) -> Segments:
-        return find_segments(self.tokens, self.specials, self.context_length + 1, self.loss_on)
+        longest = self.longest or self.context_length + 1
+        return find_segments(self.tokens, self.specials, longest, self.loss_on)
 
     @property
     def contents(self) -> Contents:
@@ -86,8 +88,10 @@ class PackedBatcher:
         return int(self.segments.targets[np.concatenate(drawn)].sum(dtype=np.int64))
 
     def in_order(self, conversations: bool) -> Iterator[Batch]:
-        """Yield every conversation, or every document, once."""
-        rows = self._pack((self.segments.targets > 0) & (self.segments.conversation == conversations))
+        """Yield every conversation, or every document, that fits into a row, once."""
+        found = self.segments
+        fits = (found.targets > 0) & (found.lengths <= self.context_length + 1)
+        rows = self._pack(fits & (found.conversation == conversations))
         for first in range(0, len(rows), self.batch_size):
             yield self._gather([rows[row] for row in range(first, min(first + self.batch_size, len(rows)))])
 

@@ -167,7 +167,7 @@ def reopen(
     """
     remedy = "restore it, or measure another text with: kiara eval --text FILE"
     folder = Path(recorded["folder"])
-    prepared = _recorded(folder, recorded["hash"]) or _recorded(root / folder.name, recorded["hash"])
+    prepared = recorded_folder(root, recorded)
     try:
         found = _hashes(data, tokenizing, root, tokenizer, report, means or Means())
     except KiaraError as error:
@@ -182,6 +182,12 @@ def reopen(
         raise KiaraError(f"the data at {data.source} has changed since the checkpoint was made", remedy)
     log.warning("%s has changed: using %s, as it was when the checkpoint was made", data.source, prepared.folder)
     return prepared
+
+
+def recorded_folder(root: Path, recorded: Mapping[str, Any]) -> Prepared | None:
+    """Open the data folder that a checkpoint recorded, where it was or under `root`; None if it is not there."""
+    folder = Path(recorded["folder"])
+    return _recorded(folder, recorded["hash"]) or _recorded(root / folder.name, recorded["hash"])
 
 
 def _recorded(folder: Path, total: str) -> Prepared | None:

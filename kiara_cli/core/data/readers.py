@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from kiara_cli.config.folders import as_path
 from kiara_cli.core.data.charset import BinaryError, Strays, decode_chunks, detect
 from kiara_cli.core.data.documents import Document, conversation
 from kiara_cli.core.data.formats import Fields, talk_of
-from kiara_cli.core.data.inputs import Input, find_inputs
+from kiara_cli.core.data.inputs import STDIN, Input, find_inputs
 from kiara_cli.core.data.listing import is_pipe
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.pipes import Pipes
@@ -50,12 +50,12 @@ def read(slices: Iterable[Slice], reading: Reading) -> Iterator[Document]:
             reading.bad(error)
 
 
-def read_documents(source: str, reading: Reading | None = None) -> list[Document]:
-    """Read all documents of a source into memory. Raises KiaraError if there are none."""
+def read_documents(source: str, reading: Reading | None = None, stdin: BinaryIO | None = None) -> list[Document]:
+    """Read all documents of a source, or of `stdin` for -, into memory. Raises KiaraError if there are none."""
     reading = reading or Reading()
     path = as_path(source)
-    with closing(Pipes()) as pipes:
-        piped = [pipes.take(path, reading.notices)] if is_pipe(path) else None
+    with closing(Pipes(stdin)) as pipes:
+        piped = [pipes.take(path, reading.notices)] if is_pipe(path) or (stdin and source == STDIN) else None
         documents = list(read(map(Slice, piped or find_inputs(source, reading.notices)), reading))
     if not documents:
         raise empty(source, reading)

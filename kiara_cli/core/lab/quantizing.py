@@ -15,7 +15,7 @@ from typing import Any
 
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.data.shards import Tokens
-from kiara_cli.core.eval.held_out import HeldOut, ids_to_calibrate, measure
+from kiara_cli.core.eval.held_out import Held, HeldOut, ids_to_calibrate, measure
 from kiara_cli.core.eval.metrics import Metrics
 from kiara_cli.core.generate.opened import Opened
 from kiara_cli.core.lab.speed import bytes_read, decoding
@@ -100,7 +100,7 @@ def check(opened: Opened, scheme: Scheme) -> None:
     apply.check(opened.model, scheme)
 
 
-def ids_for(opened: Opened, scheme: Scheme, where: HeldOut) -> tuple[Tokens | None, Tokens | None]:
+def ids_for(opened: Opened, scheme: Scheme, where: HeldOut) -> tuple[Tokens | None, Held | None]:
     """Return ids to calibrate on and ids to measure on, None where there are none.
 
     Raises KiaraError if the scheme needs them, or if a text was named.
@@ -119,7 +119,7 @@ def ids_for(opened: Opened, scheme: Scheme, where: HeldOut) -> tuple[Tokens | No
 
 
 def quantize(
-    opened: Opened, scheme: Scheme, calibration: Tokens | None, held_out: Tokens | None, out: Path
+    opened: Opened, scheme: Scheme, calibration: Tokens | None, held_out: Held | None, out: Path
 ) -> Iterator[Rounded | Report]:
     """Quantize a checkpoint into the file `out`, and measure both; yield each matrix, then the report."""
     quantized, layers, batches = copy.deepcopy(opened.model), [], None
@@ -155,12 +155,12 @@ def _save(opened: Opened, scheme: Scheme, quantized: Transformer, metrics: Metri
     files.save(made, out)
 
 
-def _measured(opened: Opened, model: Transformer, held_out: Tokens | None, path: Path) -> Side:
+def _measured(opened: Opened, model: Transformer, held_out: Held | None, path: Path) -> Side:
     engine = opened.engine(model)
     return Side(_metrics(opened, model, held_out), decoding(engine), bytes_read(engine), path.stat().st_size)
 
 
-def _metrics(opened: Opened, model: Transformer, held_out: Tokens | None) -> Metrics | None:
+def _metrics(opened: Opened, model: Transformer, held_out: Held | None) -> Metrics | None:
     try:
         return measure(opened, held_out, model) if held_out is not None else None
     except KiaraError:

@@ -58,6 +58,10 @@ class CharTokenizer(Native):
         return len(self.characters)
 
     @property
+    def unknowns(self) -> frozenset[int]:
+        return frozenset({self.unknown})
+
+    @property
     def size(self) -> int:
         return len(self.characters) + 1 + len(SPECIALS)
 

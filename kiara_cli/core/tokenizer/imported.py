@@ -78,6 +78,11 @@ class ImportedTokenizer:
     def specials(self) -> dict[str, int]:
         return dict(self._specials)
 
+    @property
+    def unknowns(self) -> frozenset[int]:
+        found = self.special_texts.get(self.names.get("unk_token", ""))
+        return frozenset() if found is None or found in self._specials.values() else frozenset({found})
+
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
         for number, piece in enumerate(split(_valid(text))):

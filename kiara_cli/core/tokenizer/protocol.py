@@ -59,6 +59,10 @@ class Tokenizer(Protocol):
     def fallback(self) -> frozenset[int]:
         """Ids of single bytes that stand for what has no token: see `ByteStream`."""
 
+    @property
+    def unknowns(self) -> frozenset[int]:
+        """Ids that stand for any text that has no id of its own: what it was cannot be told from them."""
+
     def encode(self, text: str) -> list[int]:
         """Turn text into ids; never yields a special id except the unknown token's."""
 
@@ -81,6 +85,10 @@ class Native:
     prefix: tuple[int, ...] = ()
     lead = b""
     fallback: frozenset[int] = frozenset()
+
+    @property
+    def unknowns(self) -> frozenset[int]:
+        return frozenset()
 
     @property
     def specials(self) -> dict[str, int]:

@@ -54,6 +54,10 @@ class WordTokenizer(Native):
         return len(self._bytes)
 
     @property
+    def unknowns(self) -> frozenset[int]:
+        return frozenset(range(len(self.words), len(self.words) + len(UNKNOWN)))
+
+    @property
     def specials(self) -> dict[str, int]:
         return {name: len(self.words) + len(UNKNOWN) + index for index, name in enumerate(SPECIALS)}
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from kiara_cli.core.eval.metrics import evaluate
+from kiara_cli.core.eval.samples import FIRST_WORDS
 from kiara_cli.core.generate.text import complete, make_engine, stream_text
 from kiara_cli.core.loss import where_targets
 from kiara_cli.core.runtime.device import matrix_rate, peak_memory
@@ -37,8 +38,6 @@ from kiara_cli.core.train.records import describe, record_of, summary
 from kiara_cli.core.train.schedule import learning_rate
 from kiara_cli.core.train.state import Training
 from kiara_cli.core.train.writers import Write, recording
-
-FIRST_WORDS = "Tell me a story."  # the sample prompt of conversations where the config names none
 
 log = logging.getLogger("kiara.train")
 
@@ -179,7 +178,7 @@ def validate(training: Training, write: Write) -> Iterator[Event]:
         started = time.perf_counter()
         measured = evaluate(
             training.model, training.data.val, training.data.tokenizer, training.runtime_now,
-            config.eval.batch_size, config.eval.max_tokens,
+            config.eval.batch_size, config.eval.max_tokens, stride=config.eval.stride, lengths=training.byte_lengths,
         )  # fmt: skip
         is_best = progress.best_val_loss is None or measured.loss < progress.best_val_loss
         metrics |= summary(measured) | {"step": progress.step, "tokens": progress.tokens}

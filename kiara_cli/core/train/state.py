@@ -20,6 +20,7 @@ from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.eval.lengths import Lengths, byte_lengths
 from kiara_cli.core.loss import Objective
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.adaptive import Threads
@@ -69,6 +70,10 @@ class Training:
     @cached_property
     def feed(self) -> Feed:
         return Feed(self.plan.batcher, self.config.train.accumulation, self.runtime.device)
+
+    @cached_property
+    def byte_lengths(self) -> Lengths:
+        return byte_lengths(self.data.tokenizer, self.data.val, self.data.meta.val_bytes)
 
     @cached_property
     def objective(self) -> Objective:

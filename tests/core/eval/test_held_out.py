@@ -9,7 +9,7 @@ from kiara_cli.config.load import from_mapping, to_mapping
 from kiara_cli.config.model import ModelConfig
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
-from kiara_cli.core.eval.held_out import HELD_OUT, HeldOut, ids_of, ids_to_calibrate, measure
+from kiara_cli.core.eval.held_out import HELD_OUT, Held, HeldOut, ids_of, ids_to_calibrate, measure
 from kiara_cli.core.generate.opened import Opened, open_model
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.tokenizer.char import CharTokenizer
@@ -35,12 +35,12 @@ def test_of_a_text_a_part_is_measured_on_and_the_rest_calibrated_on(opened: Open
     where = HeldOut(DATA, text=Path("text.txt"))
     ids = ids_of(opened, where)
     calibration, held_out = ids_to_calibrate(opened, where)
-    assert np.array_equal(np.concatenate([calibration, held_out]), ids)
-    assert len(held_out) == len(ids) // HELD_OUT
+    assert np.array_equal(np.concatenate([calibration, held_out.tokens]), ids)
+    assert len(held_out.tokens) == len(ids) // HELD_OUT
     assert (where.name, HeldOut(DATA, "train").name) == ("text.txt", "train")
-    assert measure(opened, ids).tokens == len(ids) - 1
+    assert measure(opened, Held(ids)).tokens == len(ids) - 1
     other = Transformer(opened.model.config)
-    assert measure(opened, ids, other).loss != measure(opened, ids).loss
+    assert measure(opened, Held(ids), other).loss != measure(opened, Held(ids)).loss
 
 
 @pytest.mark.parametrize("ask", [ids_of, ids_to_calibrate])

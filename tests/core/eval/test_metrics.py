@@ -12,6 +12,7 @@ import torch
 from kiara_cli.config.model import ModelConfig
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.data.shards import Tokens
+from kiara_cli.core.eval.lengths import Lengths
 from kiara_cli.core.eval.metrics import Metrics, evaluate, loader_metrics, positions_at_once
 from kiara_cli.core.loss import IGNORE, ROWS
 from kiara_cli.core.model.transformer import Transformer
@@ -22,6 +23,8 @@ from kiara_cli.errors import KiaraError
 
 CPU = Runtime(torch.device("cpu"), "fp32", 1)
 TOKENIZER = CharTokenizer("".join(map(chr, range(0x61, 0x61 + 56))) + "é你")  # 58 characters, 64 ids
+
+ONE_EACH = Lengths(torch.ones(64, dtype=torch.int64), torch.zeros(64, dtype=torch.bool))
 
 
 def split(length: int, high: int = 58) -> Tokens:
@@ -94,7 +97,7 @@ def test_a_target_to_ignore_is_not_counted(tiny: ModelConfig) -> None:
     inputs = torch.randint(0, 58, (2, 8))
     targets = torch.randint(0, 58, (2, 8))
     targets[:, ::2] = IGNORE
-    metrics = loader_metrics(uniform(tiny), [Batch.of(inputs, targets)], torch.ones(64, dtype=torch.int64), CPU)
+    metrics = loader_metrics(uniform(tiny), [Batch.of(inputs, targets)], ONE_EACH, CPU)
     assert (metrics.tokens, metrics.bytes) == (8, 8)
     assert metrics.loss == pytest.approx(math.log(64), rel=1e-6)
 
