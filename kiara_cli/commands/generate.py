@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,6 +42,9 @@ def generate(
         str | None,
         typer.Option(metavar="FILE.jsonl", help='Continue every line\'s {"prompt": …}, all together, as JSON lines.'),
     ] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JSON of the schema in this file, and nothing else.")
+    ] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")] = False,
     json_: Json = False,
     debug: Debug = False,
@@ -57,15 +61,28 @@ def generate(
         "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
     settled(GenerateConfig(), chosen)  # a wrong option is said before a checkpoint is looked for
+    schema = None if json_schema is None else schema_of(json_schema)
     opened = open_model(given)
     from kiara_cli.console.completions import show_in_order, stream_each
 
     settings = settled(opened.config.generate, chosen)
+    if schema is not None and settings.stop:
+        raise KiaraError("--json-schema, and texts to stop before, which could cut the JSON", "leave --stop out")
     several = [(text, seeded(settings, index)) for text in texts for index in range(n)]
     if prompts is not None or (json_ and n > 1):
-        show_in_order(opened, several, n, stats)
+        show_in_order(opened, several, n, stats, schema)
     else:
-        stream_each(opened, several, json_, stats)
+        stream_each(opened, several, json_, stats, schema)
+
+
+def schema_of(path: Path) -> Any:
+    """Read a JSON schema. Raises KiaraError."""
+    from kiara_cli.commands.model import set_spin
+
+    set_spin()
+    from kiara_cli.core.generate.grammar import read_schema
+
+    return read_schema(path)
 
 
 def seeded(settings: GenerateConfig, index: int) -> GenerateConfig:

@@ -188,3 +188,36 @@ def test_a_setting_that_contradicts_the_checkpoint_is_said_to_do_so_whatever_els
         "leave it out, or train a new model with it"
     )
     assert kiara("generate", "-p", "the", "--max-new-tokens", "2", "model.emb_dim=32").status == 0
+
+
+def test_json_of_a_schema_and_nothing_else_is_written(kiara: Kiara, trained: Path) -> None:
+    Path("schema.json").write_text('{"enum": [true, false, null]}')  # what the alphabet of this model can write
+    words = ("generate", "-p", "the", "--json-schema", "schema.json", "--seed", "1")
+    ran = kiara(*words)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out in ("true", "false", "null")
+    rows = [json.loads(line) for line in kiara(*words, "-n", "3", "--json").out.splitlines()]
+    assert rows[0]["text"] == ran.out
+    assert {row["finish_reason"] for row in rows} == {"stop"}
+    cut = kiara(*words, "--max-new-tokens", "2")
+    assert "the JSON is cut off after 2 tokens, and not valid" in cut.err
+
+
+@pytest.mark.parametrize(
+    ("schema", "more", "said"),
+    [
+        (None, (), "error: cannot read the JSON schema schema.json: No such file or directory; "),
+        ("{", (), "error: schema.json holds no JSON: line 1: "),
+        ("[" * 100_000, (), "error: schema.json holds no JSON: "),
+        ("[]", (), "error: a JSON schema is an object; "),
+        ('{"type": "object"}', (), "nothing that could come next"),
+        ('{"const": "x"}', (), "cannot write"),
+        ('{"enum": [true]}', ("--stop", "u"), "error: --json-schema, and texts to stop before"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_one_line(
+    kiara: Kiara, trained: Path, schema: str | None, more: tuple[str, ...], said: str
+) -> None:
+    if schema is not None:
+        Path("schema.json").write_text(schema)
+    assert said in kiara("generate", "-p", "the", "--json-schema", "schema.json", *more).mistake

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.chat.fit import Forgot, fit, prompt_budget
 from kiara_cli.core.generate.engine import GenerationRequest
+from kiara_cli.core.generate.grammar import Grammar
 from kiara_cli.core.tokenizer.chat_format import Message
 from kiara_cli.core.tokenizer.conversation import Template
 
@@ -29,6 +30,7 @@ class ReplyRequest:
     continued: bool = False
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
+    grammar: Grammar | None = None
 
     def first(self) -> tuple[GenerationRequest, Forgot | None]:
         """Return what to ask the engine for, and what of the conversation it does not read."""
@@ -46,7 +48,7 @@ class ReplyRequest:
         ids, _ = self._read(self.turns[-self._least :])
         seed = asked.config.seed
         later = dataclasses.replace(self.config, seed=None if seed is None else (seed + len(sampled)) % 2**63)
-        return dataclasses.replace(self, config=later)._request([*ids, *sampled], left)
+        return dataclasses.replace(self, config=later)._request([*ids, *sampled], left, sampled)
 
     @property
     def _least(self) -> int:
@@ -56,7 +58,8 @@ class ReplyRequest:
         budget = prompt_budget(self.context, self.config.max_new_tokens)
         return fit(self.template, self.system, turns, budget, self.continued)
 
-    def _request(self, ids: list[int], length: int) -> GenerationRequest:
+    def _request(self, ids: list[int], length: int, resumed: Sequence[int] = ()) -> GenerationRequest:
         stop = tuple(dict.fromkeys((*self.config.stop, *self.template.stop)))
         config = dataclasses.replace(self.config, max_new_tokens=length, stop=stop)
-        return GenerationRequest(ids, config, self.template.stop_ids, self.logit_bias, self.logprobs)
+        ends, biases = self.template.stop_ids, self.logit_bias
+        return GenerationRequest(ids, config, ends, biases, self.logprobs, self.grammar, resumed)

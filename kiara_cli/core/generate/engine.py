@@ -305,7 +305,13 @@ class Engine:
         Scores that are not finite numbers end their request with an error.
         """
         scores = logits + self._biases(requests)
+        faults: dict[int, KiaraError] = {}  # by row
         for row, request in enumerate(requests):
+            if request.constraint is not None:
+                try:
+                    scores[row] = request.constrain(scores[row])
+                except KiaraError as error:
+                    faults[row] = error
             if request.penalizes:
                 scores[row] = request.penalize(scores[row : row + 1])[0]
         best, ids = scores.max(dim=-1)  # the best score is not finite if any is NaN or infinite, or all are forbidden
@@ -318,11 +324,16 @@ class Engine:
             ids[rows] = sample(scores[rows], sampling_params, chances)
         chosen = zip(requests, best.tolist(), ids.tolist(), strict=True)  # waits for the device
         for row, (request, score, token) in enumerate(chosen):
-            if not math.isfinite(score):
+            if row in faults:
+                request.fail(faults[row])
+            elif not math.isfinite(score):
                 cause = "the model's scores are not finite numbers"
                 request.fail(KiaraError(cause, "its training has diverged: use an earlier checkpoint"))
             else:
-                request.take(token, None if request.asked.logprobs is None else logits[row])
+                try:
+                    request.take(token, None if request.asked.logprobs is None else logits[row])
+                except KiaraError as error:  # of its grammar
+                    request.fail(error)
             if request.finished:
                 self._release(request)
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kiara_cli.config.load import Loaded, adopt
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.find import open_checkpoint
 from kiara_cli.core.generate.engine import Engine
+from kiara_cli.core.generate.grammar import Grammar, Grammars
 from kiara_cli.core.generate.text import make_engine, options_of
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime, decide
@@ -48,6 +50,10 @@ class Opened:
     def ends(self) -> frozenset[int]:
         """The ids at which a text ends besides its document's end: where a reply would, if the model answers."""
         return stop_ids(self.tokenizer) if self.conversations else frozenset()
+
+    def grammar(self, engine: Engine, schema: Any) -> Grammar:
+        """Compile a JSON schema that what an engine writes is to follow. Raises KiaraError."""
+        return Grammars(self.tokenizer, engine.forbidden).compile(schema)
 
     def engine(self, model: Transformer | None = None) -> Engine:
         """Make the engine that the config asks for, of another model if one is given. Raises KiaraError."""

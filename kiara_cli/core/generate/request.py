@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate import sampling
+from kiara_cli.core.generate.grammar import Grammar
 from kiara_cli.errors import KiaraError
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p")  # requests that agree in them are sampled together
@@ -28,12 +29,12 @@ FinishReason: TypeAlias = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True)
 class Token:
-    """A sampled id. The last one says why: a stop id ("stop"), or max_new_tokens reached ("length").
+    """A sampled id. The last one says why: a stop id or the end of a grammar ("stop"), or max_new_tokens ("length").
 
     A request that ends by a fault ("error") has as its last event one with an `error`, and no id (-1).
 
     On request it carries its log-probability, and the likeliest ids with theirs, best first: those of the model
-    itself, before temperature and filters.
+    itself, before temperature, filters and a grammar.
     """
 
     id: int
@@ -45,13 +46,19 @@ class Token:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What to write: the ids to continue and how. `logprobs` asks for that many alternatives at each token."""
+    """What to write: the ids to continue and how. `logprobs` asks for that many alternatives at each token.
+
+    With a `grammar` only what it allows is written, and the text ends with it; `resumed` are the last ids of the
+    prompt if they belong to that text already.
+    """
 
     prompt: Sequence[int]
     config: GenerateConfig
     stop_ids: frozenset[int] = frozenset()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
+    grammar: Grammar | None = None
+    resumed: Sequence[int] = ()
 
 
 def window_start(length: int, context: int) -> int:
@@ -79,6 +86,7 @@ class ActiveRequest:
         self.start = 0  # of the window that the cache holds
         self.filled = 0  # positions of the window that the cache holds
         self.sampled: Counter[int] = Counter()
+        self.constraint = asked.grammar.start(asked.stop_ids, asked.resumed) if asked.grammar else None
         self.generator = torch.Generator()  # on the CPU: a seed means the same on every device
         if asked.config.seed is None:
             self.generator.seed()
@@ -130,6 +138,11 @@ class ActiveRequest:
         """Return the randomness of the next token, (1,)."""
         return sampling.chance(self.generator)
 
+    def constrain(self, scores: Tensor) -> Tensor:
+        """Keep of scores (V,) what the grammar allows next. Raises KiaraError where that is nothing."""
+        assert self.constraint is not None
+        return scores.masked_fill(~self.constraint.allowed().to(scores.device), sampling.NEVER)
+
     def penalize(self, scores: Tensor) -> Tensor:
         """Apply the penalties, which depend on the ids so far, to scores (1, V)."""
         config = self.config
@@ -153,11 +166,16 @@ class ActiveRequest:
         return not off or config.no_repeat_ngram is not None
 
     def take(self, token: int, scores: Tensor | None) -> Token:
-        """Append a sampled id and return the event to send; `scores` (V,) are the model's own, if asked for."""
+        """Append a sampled id and return the event to send; `scores` (V,) are the model's own, if asked for.
+
+        Raises KiaraError for an id that the grammar forbids.
+        """
+        if self.constraint is not None:
+            self.constraint.take(token)
         self.ids.append(token)
         self.sampled[token] += 1
         reason: FinishReason | None = None
-        if token in self.asked.stop_ids:
+        if token in self.asked.stop_ids or (self.constraint is not None and self.constraint.complete):
             reason = "stop"
         elif self.written >= self.config.max_new_tokens:
             reason = "length"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kiara_cli.config.schema import Config, GenerateConfig
 from kiara_cli.core.generate.engine import Engine, FinishReason, GenerationRequest, Options, Token, window_start
+from kiara_cli.core.generate.grammar import Grammar
 from kiara_cli.core.generate.request import ActiveRequest
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
@@ -56,10 +57,18 @@ class Completion:
 
 
 def generate_text(
-    engine: Engine, tokenizer: Tokenizer, prompt: str, config: GenerateConfig, ends: frozenset[int] = frozenset()
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: GenerateConfig,
+    ends: frozenset[int] = frozenset(),
+    grammar: Grammar | None = None,
 ) -> Iterator[Piece | Completion]:
-    """Continue a text until its document ends, or at another of the ids `ends`. An empty prompt starts a document."""
-    return stream_text(engine, tokenizer, prompt_ids(tokenizer, prompt), config, ends | tokenizer.ends)
+    """Continue a text until its document ends, or at another of the ids `ends`. An empty prompt starts a document.
+
+    With a grammar what is written is JSON of its schema.
+    """
+    return stream_text(engine, tokenizer, prompt_ids(tokenizer, prompt), config, ends | tokenizer.ends, grammar)
 
 
 def make_engine(model: Transformer, tokenizer: Tokenizer, runtime: Runtime, options: Options = DEFAULT) -> Engine:
@@ -93,10 +102,11 @@ def stream_text(
     prompt: Sequence[int],
     config: GenerateConfig,
     stop_ids: frozenset[int],
+    grammar: Grammar | None = None,
 ) -> Iterator[Piece | Completion]:
     """Continue ids until a stop id, a stop string or max_new_tokens: yield pieces, then one `Completion`."""
     writing = Writing(engine, tokenizer, prompt, config, stop_ids)
-    for token in engine.generate(prompt, config, stop_ids):
+    for token in engine.follow(engine.submit(GenerationRequest(prompt, config, stop_ids, grammar=grammar))):
         text = writing.push(token)
         if text:
             yield Piece(text)
@@ -111,6 +121,7 @@ def complete_all(
     tokenizer: Tokenizer,
     prompts: Sequence[tuple[str, GenerateConfig]],
     ends: frozenset[int] = frozenset(),
+    grammar: Grammar | None = None,
 ) -> Iterator[tuple[int, Completion]]:
     """Continue many texts together; yield the number of a text and what came of it, as each ends.
 
@@ -121,7 +132,7 @@ def complete_all(
     for number, (prompt, config) in enumerate(prompts):
         ids = prompt_ids(tokenizer, prompt)
         writing = Writing(engine, tokenizer, ids, config, ends)
-        open_[number] = (engine.submit(GenerationRequest(ids, config, ends)), writing)
+        open_[number] = (engine.submit(GenerationRequest(ids, config, ends, grammar=grammar)), writing)
     while open_:
         engine.step()
         for number, (request, writing) in list(open_.items()):

@@ -95,6 +95,22 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
+class NamedSchema(Body):
+    """A JSON schema as OpenAI wraps it. It is kept to the letter, whatever `strict` says."""
+
+    name: Text | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Body):
+    """What a text has to be; with a `schema` beside `json_object`, as other servers know it, JSON of that schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+
 class OpenAISettings(Settings):
     """What completions and chat share."""
 
@@ -103,6 +119,7 @@ class OpenAISettings(Settings):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
 
 
 class CompletionBody(OpenAISettings):
@@ -140,7 +157,6 @@ class ChatBody(OpenAISettings):
     tool_choice: Any = None
     functions: list[Any] | None = None
     function_call: Any = None
-    response_format: dict[str, Any] | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
 

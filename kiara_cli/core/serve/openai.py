@@ -9,6 +9,7 @@ import asyncio
 import base64
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -17,19 +18,31 @@ from starlette.responses import JSONResponse, Response
 
 from kiara_cli.core.generate.embed import embed
 from kiara_cli.core.generate.engine import GenerationRequest, Token
+from kiara_cli.core.generate.grammar import Grammar
 from kiara_cli.core.generate.score import Scorer
 from kiara_cli.core.generate.text import Completion
 from kiara_cli.core.serve import replies, shapes
 from kiara_cli.core.serve.admission import Admission, Admitting
 from kiara_cli.core.serve.bodies import ChatBody, CompletionBody, EmbeddingBody, OpenAISettings
 from kiara_cli.core.serve.jobs import Chunk, Following
-from kiara_cli.core.serve.prompts import bias, plain_ids, read_chat, read_prompts, repeated, text_of
+from kiara_cli.core.serve.prompts import (
+    bias,
+    plain_ids,
+    read_chat,
+    read_format,
+    read_prompts,
+    repeated,
+    settings_for,
+    text_of,
+)
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.serve.streaming import Stream, at_once, chunks_of, collect, while_connected
 from kiara_cli.core.serve.validation import JsonRoute
 from kiara_cli.core.serve.worker import Worker
 from kiara_cli.core.tokenizer.protocol import decode, prompt_ids
+
+COMPILING = ThreadPoolExecutor(1, "schemas")  # large schemas keep each other waiting, and nobody else
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=JsonRoute)
 
@@ -63,10 +76,13 @@ async def completions(body: CompletionBody, request: Request, admission: Admitti
         raise Refusal(400, "this server does not choose the best of several texts; leave best_of out", "best_of")
     prompts = await asyncio.to_thread(read_prompts, body.prompt, served, "prompt", prompt_ids)
     length = admission.length(body, ["max_tokens"], served.settings.max_new_tokens)
-    config = body.config(served.settings, max(1, length))
+    grammar = await compiled(body, served)
+    config = body.config(settings_for(grammar, served), max(1, length))
     read = [ids or [served.tokenizer.start] for ids in prompts]
     biases, ends = bias(body, served), served.ends | served.tokenizer.ends
-    requests = repeated([GenerationRequest(ids, config, ends, biases, body.logprobs) for ids in read], body.n)
+    requests = repeated(
+        [GenerationRequest(ids, config, ends, biases, body.logprobs, grammar) for ids in read], body.n
+    )
     admission.check_choices(body, len(requests))
     texts = [decode(served.tokenizer, ids) for ids in prompts] if body.echo or admission.limits.log_prompts else []
     admission.log_prompt(request, "\n".join(texts))
@@ -91,8 +107,10 @@ async def chat(body: ChatBody, request: Request, admission: Admitting) -> Respon
     served = admission.find(body.model)
     check_chat(body, admission.limits.max_messages)
     names = ["max_completion_tokens", "max_tokens"]
-    config = body.config(served.settings, admission.length(body, names, served.chat.max_new_tokens))
-    planned, first, forgot = await asyncio.to_thread(read_chat, body, served, config)
+    grammar = await compiled(body, served)
+    length = admission.length(body, names, served.chat.max_new_tokens)
+    config = body.config(settings_for(grammar, served), length)
+    planned, first, forgot = await asyncio.to_thread(read_chat, body, served, config, grammar)
     if admission.limits.log_prompts:
         admission.log_prompt(request, "\n".join(text_of(message, "messages") for message in body.messages))
     extra = {"kiara": {"forgotten_turns": forgot.turns}} if forgot else {}
@@ -140,8 +158,6 @@ def check_chat(body: ChatBody, most: int) -> None:
     for name, choice in (("tools", "tool_choice"), ("functions", "function_call")):
         if getattr(body, name) and getattr(body, choice) != "none":
             raise Refusal(400, f'this server\'s models call no {name}; leave {name} out, or {choice}="none"', name)
-    if (body.response_format or {}).get("type", "text") != "text":
-        raise Refusal(400, "this server promises no format but text; leave response_format out", "response_format")
     if body.top_logprobs and not body.logprobs:
         raise Refusal(400, "top_logprobs needs logprobs to be true", "top_logprobs")
 
@@ -162,6 +178,13 @@ async def score(
             await worker.call(scorer.step)
         scored.append(scorer.tokens)
     return scored
+
+
+async def compiled(body: OpenAISettings, served: Served) -> Grammar | None:
+    """Return the grammar of the JSON that is asked for, if it is. Raises Refusal."""
+    if body.response_format is None:
+        return None
+    return await asyncio.get_running_loop().run_in_executor(COMPILING, read_format, body, served)
 
 
 def unwritten(body: OpenAISettings, reply: replies.Reply, number: int) -> Response:

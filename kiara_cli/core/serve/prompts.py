@@ -14,6 +14,7 @@ from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.chat.fit import Forgot, prompt_budget
 from kiara_cli.core.chat.reply import ReplyRequest
 from kiara_cli.core.generate.engine import GenerationRequest
+from kiara_cli.core.generate.grammar import ANY_OBJECT, Grammar
 from kiara_cli.core.serve.admission import check_ids, check_prompt
 from kiara_cli.core.serve.bodies import ChatBody, ContentPart, MessageBody, OpenAISettings
 from kiara_cli.core.serve.refusals import Refusal
@@ -48,7 +49,7 @@ def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def read_chat(
-    body: ChatBody, served: Served, config: GenerateConfig
+    body: ChatBody, served: Served, config: GenerateConfig, grammar: Grammar | None = None
 ) -> tuple[ReplyRequest, GenerationRequest, Forgot | None]:
     """Return the reply that is asked for, its first request, and what of the conversation was left out."""
     messages: list[Message] = [
@@ -60,9 +61,13 @@ def read_chat(
     own = not system and bool(served.chat.system)
     if own:
         system = [{"role": "system", "content": served.chat.system or ""}]
+    if grammar is not None and goes_on(body):
+        raise Refusal(
+            400, "JSON begins at its beginning: continue_final_message goes on with a text", "response_format"
+        )
     reply = ReplyRequest(
         served.template, system, turns, served.context, config, goes_on(body), bias(body, served),
-        (body.top_logprobs or 0) if body.logprobs else None,
+        (body.top_logprobs or 0) if body.logprobs else None, grammar,
     )  # fmt: skip
     try:
         first, forgot = reply.first()
@@ -151,6 +156,27 @@ def bias(body: OpenAISettings, served: Served) -> Mapping[int, float]:
     found = {int(key): value for key, value in given.items()}
     check_ids(list(found), served, "logit_bias")
     return found
+
+
+def read_format(body: OpenAISettings, served: Served) -> Grammar | None:
+    """Return the grammar of the JSON that is asked for; None where any text will do. Raises Refusal."""
+    asked = body.response_format
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_schema" and asked.json_schema is None:
+        raise Refusal(400, "response_format.json_schema is missing", "response_format.json_schema")
+    if body.sent("stop") and body.stop:
+        raise Refusal(400, "a stop text could cut the JSON of response_format; leave stop out", "stop")
+    schema = asked.json_schema.schema_ if asked.json_schema is not None else asked.schema_ or ANY_OBJECT
+    try:
+        return served.grammars.compile(schema)
+    except KiaraError as error:
+        raise Refusal(400, f"{error.cause}; {error.remedy}", "response_format") from None
+
+
+def settings_for(grammar: Grammar | None, served: Served) -> GenerateConfig:
+    """Return the server's own settings; its stop texts must not cut JSON."""
+    return served.settings if grammar is None else dataclasses.replace(served.settings, stop=())
 
 
 def repeated(requests: Sequence[GenerationRequest], n: int | None) -> list[GenerationRequest]:

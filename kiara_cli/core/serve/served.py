@@ -6,11 +6,13 @@ the checkpoint is loaded again.
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field
 
 from kiara_cli.config.schema import ChatConfig, GenerateConfig
 from kiara_cli.core.generate.engine import Engine
+from kiara_cli.core.generate.grammar import Grammars
 from kiara_cli.core.tokenizer.conversation import Template
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 
@@ -27,6 +29,11 @@ class Served:
     settings: GenerateConfig
     chat: ChatConfig
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @functools.cached_property
+    def grammars(self) -> Grammars:
+        """Compiles JSON schemas for this model."""
+        return Grammars(self.tokenizer, self.engine.forbidden)
 
     @property
     def context(self) -> int:

@@ -174,7 +174,11 @@ def test_an_old_conversation_loses_its_oldest_turns_and_the_reply_says_so(client
         ({"stop": [""]}, "stop"),
         ({"top_logprobs": 3}, "needs logprobs"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "no tools"),
-        ({"response_format": {"type": "json_object"}}, "no format but text"),
+        ({"response_format": {"type": "xml"}}, "response_format.type must be 'text', 'json_object' or 'json_schema'"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema is missing"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "json_schema.schema is missing"),
+        ({"response_format": {"type": "json_object"}, "stop": "}"}, "could cut the JSON"),
+        ({"response_format": {"type": "json_object", "schema": {"not": {}}}}, "'not', which is not supported"),
     ],
 )
 def test_mistakes_become_the_clients_own_exceptions(client: openai.OpenAI, change: Any, message: str) -> None:
