@@ -6,6 +6,7 @@ piece by piece where the vocabulary is large. B batch, T time, D width, V vocabu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -32,6 +33,25 @@ def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> T
     return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction=reduction)
 
 
+def z_penalty(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the sum over targets of the square of the log of the softmax's sum. logits (n, V), targets (n)."""
+    return (logits.logsumexp(-1).square() * (targets != IGNORE)).sum()
+
+
+def in_pieces(sums: Callable[..., tuple[Tensor, ...]], chunk: int | None, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Add up what `sums` makes of rows of the tensors, `chunk` rows at a time; None: of all at once.
+
+    In chunks, what is made on the way is forgotten and computed again on the way back.
+    """
+    if chunk is None or len(tensors[0]) <= chunk:
+        return sums(*tensors)
+    totals: tuple[Tensor, ...] = ()
+    for parts in zip(*(torch.split(tensor, chunk) for tensor in tensors), strict=True):
+        made = checkpoint(sums, *parts, use_reentrant=False, preserve_rng_state=False)
+        totals = tuple(map(torch.add, totals, made)) if totals else made
+    return totals
+
+
 @dataclass(frozen=True)
 class Objective:
     """What training minimises: the cross-entropy, and what is added to it."""
@@ -43,17 +63,12 @@ class Objective:
     def __call__(self, states: Tensor, unembed: Unembed, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum to minimise and the sum of the plain cross-entropy. states (n, D), targets (n).
 
-        In chunks, logits are forgotten and computed again on the way back, so that only one piece of n × V is held.
+        In chunks only one piece of the logits, n × V, is held.
         """
-        if self.chunk is None or len(targets) <= self.chunk:
-            return self._sums(states, unembed, targets)
-        objective, nats = states.new_zeros((), dtype=torch.float32), states.new_zeros((), dtype=torch.float32)
-        for part, wanted in zip(torch.split(states, self.chunk), torch.split(targets, self.chunk), strict=True):
-            sums = checkpoint(self._sums, part, unembed, wanted, use_reentrant=False, preserve_rng_state=False)
-            objective, nats = objective + sums[0], nats + sums[1]
+        objective, nats = in_pieces(functools.partial(self._sums, unembed), self.chunk, states, targets)
         return objective, nats
 
-    def _sums(self, states: Tensor, unembed: Unembed, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _sums(self, unembed: Unembed, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = unembed(states).float()  # (n, V)
         nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
         objective = nats
@@ -62,7 +77,7 @@ class Objective:
                 logits, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing
             )
         if self.z_loss:
-            objective = objective + self.z_loss * (logits.logsumexp(-1).square() * (targets != IGNORE)).sum()
+            objective = objective + self.z_loss * z_penalty(logits, targets)
         return objective, nats.detach()
 
 
@@ -77,11 +92,17 @@ def positions_at_once(vocab_size: int) -> int:
     return max(ROWS, LOGITS // (4 * vocab_size) // ROWS * ROWS)
 
 
-def where_targets(states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the states (n, D) and targets (n) to be scored, of states (B, T, D): of positions with a target."""
-    states, targets = states.flatten(0, 1), batch.targets.flatten()
-    if batch.target_count < len(targets):
-        where = (targets != IGNORE).nonzero().squeeze(1)
+def where_targets(states: Tensor, batch: Batch, *more: Tensor) -> tuple[Tensor, ...]:
+    """Return the states (n, D) and targets (n) to be scored, of states (B, T, D): of positions with a target.
+
+    And what else is known by position, (B, T, …), at the same positions. Numbers that fill up are 0, targets IGNORE.
+    """
+    tensors = tuple(tensor.flatten(0, 1) for tensor in (states, batch.targets, *more))
+    if batch.target_count < len(tensors[0]):
+        where = (tensors[1] != IGNORE).nonzero().squeeze(1)
         rest = -len(where) % ROWS
-        states, targets = F.pad(states[where], (0, 0, 0, rest)), F.pad(targets[where], (0, rest), value=IGNORE)
-    return states, targets
+        tensors = tuple(
+            F.pad(x[where], (*(0, 0) * (x.ndim - 1), 0, rest), value=0 if x.is_floating_point() else IGNORE)
+            for x in tensors
+        )
+    return tensors

@@ -97,7 +97,7 @@ def matching(patterns: Iterable[str], config: ModelConfig) -> list[str]:
     """
     names, found = point_names(config), set()
     for pattern in patterns:
-        fits = [name for name in names if re.fullmatch(_expression(pattern), name)]
+        fits = [name for name in names if re.fullmatch(expression(pattern), name)]
         if not fits:
             raise unknown_point(pattern, config)
         found.update(fits)
@@ -125,7 +125,7 @@ def shape_of(point: str, config: ModelConfig) -> str:
     return f"({', '.join(str(known.get(axis, axis)) for axis in kind_of(point).axes)})"
 
 
-def _expression(pattern: str) -> str:
+def expression(pattern: str) -> str:
     """Return the regular expression of a pattern. Raises KiaraError for braces that hold no numbers."""
     out = ""
     for part in re.split(r"(\*|\{[^}]*\})", pattern):

@@ -15,6 +15,7 @@ from typing import cast
 
 import torch
 
+from kiara_cli.config.environment import repeatable_products
 from kiara_cli.config.schema import Device, Dtype, RuntimeConfig
 from kiara_cli.core.runtime.threads import allowed_threads
 from kiara_cli.errors import KiaraError
@@ -52,19 +53,33 @@ class Runtime:
             yield
 
 
-def decide(config: RuntimeConfig) -> Runtime:
+def decide(config: RuntimeConfig, trains: bool = False) -> Runtime:
     """Decide every `auto`, and set threads and determinism for this process. Raises KiaraError.
 
-    Nothing of CUDA is touched when the device is a CPU.
+    Nothing of CUDA is touched when the device is a CPU. What `trains` there refuses operations that may not give the
+    same bits again: only so does PyTorch's attention take the kernels that do. Elsewhere they are used and said.
     """
     threads = _pick_threads() if config.threads == "auto" else int(config.threads)
     torch.set_num_threads(threads)
     device = torch.device(pick_device(config.device))
-    strictness = ("error" if device.type == "cpu" else "warn") if config.deterministic else "default"
+    if config.deterministic and device.type == "cuda":
+        repeatable_products()
+    strictness = ("error" if device.type == "cpu" or trains else "warn") if config.deterministic else "default"
     torch.set_deterministic_debug_mode(strictness)  # as use_deterministic_algorithms, which loads the compiler too
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs 3 % of a step
     dtype = config.dtype if config.dtype != "auto" else _pick_dtype(device)
     return Runtime(device, dtype, threads, config.threads == "auto" and device.type == "cpu")
+
+
+@contextlib.contextmanager
+def not_strict() -> Iterator[None]:
+    """Within this block use, and name, what may not give the same bits again: sampling's running sums on CUDA."""
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(min(mode, 1))
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
 
 
 def seed_everything(seed: int) -> None:

@@ -175,7 +175,7 @@ def decide_runtime(wanted: RuntimeConfig, flops: int) -> tuple[RuntimeConfig, Ru
 
     Also return in words how it will compute, and what was asked for that this machine cannot do, with the reason.
     """
-    runtime = decide(wanted)
+    runtime = decide(wanted, trains=True)
     fuses, why_fused = decide_fused(wanted, runtime)
     usual = USUAL_SHARE * planning_rate(runtime)
     compiles, why = decide_compile(False if fuses else wanted.compile, runtime.device, flops / usual)
