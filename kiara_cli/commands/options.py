@@ -27,6 +27,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out and count what cannot be read, instead of stopping.")
 ]
+HookFiles = Annotated[
+    list[str] | None,
+    typer.Option("--hooks", metavar="FILE.py", help="Run this file of your own hooks; may be repeated."),
+]
 Words = Annotated[
     list[str] | None,
     typer.Argument(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug, Json, SkipBad, read
+from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug, HookFiles, Json, SkipBad, read
 
 if TYPE_CHECKING:
     from kiara_cli.core.train.events import Finished
@@ -33,6 +33,10 @@ def train(
     allow_changed_data: Annotated[
         bool, typer.Option("--allow-changed-data", help="With --resume: go on although the data has changed.")
     ] = False,
+    hooks: HookFiles = None,
+    allow_changed_hooks: Annotated[
+        bool, typer.Option("--allow-changed-hooks", help="With --resume: go on although your file of hooks changed.")
+    ] = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -50,6 +54,8 @@ def train(
         weights=from_,
         resume=resume,
         allow_changed_data=allow_changed_data,
+        hook_files=tuple(hooks or ()),
+        allow_changed_hooks=allow_changed_hooks,
         skip_bad=skip_bad,
         dry_run=dry_run,
     )

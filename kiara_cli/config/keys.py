@@ -11,6 +11,7 @@ import difflib
 import functools
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from kiara_cli.config.hooks import SECTION as HOOKS
 from kiara_cli.config.schema import Config
 from kiara_cli.errors import KiaraError
 
@@ -19,9 +20,11 @@ TEXTS = tuple[str, ...]
 
 @functools.cache
 def keys() -> tuple[str, ...]:
-    """List every dotted key of the schema, in its order."""
+    """List every dotted key of the schema, in its order; those of `hooks` are for the person to name."""
     found: list[str] = []
     for item in dataclasses.fields(Config):
+        if item.name == HOOKS:
+            continue
         section = _hints(Config)[item.name]
         inner = dataclasses.fields(section) if dataclasses.is_dataclass(section) else ()
         found += [f"{item.name}.{setting.name}" for setting in inner] or [item.name]
@@ -81,7 +84,7 @@ def check_key(key: str, value: Any, origin: str) -> None:
     if key in keys():
         return
     section, _, name = key.partition(".")
-    sections = sorted({known.partition(".")[0] for known in keys()})
+    sections = sorted({known.partition(".")[0] for known in keys()} | {HOOKS})
     if section in sections and not name:
         raise mistake_at(origin, f"{key}={value}: {key} is a section", f"write {key}.KEY=VALUE")
     if section not in sections:
@@ -106,7 +109,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def _hint(key: str) -> Any:
     section, _, name = key.partition(".")
-    kind = _hints(Config).get(section)
+    kind = _hints(Config).get(section) if section != HOOKS else None
     return _hints(kind).get(name) if name and kind is not None else kind
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from dotenv import dotenv_values
 
+from kiara_cli.config import hooks
 from kiara_cli.config.folders import expanded
 from kiara_cli.config.keys import is_text, is_texts, keys, kinds, mistake_at
 from kiara_cli.config.schema import RENAMED
@@ -105,6 +106,8 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
         if inner is None and section in sections:
             continue
         own = {f"{section}.{key}": value for key, value in inner.items()} if isinstance(inner, Mapping) else None
+        if section == hooks.SECTION and isinstance(inner, Mapping | None):
+            own = dict(hooks.settings(inner))
         for key, value in ({section: inner} if own is None else own).items():
             if key in flat:
                 raise mistake_at(origin, f"{key} is set twice", "keep one of the two")

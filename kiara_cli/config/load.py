@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kiara_cli.config import hooks
 from kiara_cli.config.keys import check_key, choices, derived, expected, is_text, is_texts, kinds, mistake_at
 from kiara_cli.config.layers import IMPLICIT, Layer, flatten, read_layers, split_override
 from kiara_cli.config.schema import RENAMED, VERSION, Config
@@ -60,6 +61,8 @@ class Loaded:
         """Return the checked config. Raises KiaraError naming the source of a broken constraint."""
         try:
             config = cast(Config, OmegaConf.to_object(self._tree))
+            config = dataclasses.replace(config, hooks=hooks.nested(self.values))
+            assert isinstance(hooks.hooks_of(config.hooks), list)  # which checks how they go together
             for key in filter(_is_free, self.values):
                 section, _, name = key.partition(".")
                 text: dict[str, Any] = {name: self.values[key]}
@@ -67,7 +70,8 @@ class Loaded:
                     config, **{section: dataclasses.replace(getattr(config, section), **text)}
                 )
         except KiaraError as error:
-            source = self.origins.get(error.key or "")
+            known = (origin for key, origin in self.origins.items() if key.startswith(f"{error.key}."))
+            source = self.origins.get(error.key or "") or next(known, None)
             raise mistake_at(source, error.cause, error.remedy) if source else error from None
         except OmegaConfBaseException as error:
             raise KiaraError(first_line(error), "correct the ${...} reference") from None
@@ -107,6 +111,12 @@ def merge(layers: Iterable[Layer]) -> Loaded:
             key = RENAMED.get(written, written)
             if key != written:
                 notices.append(f"{layer.origin}: {written} is now called {key}")
+            if section_of(key) == hooks.SECTION:
+                try:
+                    hooks.put(values, origins, key, value, layer.origin)
+                except KiaraError as error:
+                    raise mistake_at(layer.origin, error.cause, error.remedy) from None
+                continue
             check_key(key, value, layer.origin)
             values[key] = _assign(tree, key, _coerce(key, value, layer.origin), layer.origin)
             origins[key] = layer.origin
@@ -161,6 +171,8 @@ def set_value(section: AnySection, key: str, text: str) -> AnySection:
 
 def value_at(config: Config, key: str) -> Any:
     """Look a dotted key up."""
+    if section_of(key) == hooks.SECTION:
+        return hooks.value_at(config.hooks, key)
     return functools.reduce(getattr, key.split("."), cast(Any, config))
 
 
@@ -171,12 +183,15 @@ def to_mapping(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
     """Write a config as YAML; with `origins`, each line says in a comment where its value came from."""
-    lines, section = [], ""
+    lines: list[str] = []
+    opened: list[str] = []
     for path, value in flatten(to_mapping(config), DEFAULT).items():
-        if "." in path and path.split(".")[0] != section:
-            section = path.split(".")[0]
-            lines.append(f"{section}:")
-        line = f"{'  ' * path.count('.')}{path.split('.')[-1]}: {write_value(value)}"
+        *outer, name = path.split(".")
+        for depth in range(len(outer)):
+            if outer[: depth + 1] != opened[: depth + 1]:
+                lines.append(f"{'  ' * depth}{outer[depth]}:")
+        opened = outer
+        line = f"{'  ' * len(outer)}{name}: {write_value(value)}"
         lines.append(line if origins is None else f"{line:<36}  # {origins.get(path, DEFAULT)}")
     return "\n".join(lines) + "\n"
 

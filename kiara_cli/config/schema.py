@@ -7,7 +7,7 @@ What each setting is for stands beside it in configs/default.yaml, which spells 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from kiara_cli.config.model import ModelConfig
 from kiara_cli.config.section import Section, knob
@@ -262,6 +262,7 @@ class Config:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    hooks: dict[str, Any] = field(default_factory=dict)  # name → settings: see hooks.py
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)

@@ -13,10 +13,11 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kiara_cli.core.data.batches import IGNORE, Batch
+from kiara_cli.core.model.points import hooked
 from kiara_cli.core.model.transformer import Transformer
 
 # Rows are scored in multiples of this. oneDNN keeps what it prepares for each number of rows that it meets: with
@@ -83,8 +84,20 @@ class Objective:
 
 def batch_loss(model: Transformer, batch: Batch, objective: Objective = Objective()) -> tuple[Tensor, Tensor]:
     """Return the objective and the plain cross-entropy, summed over the targets of a batch."""
-    states, targets = where_targets(model.states(batch.inputs, segments=batch.segments), batch)
-    return objective(states, model.unembed, targets)
+    return objective(*to_score(model, model.states(batch.inputs, segments=batch.segments), batch))
+
+
+def to_score(model: Transformer, states: Tensor, batch: Batch) -> tuple[Tensor, Unembed, Tensor]:
+    """Return what an objective needs of states (B, T, D): those with a target (n, D), the head, the targets (n).
+
+    A hook on the logits is to see them all at once, (B, T, V): then they take the place of the states, and nothing is
+    left for the head.
+    """
+    if hooked(model.logits):
+        logits, targets = where_targets(model.unembed(states), batch)
+        return logits, nn.Identity(), targets
+    states, targets = where_targets(states, batch)
+    return states, model.unembed, targets
 
 
 def positions_at_once(vocab_size: int) -> int:

@@ -20,7 +20,7 @@ from kiara_cli.core.data.segments import Contents, holds_conversations
 from kiara_cli.core.data.shards import Tokens
 from kiara_cli.core.eval.lengths import Lengths, byte_lengths
 from kiara_cli.core.eval.windows import WHOLE, check_stride, in_order, windows
-from kiara_cli.core.loss import cross_entropy, positions_at_once, where_targets
+from kiara_cli.core.loss import cross_entropy, positions_at_once, to_score, where_targets
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.adaptive import Threads
 from kiara_cli.core.runtime.device import Runtime
@@ -153,12 +153,13 @@ def loader_metrics(
         batch = batch.to(runtime.device)
         with threads.step():
             with runtime.precision():
-                states, targets = where_targets(model.states(batch.inputs, segments=batch.segments), batch)
+                states = model.states(batch.inputs, segments=batch.segments)
+                states, unembed, targets = to_score(model, states, batch)
             seen = _ids_before(batch) if watch is not None else targets
             nats = []
             for part, wanted, before in zip(*(torch.split(x, at_once) for x in (states, targets, seen)), strict=True):
                 with runtime.precision():
-                    logits = model.unembed(part).float()  # (n, V)
+                    logits = unembed(part).float()  # (n, V)
                 nats.append(cross_entropy(logits, wanted, reduction="none"))
                 counts.append(_count(logits, wanted, lengths))
                 if watch is not None:

@@ -7,9 +7,9 @@ B batch, T time, D width, V vocabulary.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,16 +17,23 @@ from torch import Tensor
 from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.hooks.select import Select
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.core.tokenizer.protocol import Tokenizer
 
-Log = Callable[
-    [str, "Tensor | float"], None
-]  # a name and a number; metrics.jsonl gets the mean since the last record
+Log = Callable[[str, "Tensor | float"], None]  # name and number: metrics.jsonl gets the mean since its last record
 
 
 def generator(device: torch.device, *about: Any) -> torch.Generator:
     """Return a generator that draws the same for the same `about`: nothing has to be stored for a resume."""
     digest = hashlib.sha256(repr(about).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+class Values(Protocol):
+    """Where a hook can get the values of another forward pass from: `Attached`."""
+
+    def values(self, ids: Tensor, names: Sequence[str], model: Transformer | None = None) -> dict[str, Tensor]:
+        """Return what passes points of the model without its hooks, or of another one, for ids (B, T)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class At:
     seed: int
     number: int  # of the forward pass in this step, from 0
     log: Log = field(repr=False)
+    attached: Values = field(repr=False)
 
     def put(self, x: Tensor, value: Tensor | float) -> Tensor:
         """Return x with `value` where the config selects, all of it by `strength`.
@@ -69,9 +77,20 @@ class At:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What a class of a hook gets, once, by its method `prepare(setting)`, if it has one."""
+
+    points: tuple[str, ...]  # where it acts, or what it reads
+    model: Transformer
+    tokenizer: Tokenizer
+    runtime: Runtime
+
+
+@dataclass(frozen=True)
 class UpdateContext:
     """What an update hook is told. Gradients are unscaled and finite, and not clipped yet in `gradients`."""
 
+    hook: str  # the hook's name in the config
     step: int  # the update being made, from 1
     total: int  # updates of the whole run
     lr: float
@@ -86,6 +105,7 @@ class UpdateContext:
 class LossContext:
     """What an auxiliary loss is told, for one piece of a batch."""
 
+    hook: str
     step: int
     total: int
     strength: float
@@ -95,10 +115,10 @@ class LossContext:
     points: Mapping[str, Tensor]  # the values at the points that it reads, by name; their gradients flow
     seed: int
     log: Log = field(repr=False)
-    _logits: Tensor | None = None
+    known_logits: Tensor | None = None
 
     def logits(self) -> Tensor:
-        """Return the logits of all positions, (B, T, V)."""
-        if self._logits is None:
-            self._logits = self.model.head(self.states)
-        return self._logits
+        """Return the logits of all positions, (B, T, V), as the head makes them; computed once for all losses."""
+        if self.known_logits is None:
+            self.known_logits = self.model.head(self.states)
+        return self.known_logits

@@ -137,11 +137,15 @@ class Attention(nn.Module):
 
     def place(self, qkv: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Part the product (B, T, (H + 2K) C) into heads; normalise queries and keys, and rotate them."""
+        q, k, v = self.part(qkv)
+        return self.rot_q(rotate(self.q_norm(q), rotary)), self.rot_k(rotate(self.k_norm(k), rotary)), v
+
+    def part(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Part the product (B, T, (H + 2K) C) into queries (B, H, T, C), keys and values (B, K, T, C)."""
         B, T, _ = qkv.shape
         heads = qkv.view(B, T, self.H + 2 * self.K, self.C).transpose(1, 2)  # (B, H + 2K, T, C)
         q, k, v = heads.split([self.H, self.K, self.K], dim=1)  # type: ignore[no-untyped-call]
-        q, k, v = self.q(q), self.k(k), self.v(v)
-        return self.rot_q(rotate(self.q_norm(q), rotary)), self.rot_k(rotate(self.k_norm(k), rotary)), v
+        return self.q(q), self.k(k), self.v(v)
 
     def _attend_hooked(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
         if not is_own(self.attend):

@@ -21,7 +21,7 @@ from kiara_cli.config.schema import RuntimeConfig
 from kiara_cli.core.model.attention import Attend, Attention, is_short
 from kiara_cli.core.model.fastpath import differences, unknown_settings
 from kiara_cli.core.model.feedforward import RMSNorm, SwiGLU
-from kiara_cli.core.model.points import OWN, hooked
+from kiara_cli.core.model.points import OWN, Point, hooked
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.model.verify import disagreement, small_model
 from kiara_cli.core.runtime.device import Runtime
@@ -80,8 +80,9 @@ def put_loops(model: Transformer, library: CDLL) -> Transformer:
     """Exchange the functions of all modules that are what the config makes."""
     changed = dict(differences(model))
     strange = set(unknown_settings(model.config)) - {"residual", "scale_embeddings", "feedforward", "norm"}
-    for reason in changed.values():
-        log.info("No C loops there: %s.", reason)
+    for name, reason in changed.items():
+        if not isinstance(model.get_submodule(name), Point):  # at a point itself nothing is computed
+            log.info("No C loops there: %s.", reason)
     for name, module in model.named_modules():
         if name in changed:
             continue
@@ -136,10 +137,12 @@ def _place(
 ) -> Heads:
     norms, sizes = (module.q_norm, module.k_norm), (*qkv.shape[:2], module.H, module.K, module.C)
     fits = _readable(qkv) and rotary is not None and rotary.shape == (2, qkv.shape[1], module.C // 2)
-    if not fits or hooked(*norms, module.q, module.k, module.v):  # points that the loop does not pass
+    if not fits or hooked(*norms):
         return plain(qkv, rotary)
     if norms[0].eps != norms[1].eps or not all(_is_weight(norm.weight, module.C) for norm in norms):
         return plain(qkv, rotary)
+    if hooked(module.q, module.k, module.v):  # points that the loop itself does not pass
+        qkv = torch.cat([heads.transpose(1, 2) for heads in module.part(qkv)], dim=2).flatten(2)
     weights = norms[0].weight, norms[1].weight, rotary.float().contiguous()  # type: ignore[union-attr]
     q, k, v = Placed.apply(qkv.contiguous(), *weights, sizes, norms[0].eps, library)  # type: ignore[no-untyped-call]
     return module.rot_q(q), module.rot_k(k), v

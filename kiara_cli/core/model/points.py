@@ -10,16 +10,18 @@ V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from kiara_cli.config.model import ModelConfig
 
+_second_pass = False
 OWN: set[Callable[..., Any]] = set()  # functions of Kiara's that may stand in a module's slot
 
 
@@ -108,7 +110,7 @@ def sizes(config: ModelConfig) -> dict[str, int]:
 
 def off_fast_path(name: str) -> str:
     """Say which fast paths a hook at a point takes a model off."""
-    if _starred(name) in WRITTEN_OUT:
+    if matches(name, WRITTEN_OUT):
         return "decode steps; this layer's attention is written out"
     if name == "logits":
         return "decode steps; every position is scored, at once"
@@ -126,6 +128,27 @@ def hooked(*modules: nn.Module) -> bool:
 def is_own(function: Callable[..., Any]) -> bool:
     """Say whether a function in a slot is one of Kiara's own, alone or with arguments filled in."""
     return (function.func if isinstance(function, functools.partial) else function) in OWN
+
+
+def matches(name: str, kinds: Iterable[str]) -> bool:
+    """Say whether a point is of one of these kinds."""
+    return _starred(name) in kinds
+
+
+@contextlib.contextmanager
+def second_pass() -> Iterator[None]:
+    """Within this block a forward pass is computed again for its gradients: hooks are not to count it."""
+    global _second_pass
+    _second_pass = True
+    try:
+        yield
+    finally:
+        _second_pass = False
+
+
+def is_second_pass() -> bool:
+    """Say whether a forward pass is being computed again."""
+    return _second_pass
 
 
 def _all_names(config: ModelConfig) -> Iterator[str]:

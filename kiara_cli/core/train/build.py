@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.model.fused import fuse, load
@@ -64,7 +65,17 @@ class Transformation(NamedTuple):
     apply: Callable[[Transformer, Plan], Transformer]
 
 
+def attach_hooks(model: Transformer, plan: Plan) -> Transformer:
+    """Attach what the config's hooks watch or change; `model.hooks` holds it. Without one nothing is imported."""
+    from kiara_cli.core.hooks.training import attach_for_training
+
+    hooks = attach_for_training(plan.config, model, plan.runtime, plan.data.tokenizer, plan.steps)
+    object.__setattr__(model, "hooks", hooks)
+    return model
+
+
 TRANSFORMATIONS = (
+    Transformation("hooks", lambda plan: bool(plan.config.hooks), attach_hooks),
     Transformation("recompute", lambda plan: plan.config.train.recompute, lambda model, _: recompute_blocks(model)),
     Transformation("fuse", lambda plan: plan.config.runtime.native is True, lambda model, _: fuse(model, load())),
     Transformation(
@@ -94,9 +105,19 @@ def build(plan: Plan, model: Transformer, run: Run, lock: Lock, progress: Progre
     for transformation in TRANSFORMATIONS:
         if transformation.applies(plan):
             model = transformation.apply(model, plan)
+    hooks = vars(model).get("hooks")
+    if hooks is not None:
+        hooks.report()
     decay = plan.config.train.ema_decay
     average = Average(model, decay) if decay else None
-    return Training(plan, model, make_optimizer(model, plan.config.train), average, run, lock, progress)
+    return Training(plan, model, make_optimizer(model, plan.config.train), average, run, lock, progress, hooks)
+
+
+def sources(config: Config) -> dict[str, str]:
+    """Return the hashes of the files that hooks of the config come from."""
+    from kiara_cli.core.hooks.loading import sources_of
+
+    return sources_of(config.hooks)
 
 
 def describe(training: Training, facts: Mapping[str, Any]) -> None:
@@ -112,6 +133,7 @@ def describe(training: Training, facts: Mapping[str, Any]) -> None:
             "tokenizer_hash": meta.tokenizer_hash,
             "parameters": training.plan.count.parameters,
             "threads": training.runtime.threads,
+            **({"hook_files": sources(training.config)} if training.config.hooks else {}),
             **facts,
         },
     )

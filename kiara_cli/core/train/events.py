@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -42,6 +43,7 @@ class Stepped:
     seconds_left: float
     reading: Reading
     memory: int  # the most bytes held so far
+    hooks: Mapping[str, float] = field(default_factory=dict)  # what hooks logged: means since the last such event
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,8 @@ class Job:
     weights: str | None = None  # a checkpoint to start a new run from
     resume: bool = False
     allow_changed_data: bool = False  # on resuming
+    hook_files: tuple[str, ...] = ()  # the person's own hooks: Python that is run
+    allow_changed_hooks: bool = False  # on resuming
     skip_bad: bool = False  # leave out what cannot be read of the data
     dry_run: bool = False  # stop after `Planned`, and leave nothing behind
 
@@ -61,6 +63,10 @@ def run(
         )
     if job.allow_changed_data and not job.resume:
         raise KiaraError("--allow-changed-data goes with --resume", "leave it out: a new run takes the data as it is")
+    if job.allow_changed_hooks and not job.resume:
+        raise KiaraError(
+            "--allow-changed-hooks goes with --resume", "leave it out: a new run takes hooks as they are"
+        )
     training = yield from (_resumed if job.resume else _begun)(job, report)
     if training is not None:
         yield Started(training.run.name, training.run.folder, training.progress.step, training.plan.steps)
@@ -70,6 +76,7 @@ def run(
 def _begun(job: Job, report: Report) -> Generator[Event, None, Training | None]:
     """Plan a new run and begin it; with `weights`, on that checkpoint's tokenizer and model."""
     config, weights, tokenizer = job.loaded.config, None, None
+    load_hooks(config, job.hook_files)
     if job.weights is not None:
         weights, warnings = open_checkpoint(job.weights)
         for warning in warnings:
@@ -93,6 +100,30 @@ def _begun(job: Job, report: Report) -> Generator[Event, None, Training | None]:
     return None if job.dry_run else begin(planned, job.runs_root, weights, job.name)
 
 
+def load_hooks(
+    config: Config, files: Sequence[str], recorded: Mapping[str, str] | None = None, allow_changed: bool = False
+) -> None:
+    """Run the person's files of hooks and check that the config's hooks are there, before anything takes time.
+
+    Of a run that is resumed, they have to be the same as `recorded`. Raises KiaraError.
+    """
+    if not config.hooks and not files:
+        return
+    from kiara_cli.core.hooks.asked import ask
+    from kiara_cli.core.hooks.loading import check_same, use_files
+
+    there = use_files(files)
+    asked = ask(config.hooks, config.model)
+    if recorded is not None:
+        check_same(recorded, config.hooks, allow_changed)
+    idle = [hook for hook in there if hook.name not in {one.hook.name for one in asked}]
+    for hook in idle:
+        log.warning(
+            "No hook of the config uses %s of %s: set hooks.NAME.use=%s.",
+            hook.name, hook.source.path if hook.source else "", hook.name,
+        )  # fmt: skip
+
+
 def _planned(config: Config, data: Prepared) -> Plan:
     """Plan a new run; data that was made just now and cannot be trained on as the config says is not kept."""
     try:
@@ -113,6 +144,7 @@ def _resumed(job: Job, report: Report) -> Generator[Event, None, Training]:
     for warning in warnings:
         log.warning(warning)
     config, tokenizer = resumed_config(job.loaded, checkpoint), checkpoint.make_tokenizer()
+    load_hooks(config, job.hook_files, found.facts().get("hook_files", {}), job.allow_changed_hooks)
     means = means_of(config, job.skip_bad)
     if job.allow_changed_data:
         data = prepare(config.data, config.tokenizer, job.data_root, tokenizer, report, means)

@@ -17,7 +17,7 @@ import torch
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.eval.samples import FIRST_WORDS
 from kiara_cli.core.generate.text import complete, make_engine, stream_text
-from kiara_cli.core.loss import where_targets
+from kiara_cli.core.loss import to_score
 from kiara_cli.core.runtime.device import matrix_rate, peak_memory
 from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
 from kiara_cli.core.train.events import (
@@ -89,7 +89,8 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
             progress.losses.clear()
             left = (total - progress.step) * tokens / max(1e-9, reading.tokens_per_second)
             memory = peak_memory(training.runtime.device)
-            logged = Stepped(progress.step, mean, lr, grad_norm, progress.tokens, left, reading, memory)
+            hooked = training.hooks.logged() if training.hooks is not None else {}
+            logged = Stepped(progress.step, mean, lr, grad_norm, progress.tokens, left, reading, memory, hooked)
             training.metrics["train_loss"] = mean
             write(record_of(logged))
             yield logged
@@ -123,7 +124,7 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     Where either is not finite nothing changes, the batches count as drawn, and `Skipped` says what went wrong. Both
     numbers are read together, once an update; nothing else waits for the device.
     """
-    config, progress, model = training.config.train, training.progress, training.model
+    config, progress, model, hooks = training.config.train, training.progress, training.model, training.hooks
     for group in training.optimizer.param_groups:
         group["lr"] = lr
     meter.begin("data")
@@ -131,12 +132,15 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     batches = training.feed.take(position)
     progress.position += config.accumulation
     nats = []
+    if hooks is not None:
+        hooks.begin(progress.step + 1)
     for batch in batches.parts:
         meter.begin("forward")
         with training.runtime.precision():
             states = model.states(batch.inputs, segments=batch.segments)  # (B, T, D)
-            states, targets = where_targets(states, batch)  # (n, D), (n)
-            objective, cross_entropy = training.objective(states, model.unembed, targets)
+            objective, cross_entropy = training.objective(*to_score(model, states, batch))
+            if hooks is not None:
+                objective = hooks.objective(objective, states, batch)
         meter.begin("backward")
         (objective * (progress.loss_scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
         nats.append(cross_entropy)
@@ -146,6 +150,8 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     norm = torch.nn.utils.get_total_norm(gradients)
     loss, grad_norm = torch.stack((torch.stack(nats).sum() / batches.targets, norm / progress.loss_scale)).tolist()
     if not math.isfinite(loss) or not math.isfinite(grad_norm):
+        if hooks is not None:
+            hooks.blame()
         overflow = math.isfinite(loss) and lower_loss_scale(progress)  # fp16's own trouble: no fault of the training
         progress.skipped += 1
         progress.skipped_in_a_row += 0 if overflow else 1
@@ -156,10 +162,17 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     if progress.loss_scale != 1.0:
         torch._foreach_div_(gradients, progress.loss_scale)
         raise_loss_scale(progress)
+    if hooks is not None and hooks.updates:
+        grad_norm = hooks.gradients(training.optimizer, lr, grad_norm)
+        gradients = [parameter.grad for parameter in training.weights if parameter.grad is not None]
     if config.grad_clip and grad_norm > config.grad_clip:
         torch._foreach_mul_(gradients, config.grad_clip / (grad_norm + 1e-6))
+    if hooks is not None:
+        hooks.before_step(training.optimizer, lr)
     with training.runtime.precision():
         training.optimizer.step()
+    if hooks is not None:
+        hooks.after_step(training.optimizer, lr)
     training.optimizer.zero_grad()
     if training.average is not None:
         training.average.update(progress.step + 1)

@@ -93,7 +93,7 @@ def plan(config: Config, data: Prepared) -> Plan:
     steps, limit = total_steps(config.train, batcher)
     tokens = steps * config.train.batch_size * config.train.accumulation * config.model.context_length
     flops = count(config.model).training_flops * tokens
-    decided, runtime, how, unmet = decide_runtime(config.runtime, flops)
+    decided, runtime, how, unmet = decide_runtime(config.runtime, flops, hook_on_model(config))
     config = dataclasses.replace(config, runtime=decided)
     return Plan(config, runtime, data, batcher, learned, measured, steps, limit, tokens, how, unmet)
 
@@ -170,15 +170,29 @@ def total_steps(train: TrainConfig, batcher: Batcher) -> tuple[int, str]:
     return min(limits)
 
 
-def decide_runtime(wanted: RuntimeConfig, flops: int) -> tuple[RuntimeConfig, Runtime, str, dict[str, str]]:
+def hook_on_model(config: Config) -> str | None:
+    """Name a hook of the config that attaches to the model, if one does. Raises KiaraError for a wrong hook."""
+    if not config.hooks:
+        return None
+    from kiara_cli.core.hooks.training import reaches_into_model
+
+    return reaches_into_model(config.hooks, config.model)
+
+
+def decide_runtime(
+    wanted: RuntimeConfig, flops: int, hook: str | None = None
+) -> tuple[RuntimeConfig, Runtime, str, dict[str, str]]:
     """Decide every `auto` of the machine for a training of so many operations; threads are decided at every start.
 
     Also return in words how it will compute, and what was asked for that this machine cannot do, with the reason.
+    A `hook` on the model excludes torch.compile, which would trace its Python code once and not call it again.
     """
     runtime = decide(wanted, trains=True)
     fuses, why_fused = decide_fused(wanted, runtime)
     usual = USUAL_SHARE * planning_rate(runtime)
     compiles, why = decide_compile(False if fuses else wanted.compile, runtime.device, flops / usual)
+    if hook is not None and not fuses and wanted.compile is not False:
+        compiles, why = False, f"hooks.{hook} is on the model, and a compiled model would not call it"
     found = {"compile": (compiles, why), "native": (fuses, why_fused)}
     unmet = {key: reason for key, (kept, reason) in found.items() if getattr(wanted, key) is True and not kept}
     threads = f"{runtime.threads} thread{'s' if runtime.threads > 1 else ''}"

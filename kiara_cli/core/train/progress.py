@@ -30,6 +30,7 @@ class Progress:
     scaled_at: int = 0  # the step at which it changed last
     random: dict[str, Tensor] = field(default_factory=dict)  # torch's generators, by device
     average: dict[str, Tensor] = field(default_factory=dict)  # of the weights, where one is kept
+    hooks: dict[str, Any] = field(default_factory=dict)  # of hooks that have a state
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], accumulation: int) -> Progress:

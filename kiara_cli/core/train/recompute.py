@@ -5,6 +5,7 @@ In: a model. Out: the same model, with the same gradients.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kiara_cli.core.model.points import OWN
+from kiara_cli.core.model.points import OWN, second_pass
 from kiara_cli.core.model.transformer import Transformer
 
 
@@ -26,8 +27,12 @@ def recompute_blocks(model: Transformer) -> Transformer:
 def _forward(block: Any, forward: Callable[..., Tensor], *inputs: Any) -> Tensor:
     if not block.training:
         return forward(*inputs)
-    out: Tensor = checkpoint(forward, *inputs, use_reentrant=False)
+    out: Tensor = checkpoint(forward, *inputs, use_reentrant=False, context_fn=_contexts)
     return out
+
+
+def _contexts() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+    return contextlib.nullcontext(), second_pass()
 
 
 OWN.add(_forward)

@@ -61,6 +61,7 @@ def record_of(event: Recorded) -> dict[str, Any]:
         "fraction_of_peak": reading.fraction_of_peak,
         **{f"{phase}_ms": 1000 * seconds for phase, seconds in reading.seconds.items()},
         "memory_bytes": event.memory,
+        **event.hooks,
     }
 
 

@@ -102,6 +102,8 @@ def resume(plan: Plan, checkpoint: Checkpoint, run: Run, lock: Lock | None = Non
     training.metrics |= checkpoint.metrics
     if training.average is not None:
         training.average.load(progress.average)
+    if training.hooks is not None:
+        training.hooks.load(progress.hooks)
     set_random_state(progress.random)
     run.cut_records(progress.step)
     changed = checkpoint.data["hash"] != plan.data.meta.hash

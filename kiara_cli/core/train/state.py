@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -30,6 +30,9 @@ from kiara_cli.core.train.feed import Feed
 from kiara_cli.core.train.plan import Plan
 from kiara_cli.core.train.progress import Progress, random_state
 
+if TYPE_CHECKING:
+    from kiara_cli.core.hooks.training import Hooks
+
 PATIENCE = 1.0  # seconds that other programs use the cores before threads change, and with them a sum's last bits
 
 
@@ -44,6 +47,7 @@ class Training:
     run: Run
     lock: Lock  # this process's claim on the run
     progress: Progress
+    hooks: Hooks | None = None  # what the config's hooks do, where it has some
     metrics: dict[str, Any] = field(default_factory=dict)  # the newest, as checkpoints carry them
 
     @property
@@ -88,6 +92,7 @@ class Training:
     def checkpoint(self, metrics: Mapping[str, Any], resumable: bool) -> Checkpoint:
         """Collect what a checkpoint holds; with `resumable`, the optimizer and progress too."""
         self.progress.random = random_state(self.runtime.device)
+        self.progress.hooks = self.hooks.state() if self.hooks is not None else {}
         self.progress.average = self.average.state() if self.average is not None else {}
         return Checkpoint(
             model=files.weights_of(self.model),
