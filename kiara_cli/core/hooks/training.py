@@ -62,7 +62,7 @@ class Hooks:
         """Say which layers attend in another way, as scores or pattern have a hook, and what that changes."""
         for name, difference in written_out(self.model, self.runtime):
             log.info(
-                "%s is written out, as a hook is on its scores or pattern; on a probe its outputs differ by at most %.2g.",
+                "%s is written out, as its scores or pattern have a hook; on a probe outputs differ by up to %.2g.",
                 name, difference,
             )  # fmt: skip
 
