@@ -30,7 +30,8 @@ def eval(
         int, typer.Option(min=0, help="Also generate: one sample greedily, then this many at random.")
     ] = 0,
     chat: Annotated[
-        bool, typer.Option("--chat", help="Score conversation instead: held-out requests to a model of the tales.")
+        bool,
+        typer.Option("--chat", help="Score conversation instead: held-out requests or talks."),
     ] = False,
     requests: Annotated[int, typer.Option(min=1, help="With --chat: how many requests for each seed.")] = 300,
     seeds: Annotated[int, typer.Option(min=1, help="With --chat: how many seeds.")] = 3,
@@ -49,6 +50,11 @@ def eval(
     from kiara_cli.core.eval.report import report as measured
 
     if chat:
+        from kiara_cli.console.worlds import show_world_scores
+        from kiara_cli.core.data.worlds.read import world_of
+
+        if (world := world_of(opened.config.data.source)) is not None:
+            return show_world_scores(opened, world, requests, seeds, json_)
         return show_chat_scores(opened, requests, seeds, json_)
     with showing() as progress:
         where = HeldOut(DATA_ROOT, split, text, skip_bad, progress, sys.stdin.buffer)

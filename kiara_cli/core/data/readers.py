@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,6 +27,8 @@ from kiara_cli.core.data.records import holds_json_lines, json_lines, json_value
 from kiara_cli.core.data.slices import Reading, Slice, chunks, opened
 from kiara_cli.core.data.tables import csv_rows, parquet_rows
 from kiara_cli.core.data.tales import corpus as tales
+from kiara_cli.core.data.worlds.read import read_world
+from kiara_cli.core.data.worlds.talks import conversations
 from kiara_cli.core.tokenizer.bpe import last_break
 from kiara_cli.errors import KiaraError
 
@@ -213,6 +216,12 @@ def _read_tales(part: Slice, reading: Reading) -> Iterator[Document]:
         yield conversation(f"tales:{number}", talk["messages"])
 
 
+def _read_world(part: Slice, reading: Reading) -> Iterator[Document]:
+    seed, size, path = part.input.address.split(":", 2)
+    for number, messages in enumerate(conversations(read_world(Path(path)), int(seed), int(size))):
+        yield conversation(f"{part.input.name}:{number}", messages)
+
+
 READERS: dict[str, Callable[[Slice, Reading], Iterator[Document]]] = {
     "text": _read_text,
     "jsonl": _of_records(json_lines),
@@ -221,4 +230,5 @@ READERS: dict[str, Callable[[Slice, Reading], Iterator[Document]]] = {
     "table": _of_records(csv_rows),
     "datatrove": _read_datatrove,
     "tales": _read_tales,
+    "world": _read_world,
 }

@@ -1,0 +1,228 @@
+"""A world's file → `World`, with every mistake named by line.
+
+In: a YAML file with the keys `world`, `tables`, `talks` and `unsaid`. Out: `World`. Raises KiaraError.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kiara_cli.config.folders import as_path
+from kiara_cli.config.text import UNREADABLE, Loader, first_line, read_text
+from kiara_cli.core.data.worlds.template import SLOT, Row, Slot, Template
+from kiara_cli.core.data.worlds.world import Beat, Exchange, Talk, World
+from kiara_cli.errors import KiaraError
+
+SUFFIXES = (".yaml", ".yml")
+HEAD = re.compile(r"^world\s*:", re.MULTILINE)
+WORLD_KEYS = ("world", "tables", "talks", "unsaid")
+EXCHANGE_KEYS = ("user", "reply", "held_out", "right", "wrong")
+TALK_KEYS = (*EXCHANGE_KEYS, "tells", "with", "later", "share", "place")
+LATER_KEYS = (*EXCHANGE_KEYS, "before")
+PLACES = ("first", "last")
+
+
+def is_world(path: Path) -> bool:
+    """Say whether a file is a world: YAML with a key `world` at the left."""
+    try:
+        return path.suffix.lower() in SUFFIXES and HEAD.search(read_text(path, "replace")) is not None
+    except OSError:
+        return False
+
+
+def read_world(path: Path) -> World:
+    """Read a world. Raises KiaraError naming file, line and slot."""
+    try:
+        node = yaml.compose(read_text(path), Loader=Loader)
+    except (OSError, *UNREADABLE) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        reason = getattr(error, "problem", None) or first_line(error)
+        raise KiaraError(f"{path}{line} cannot be read: {reason}", "correct the file") from None
+    return _Reader(path)._world(_Node(path, node))
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A place in the file."""
+
+    path: Path
+    node: Any
+
+    @property
+    def line(self) -> int:
+        return int(self.node.start_mark.line) + 1 if self.node is not None else 1
+
+    def wrong(self, cause: str, remedy: str) -> KiaraError:
+        return KiaraError(f"{self.path}, line {self.line}: {cause}", remedy)
+
+    @cached_property
+    def items(self) -> dict[str, _Node]:
+        """A mapping's keys and values."""
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.wrong("a mapping is expected here", "write `key: value` lines")
+        found: dict[str, _Node] = {}
+        for key, value in self.node.value:
+            if key.value in found:
+                raise _Node(self.path, key).wrong(f"'{key.value}' stands twice", "keep one of the two")
+            found[key.value] = _Node(self.path, value)
+        return found
+
+    def among(self, known: Iterable[str], what: str) -> dict[str, _Node]:
+        """A mapping whose keys are all known."""
+        known = list(known)
+        for key, value in self.items.items():
+            if key not in known:
+                raise value.wrong(f"no key '{key}' in {what}", f"choose one of: {_nearest(key, known)}")
+        return self.items
+
+    @property
+    def elements(self) -> list[_Node]:
+        """The elements of a list; anything else is a list of one."""
+        if isinstance(self.node, yaml.SequenceNode):
+            return [_Node(self.path, element) for element in self.node.value]
+        return [self]
+
+    @property
+    def text(self) -> str:
+        if not isinstance(self.node, yaml.ScalarNode) or not self.node.value.strip():
+            raise self.wrong(
+                "a text is expected here", "write a word or a sentence; put it in quotes if it has a colon"
+            )
+        return str(self.node.value)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    path: Path
+
+    def _world(self, node: _Node) -> World:
+        keys = node.among(WORLD_KEYS, "a world")
+        for needed in ("world", "talks"):
+            if needed not in keys:
+                raise node.wrong(f"a world needs the key '{needed}'", "see docs/worlds.md for an example")
+        tables = (
+            {name: _table(table, name) for name, table in keys["tables"].items.items()} if "tables" in keys else {}
+        )
+        talks = tuple(self._talk(name, talk, tables) for name, talk in keys["talks"].items.items())
+        if not any(talk.place == "" for talk in talks):
+            raise keys["talks"].wrong("every talk has a place", "leave `place` out of at least one")
+        unsaid = {"unsaid": self._beat(keys["unsaid"], {}, tables)} if "unsaid" in keys else {}
+        return World(keys["world"].text, tables, talks, **unsaid)
+
+    def _talk(self, name: str, node: _Node, tables: Mapping[str, tuple[Row, ...]]) -> Talk:
+        keys = node.among(TALK_KEYS, f"the talk {name}")
+        names = {key: value.text for key, value in keys["with"].items.items()} if "with" in keys else {}
+        for key, table in names.items():
+            if table not in tables:
+                raise keys["with"].wrong(f"{key} is drawn from '{table}', which is no table", _choose(table, tables))
+            if len(tables[table]) < list(names.values()).count(table):
+                raise keys["with"].wrong(f"the table '{table}' has too few rows for {name}", "add some")
+        later = tuple(
+            self._exchange(f"{name}, {key}", value, names, tables, LATER_KEYS)
+            for key, value in (keys["later"].items.items() if "later" in keys else ())
+        )
+        place = keys["place"].text if "place" in keys else ""
+        if place and place not in PLACES:
+            raise keys["place"].wrong(f"no place '{place}'", "write first or last, or leave it out")
+        opening = self._exchange(name, node, names, tables, TALK_KEYS)
+        return Talk(opening, names, later, _share(keys["share"]) if "share" in keys else 1.0, place)
+
+    def _exchange(
+        self, name: str, node: _Node, names: Mapping[str, str], tables: Mapping[str, Any], known: Iterable[str]
+    ) -> Exchange:
+        keys = node.among(known, name)
+        beats = {
+            key: self._beat(keys[key], names, tables)
+            for key in ("user", "held_out", "right", "wrong", "before") if key in keys
+        }  # fmt: skip
+        if not beats.get("user"):
+            raise node.wrong(f"{name} has no 'user'", "write what a person says")
+        if ("tells" in keys) == ("reply" in keys):
+            raise node.wrong(f"{name} needs either 'reply' or 'tells'", "`tells` is a list of sentences")
+        told = keys["tells"].elements if "tells" in keys else [keys["reply"]]
+        reply = tuple(self._beat(beat, names, tables) for beat in told)
+        return Exchange(name, beats.pop("user"), reply, **beats)
+
+    def _beat(self, node: _Node, names: Mapping[str, str], tables: Mapping[str, tuple[Row, ...]]) -> Beat:
+        """Read the wordings of a sentence, and check their slots."""
+        return tuple(self._template(element, names, tables) for element in node.elements)
+
+    def _template(self, node: _Node, names: Mapping[str, str], tables: Mapping[str, tuple[Row, ...]]) -> Template:
+        text = node.text
+        if SLOT.sub("", text).count("{") or SLOT.sub("", text).count("}"):
+            raise node.wrong("a brace has no partner", "write a slot as {name} or {name.column}")
+        for inside in SLOT.findall(text):
+            slot = Slot.parse(inside)
+            if slot is None:
+                raise node.wrong(f"{{{inside}}} is no slot", "write {name}, {name.column}, {a name} or {A name}")
+            if slot.name not in names:
+                raise node.wrong(
+                    f"{{{inside}}}: nothing is called '{slot.name}' here", _choose(slot.name, names, "with")
+                )
+            rows = tables[names[slot.name]]
+            if slot.column not in rows[0]:
+                table = names[slot.name]
+                raise node.wrong(
+                    f"{{{inside}}}: no column '{slot.column}' in '{table}'", _choose(slot.column, rows[0])
+                )
+        return Template(text, node.line)
+
+
+def _table(node: _Node, name: str) -> tuple[Row, ...]:
+    """Read a table: words, or rows with the same columns."""
+    rows: list[Row] = []
+    for element in node.elements:
+        row = {"name": element.text} if isinstance(element.node, yaml.ScalarNode) else {
+            key: value.text for key, value in element.items.items()
+        }  # fmt: skip
+        if "name" not in row:
+            raise element.wrong(f"a row of '{name}' has no name", "write {name: …, …}")
+        if rows and row.keys() != rows[0].keys():
+            other = ", ".join(sorted(row.keys() ^ rows[0].keys()))
+            raise element.wrong(
+                f"'{row['name']}' has other columns than the rows before it ({other})", "add or remove them"
+            )
+        if any(row["name"] == earlier["name"] for earlier in rows):
+            raise element.wrong(f"'{row['name']}' is in '{name}' twice", "keep one of the two")
+        rows.append(row)
+    if not rows:
+        raise node.wrong(f"the table '{name}' is empty", "give it rows, or remove it")
+    return tuple(rows)
+
+
+def _share(node: _Node) -> float:
+    try:
+        share = float(node.text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < float("inf"):
+        raise node.wrong(f"share: {node.text} is not above 0", "write a number such as 2")
+    return share
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    return ", ".join(difflib.get_close_matches(word, known, 1) or known)
+
+
+def _choose(word: str, known: Iterable[str], where: str = "") -> str:
+    known = list(known)
+    near = difflib.get_close_matches(word, known, 1)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"there is: {', '.join(known)}" if known else f"name it under `{where or 'tables'}`"
+
+
+def world_of(source: str) -> World | None:
+    """Return the world that a source is, None if it is none. Raises KiaraError."""
+    path = Path(as_path(source))
+    return read_world(path) if is_world(path) else None

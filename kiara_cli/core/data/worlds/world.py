@@ -1,0 +1,60 @@
+"""What a small world is made of, once its file has been read.
+
+In: nothing. Out: `World`: tables of rows, and talks whose sentences have slots for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kiara_cli.core.data.worlds.template import Row, Template
+
+Beat = tuple[Template, ...]  # the ways in which one sentence can be put
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a person says and what is answered."""
+
+    name: str
+    user: Beat
+    reply: tuple[Beat, ...]  # sentences in their order, each with its wordings
+    held_out: Beat = ()  # ways to say it that only the scorer uses
+    right: Beat = ()  # a right reply holds one of these; empty: the values of its slots, or one of its wordings
+    wrong: Beat = ()  # and none of these
+    before: Beat = ()  # of a question about what was said earlier: the reply where nothing was
+
+
+@dataclass(frozen=True)
+class Talk:
+    """An exchange that can be had at any time, and those that can follow it, at once or later."""
+
+    opening: Exchange
+    names: Mapping[str, str]  # which table each name of its slots is drawn from
+    later: tuple[Exchange, ...] = ()
+    share: float = 1.0  # how often it is had, beside the others
+    place: str = ""  # "first" or "last": only there
+
+    @property
+    def name(self) -> str:
+        return self.opening.name
+
+    @property
+    def tells(self) -> bool:
+        """Whether its reply is made of several sentences: then what a later question asks for may not be in it."""
+        return len(self.opening.reply) > 1
+
+
+@dataclass(frozen=True)
+class World:
+    """A small world."""
+
+    name: str
+    tables: Mapping[str, tuple[Row, ...]]
+    talks: tuple[Talk, ...]
+    unsaid: Beat = field(default=(Template("I don't know."),))  # the reply where a story does not tell what is asked
+
+    def choices(self, talk: Talk) -> dict[str, tuple[Row, ...]]:
+        """Return the rows that each name of a talk can stand for."""
+        return {name: self.tables[table] for name, table in talk.names.items()}
