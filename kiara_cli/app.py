@@ -16,6 +16,7 @@ from kiara_cli.commands.eval import eval
 from kiara_cli.commands.export import export
 from kiara_cli.commands.generate import generate
 from kiara_cli.commands.import_ import import_
+from kiara_cli.commands.inspect import inspect
 from kiara_cli.commands.quantize import quantize
 from kiara_cli.commands.runs import runs
 from kiara_cli.commands.serve import serve
@@ -36,6 +37,7 @@ app.command()(serve)
 app.command()(quantize)
 app.command()(export)
 app.command("import")(import_)
+app.command()(inspect)
 app.command()(bench)
 app.command()(config)
 

@@ -43,8 +43,8 @@ FILE_WALL = 400
 FUNCTION_WALL = 60
 LOOP_WALL = 120  # only the training loop may ask for more
 COMMANDS = (
-    "tokenize", "train", "eval", "runs", "generate", "chat", "serve", "quantize", "export", "import", "bench",
-    "config",
+    "tokenize", "train", "eval", "runs", "generate", "chat", "serve", "quantize", "export", "import", "inspect",
+    "bench", "config",
 )  # fmt: skip
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

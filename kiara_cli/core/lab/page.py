@@ -1,10 +1,13 @@
-"""One HTML file that needs nothing else: no script, no outside address, light and dark by the reader's setting.
+"""One HTML file that needs nothing else: no outside address, light and dark by the reader's setting, and no script
+but one that is given.
 
 In: a title and parts. Out: the page's text. All words are escaped; only `Svg` is taken as it is, from figures.to_svg.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -74,6 +77,14 @@ class Svg:
 
 
 @dataclass(frozen=True)
+class Place:
+    """An empty element that the page's script fills; without scripts the text is seen."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Details:
     """Parts that are folded away under a line."""
 
@@ -81,20 +92,25 @@ class Details:
     parts: Sequence[Part]
 
 
-Part: TypeAlias = Heading | Paragraph | Preformatted | Table | Svg | Details
+Part: TypeAlias = Heading | Paragraph | Preformatted | Table | Svg | Place | Details
 
 
-def page(title: str, parts: Iterable[Part]) -> str:
-    """Return a whole HTML document."""
+def page(title: str, parts: Iterable[Part], script: str = "", style: str = "") -> str:
+    """Return a whole HTML document. The policy allows this script alone, by its hash."""
     body = "\n".join(_html(part) for part in parts)
+    allowed = POLICY
+    if script:
+        assert "</script" not in script, "it would end there"
+        allowed += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        body += f"\n<script>{script}</script>"
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{allowed}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <h1>{escape(title)}</h1>
@@ -142,6 +158,7 @@ WRITERS: dict[type, Callable[[Any], str]] = {
     Preformatted: lambda part: f"<pre>{escape(part.text)}</pre>",
     Table: _table,
     Svg: _svg,
+    Place: lambda part: f'<div id="{escape(part.id)}">{escape(part.text)}</div>',
     Details: _details,
 }
 

@@ -1,0 +1,139 @@
+"""kiara inspect: what a model does with a prompt, head by head and layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiara_cli.commands.options import ConfigFiles, Debug, Json, Words, read
+from kiara_cli.errors import KiaraError
+
+if TYPE_CHECKING:
+    from kiara_cli.core.generate.opened import Opened
+
+WINDOWS = 8  # of a text, each as long as the context
+
+
+def inspect(
+    words: Words = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", metavar="TEXT|-|@FILE", help="What is said; repeat it for a conversation."),
+    ] = None,
+    config: ConfigFiles = None,
+    show: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VIEWS",
+            help="With commas: surprisal,attention,lens,attribution,norms,ablation,patching,neurons; or all.",
+        ),
+    ] = None,
+    answer: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Look at this answer, not at the likeliest.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="How long an answer that is not given may be.")] = 16,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as text, not as a conversation.")] = False,
+    word: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Explain this word of the answer, not its first token.")
+    ] = None,
+    against: Annotated[str | None, typer.Option(metavar="TEXT", help="Compare with this other answer.")] = None,
+    corrupt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Another prompt with as many tokens: patch activations between the two."),
+    ] = None,
+    head: Annotated[str | None, typer.Option(metavar="L.H", help="Draw the attention of this head.")] = None,
+    layer: Annotated[int | None, typer.Option(min=0, help="Whose neurons are shown.")] = None,
+    neuron: Annotated[
+        str | None, typer.Option(metavar="L:I", help="Follow this neuron over the prompt and through --text.")
+    ] = None,
+    mean: Annotated[bool, typer.Option("--mean", help="Ablate to the mean over positions, not to zero.")] = False,
+    text: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ablate, and look for tokens that excite a neuron, on this text."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many rows of a list are shown.")] = 8,
+    png: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw every view into this folder too.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with everything, too.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look inside: attention, logit lens, attribution, ablation, patching, neurons."""
+    from kiara_cli.commands.generate import texts_of
+    from kiara_cli.commands.model import open_model
+
+    given = read(words, config)
+    if not prompt:
+        raise KiaraError("there is nothing to look at", "give --prompt TEXT")
+    said = [text for one in prompt for text in texts_of(one, None, given)]
+    opened = open_model(given)
+    from kiara_cli.console import inspect as console
+    from kiara_cli.console import output
+    from kiara_cli.core.lab.inspect import report
+    from kiara_cli.core.lab.inspect.page import write_page
+    from kiara_cli.core.lab.inspect.pairing import Wanted, pair
+    from kiara_cli.core.lab.inspect.pictures import check_places, draw
+
+    chosen = report.views(show, bool(corrupt), neuron is not None)
+    check_places(png, html)
+    numbers = numbers_of(opened, head, neuron, layer)
+    found = pair(opened, Wanted(said, answer, tokens, raw, word, against, corrupt or ()))
+    asked = report.Asked(
+        chosen, found.position, word is not None, found.against, found.corrupt, numbers[0], layer, numbers[1],
+        "mean" if mean else "zero", windows_of(opened, text) if text else [], top,
+    )  # fmt: skip
+    with console.progress() as done:
+        result = report.look(opened, found.prompted, asked, done)
+    if json_:
+        output.record({"checkpoint": str(opened.checkpoint.path), **report.as_json(result)})
+    else:
+        console.show(result, str(opened.checkpoint.path))
+    for path in [*draw(result, png), *write_page(result, str(opened.checkpoint.path), html)]:
+        output.note(f"wrote {path}")
+
+
+def numbers_of(
+    opened: Opened, head: str | None, neuron: str | None, layer: int | None
+) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """Return a head and a neuron as numbers. Raises KiaraError for those that the model does not have."""
+    from kiara_cli.core.lab.inspect import neurons
+
+    config = opened.model.config
+    heads = two(head, ".", "--head", "2.1: layer 2, head 1")
+    cell = two(neuron, ":", "--neuron", "2:17: layer 2, neuron 17")
+    if layer is not None:
+        neurons.check_layer(opened.model, layer)
+    if heads is not None:
+        neurons.check_layer(opened.model, heads[0])
+        if heads[1] >= config.n_heads:
+            raise KiaraError(
+                f"--head {head}: a layer of this model has {config.n_heads} heads",
+                f"give one from 0 to {config.n_heads - 1}",
+            )
+    if cell is not None:
+        neurons.check(opened.model, *cell)
+    return heads, cell
+
+
+def two(text: str | None, mark: str, option: str, example: str) -> tuple[int, int] | None:
+    """Read two numbers with a mark between them."""
+    if text is None:
+        return None
+    one, found, other = text.partition(mark)
+    if not (found and one.isdecimal() and other.isdecimal()):
+        raise KiaraError(f"{option} {text} is not two numbers", f"write {example}")
+    return int(one), int(other)
+
+
+def windows_of(opened: Opened, text: Path) -> list[list[int]]:
+    """Return the first windows of a text as ids."""
+    from kiara_cli.commands.options import DATA_ROOT
+    from kiara_cli.core.eval.held_out import HeldOut, encoded
+
+    ids, context = encoded(opened, HeldOut(DATA_ROOT, text=text)), opened.model.config.context_length
+    parts = [ids[start : start + context].tolist() for start in range(0, len(ids), context)][:WINDOWS]
+    windows = [window for window in parts if len(window) > 1]
+    if not windows:
+        raise KiaraError(f"{text} holds fewer than two tokens", "give a longer text")
+    return windows

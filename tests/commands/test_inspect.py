@@ -1,0 +1,126 @@
+"""`kiara inspect` as a person runs it: every view, files, JSON, and what they get wrong."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.conftest import Kiara
+
+HERE = ["checkpoints/text/best.pt", "--raw", "--prompt", "the cat s"]
+
+
+def test_every_view_is_shown_and_says_the_same_as_its_json(kiara: Kiara, trained: Path) -> None:
+    more = [
+        "--tokens",
+        "4",
+        "--corrupt",
+        "the dog s",
+        "--answer",
+        "at o",
+        "--head",
+        "1.2",
+        "--text",
+        "text.txt",
+        "--mean",
+    ]
+    ran = kiara("inspect", *HERE, *more, "--show", "all", "--png", "pictures")
+    assert ran.status == 0, ran.err
+    for title in ("Surprisal: ", "Attention: ", "Head 1.2: ", "Logit lens: ", "Attribution: logit(a) = ", "Norms ",
+                  "Ablation: loss on 1", "Patching: log p(a) is ", "Neurons of layer 1"):  # fmt: skip
+        assert title in ran.out, title
+    assert "\x1b" not in ran.out
+    written = kiara("inspect", *HERE, *more, "--show", "all", "--json")
+    found = json.loads(written.out)
+    assert found["tokens"] == list("the␣cat␣sat␣o")
+    assert (found["answer_start"], found["explained"]) == (9, {"position": 9, "token": "a"})
+    heads = found["attention"]["heads"]
+    assert [one["head"] for one in heads] == ["1.2"]
+    assert [sum(row) for row in heads[0]["pattern"]] == pytest.approx([1.0] * 13, abs=1e-5)
+    parts = found["attribution"]["parts"]
+    assert sum(parts.values()) == pytest.approx(found["attribution"]["logit"], abs=1e-3)
+    assert f"= {found['attribution']['logit']:.2f} is the sum of" in ran.out
+    assert len(found["ablation"]["parts"]) == 2 * 5
+    assert found["patching"]["metric"] == "log p(a)"
+    assert [len(row) for row in found["patching"]["resid_pre"]] == [9, 9]
+    assert found["lens"][-1]["positions"][8]["probability"] == pytest.approx(
+        2 ** -found["surprisal"][8]["bits"], rel=1e-3
+    )
+    pictures = {path.stem for path in Path("pictures").iterdir()}
+    assert pictures >= {"patterns", "head-1.2", "lens", "ablation", "attribution", "patching-resid_pre", "neurons"}
+    ran = kiara("inspect", *HERE, *more, "--show", "attention", "--html", "page.html")
+    assert ran.err == "wrote page.html\n"
+    check_page(Path("page.html").read_text(encoding="utf-8"))
+
+
+def check_page(html: str) -> None:
+    """The page needs nothing from elsewhere, and its policy lets its one script run."""
+    (script,) = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{hashed}'" in html
+    assert not re.search(r"https?://|\b(src|href)=.(?!#|data:)|url\((?!#)", html)
+    data = json.loads(re.search(r"const LOOK = (.*);\n", script).group(1))  # type: ignore[union-attr]
+    assert data["tokens"] == list("the␣cat␣sat␣o")
+    row = data["patterns"]["1.2"][8 * 9 // 2 : 8 * 9 // 2 + 9]
+    assert sum(((ord(character) - 48) / 63) ** 2 for character in row) == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_few_views_are_shown_by_default_and_a_neuron_is_followed(kiara: Kiara, trained: Path) -> None:
+    ran = kiara("inspect", *HERE, "--tokens", "5")
+    titles = [line.split(":")[0] for line in ran.out.splitlines() if line[:1].isalpha() and ": " in line]
+    assert [title for title in titles if title in ("Surprisal", "Attention", "Attribution", "Patching")] == [
+        "Surprisal", "Attention", "Attribution",
+    ]  # fmt: skip
+    assert len(ran.out.splitlines()) <= 48
+    ran = kiara(
+        "inspect", *HERE, "--tokens", "2", "--neuron", "1:3", "--show", "neurons", "--text", "text.txt", "--json"
+    )
+    found = json.loads(ran.out)["neurons"]
+    assert found["neuron"] == "1:3"
+    assert len(found["activations"]) == 11
+    activations = [one["activation"] for one in found["excited"]]
+    assert activations == sorted(activations, reverse=True)
+    assert found["tokens"] == 8 * 16
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "no prompt": (["--raw"], "there is nothing to look at; give --prompt TEXT"),
+    "empty": (["--prompt", "  "], "--prompt is empty; give a text"),
+    "long": (["--prompt", "the cat sat on the mat"], "22 tokens long, and this model reads 16 at once"),
+    "full": (["--prompt", "the cat sat on t"], "there is no room for an answer; shorten --prompt"),
+    "view": (["--prompt", "the", "--show", "lense"], "--show 'lense': no such view; choose of surprisal, attention"),
+    "alone": (["--prompt", "the", "--show", "patching"], "compares two prompts; give the other one by --corrupt"),
+    "lengths": (
+        ["--prompt", "the cat", "--corrupt", "the lion"],
+        "--prompt is 7 tokens long and --corrupt 8: from token 4 on they differ, c|a|t against l|�|o|n; write "
+        "something of 3 tokens there",
+    ),
+    "same": (["--prompt", "the cat", "--corrupt", "the cat"], "both answers begin with the same 9 tokens"),
+    "word": (
+        ["--prompt", "the cat", "--answer", " sat", "--word", "mat"],
+        "the answer does not say 'mat'; it is ' sat'",
+    ),
+    "head": (["--prompt", "the", "--head", "1.4"], "a layer of this model has 4 heads; give one from 0 to 3"),
+    "layer": (["--prompt", "the", "--layer", "2"], "the model has 2 layers, and no layer 2; give one from 0 to 1"),
+    "neuron": (["--prompt", "the", "--neuron", "0:9999"], "neurons; give one from 0 to 95"),
+    "numbers": (["--prompt", "the", "--neuron", "3"], "--neuron 3 is not two numbers; write 2:17"),
+    "folder": (["--prompt", "the", "--html", "checkpoints"], "--html checkpoints is a folder; give a file"),
+    "nowhere": (["--prompt", "the", "--html", "no/page.html"], "there is no folder no for --html no/page.html"),
+    "file": (["--prompt", "the", "--png", "text.txt"], "--png text.txt is a file; give a folder"),
+    "text": (["--prompt", "the", "--text", "no.txt"], "no.txt"),
+    "turns": (["--prompt", "the", "--prompt", "cat"], "--raw takes one --prompt"),
+}
+
+
+def test_a_mistake_is_one_line_and_nothing_is_written(kiara: Kiara, trained: Path, nothing_behind: Any) -> None:
+    nothing_behind()
+    for name, (words, message) in WRONG.items():
+        ran = kiara("inspect", "checkpoints/text/best.pt", "--raw", *[word for word in words if word != "--raw"])
+        assert message in ran.late_mistake, (name, ran.err)
+        nothing_behind()
