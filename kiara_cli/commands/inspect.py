@@ -129,9 +129,9 @@ def two(text: str | None, mark: str, option: str, example: str) -> tuple[int, in
 def windows_of(opened: Opened, text: Path) -> list[list[int]]:
     """Return the first windows of a text as ids."""
     from kiara_cli.commands.options import DATA_ROOT
-    from kiara_cli.core.eval.held_out import HeldOut, encoded
+    from kiara_cli.core.eval.held_out import HeldOut, ids_of
 
-    ids, context = encoded(opened, HeldOut(DATA_ROOT, text=text)), opened.model.config.context_length
+    ids, context = ids_of(opened, HeldOut(DATA_ROOT, text=text)), opened.model.config.context_length
     parts = [ids[start : start + context].tolist() for start in range(0, len(ids), context)][:WINDOWS]
     windows = [window for window in parts if len(window) > 1]
     if not windows:
