@@ -16,50 +16,67 @@ if TYPE_CHECKING:
 WINDOWS = 8  # of a text, each as long as the context
 
 
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", "-p", metavar="TEXT|-|@FILE", help="What is said; repeat it for a conversation."),
+]
+Show = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VIEWS",
+        help="surprisal, attention, lens, attribution, norms, ablation, patching, neurons: with commas; or all.",
+    ),
+]
+Answer = Annotated[str | None, typer.Option(metavar="TEXT", help="Look at this answer, not at the likeliest.")]
+Tokens = Annotated[int, typer.Option(min=1, help="How long an answer that is not given may be.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Continue the prompt as text, not as a conversation.")]
+Word = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Explain this word of the answer, not its first token.")
+]
+Against = Annotated[str | None, typer.Option(metavar="TEXT", help="Compare with this other answer.")]
+Corrupt = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="Another prompt with as many tokens: patch activations between the two."),
+]
+HeadOption = Annotated[str | None, typer.Option("--head", metavar="L.H", help="Draw the attention of this head.")]
+Layer = Annotated[int | None, typer.Option(min=0, help="Whose neurons are shown.")]
+NeuronOption = Annotated[
+    str | None,
+    typer.Option("--neuron", metavar="L:I", help="Follow this neuron over the prompt and through --text."),
+]
+Mean = Annotated[bool, typer.Option("--mean", help="Ablate to the mean over positions, not to zero.")]
+Text = Annotated[
+    Path | None,
+    typer.Option("--text", metavar="FILE", help="Ablate, and look for what excites a neuron, on this text."),
+]
+Top = Annotated[int, typer.Option(min=1, help="How many rows of a list are shown.")]
+Png = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw every view into this folder too.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with everything, too.")]
+
+
 def inspect(
     words: Words = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", "-p", metavar="TEXT|-|@FILE", help="What is said; repeat it for a conversation."),
-    ] = None,
+    prompt: Prompts = None,
     config: ConfigFiles = None,
-    show: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VIEWS",
-            help="With commas: surprisal,attention,lens,attribution,norms,ablation,patching,neurons; or all.",
-        ),
-    ] = None,
-    answer: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Look at this answer, not at the likeliest.")
-    ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="How long an answer that is not given may be.")] = 16,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as text, not as a conversation.")] = False,
-    word: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Explain this word of the answer, not its first token.")
-    ] = None,
-    against: Annotated[str | None, typer.Option(metavar="TEXT", help="Compare with this other answer.")] = None,
-    corrupt: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help="Another prompt with as many tokens: patch activations between the two."),
-    ] = None,
-    head: Annotated[str | None, typer.Option(metavar="L.H", help="Draw the attention of this head.")] = None,
-    layer: Annotated[int | None, typer.Option(min=0, help="Whose neurons are shown.")] = None,
-    neuron: Annotated[
-        str | None, typer.Option(metavar="L:I", help="Follow this neuron over the prompt and through --text.")
-    ] = None,
-    mean: Annotated[bool, typer.Option("--mean", help="Ablate to the mean over positions, not to zero.")] = False,
-    text: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Ablate, and look for tokens that excite a neuron, on this text."),
-    ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many rows of a list are shown.")] = 8,
-    png: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw every view into this folder too.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with everything, too.")] = None,
+    show: Show = None,
+    answer: Answer = None,
+    tokens: Tokens = 16,
+    raw: Raw = False,
+    word: Word = None,
+    against: Against = None,
+    corrupt: Corrupt = None,
+    head: HeadOption = None,
+    layer: Layer = None,
+    neuron: NeuronOption = None,
+    mean: Mean = False,
+    text: Text = None,
+    top: Top = 6,
+    png: Png = None,
+    html: Html = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Look inside: attention, logit lens, attribution, ablation, patching, neurons."""
+    """Look inside: where heads look, what layers say, which part does what."""
     from kiara_cli.commands.generate import texts_of
     from kiara_cli.commands.model import open_model
 
@@ -68,29 +85,22 @@ def inspect(
         raise KiaraError("there is nothing to look at", "give --prompt TEXT")
     said = [text for one in prompt for text in texts_of(one, None, given)]
     opened = open_model(given)
-    from kiara_cli.console import inspect as console
-    from kiara_cli.console import output
-    from kiara_cli.core.lab.inspect import report
-    from kiara_cli.core.lab.inspect.page import write_page
+    from kiara_cli.console.inspect import progress, tell
     from kiara_cli.core.lab.inspect.pairing import Wanted, pair
-    from kiara_cli.core.lab.inspect.pictures import check_places, draw
+    from kiara_cli.core.lab.inspect.pictures import check_places
+    from kiara_cli.core.lab.inspect.report import Asked, look, views
 
-    chosen = report.views(show, bool(corrupt), neuron is not None)
+    chosen = views(show, bool(corrupt), neuron is not None)
     check_places(png, html)
-    numbers = numbers_of(opened, head, neuron, layer)
+    one_head, one_neuron = numbers_of(opened, head, neuron, layer)
     found = pair(opened, Wanted(said, answer, tokens, raw, word, against, corrupt or ()))
-    asked = report.Asked(
-        chosen, found.position, word is not None, found.against, found.corrupt, numbers[0], layer, numbers[1],
+    asked = Asked(
+        chosen, found.position, word is not None, found.against, found.corrupt, one_head, layer, one_neuron,
         "mean" if mean else "zero", windows_of(opened, text) if text else [], top,
     )  # fmt: skip
-    with console.progress() as done:
-        result = report.look(opened, found.prompted, asked, done)
-    if json_:
-        output.record({"checkpoint": str(opened.checkpoint.path), **report.as_json(result)})
-    else:
-        console.show(result, str(opened.checkpoint.path))
-    for path in [*draw(result, png), *write_page(result, str(opened.checkpoint.path), html)]:
-        output.note(f"wrote {path}")
+    with progress() as done:
+        report = look(opened, found.prompted, asked, done)
+    tell(report, str(opened.checkpoint.path), json_, png, html)
 
 
 def numbers_of(

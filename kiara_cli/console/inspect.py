@@ -9,6 +9,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.progress import Progress, TaskID
@@ -19,10 +20,22 @@ from kiara_cli.console import output
 from kiara_cli.console.blocks import bar, height, signed, spark
 from kiara_cli.core.lab.inspect.ablation import Done
 from kiara_cli.core.lab.inspect.attention import SCORES
-from kiara_cli.core.lab.inspect.report import Report
+from kiara_cli.core.lab.inspect.page import write_page
+from kiara_cli.core.lab.inspect.pictures import draw
+from kiara_cli.core.lab.inspect.report import Report, as_json
 
 WIDTH = 110  # characters where stdout is no terminal
 COLUMNS = 8  # depths of the lens, at most
+
+
+def tell(report: Report, checkpoint: str, json_: bool, png: Path | None, html: Path | None) -> None:
+    """Print what was found, and write it as pictures and as a page where that was asked for."""
+    if json_:
+        output.record({"checkpoint": checkpoint, **as_json(report)})
+    else:
+        show(report, checkpoint)
+    for path in [*draw(report, png), *write_page(report, checkpoint, html)]:
+        output.note(f"wrote {path}")
 
 
 def show(report: Report, checkpoint: str) -> None:
