@@ -60,6 +60,7 @@ def train(
     resume: bool = False,
     allow_changed_data: bool = False,
     skip_bad: bool = False,
+    hooks: Sequence[str | Path] = (),
     on_event: Callable[[Event], object] = lambda event: None,
     **more: Any,
 ) -> Finished:
@@ -67,8 +68,9 @@ def train(
 
     `source` is what there is to learn from; `settings`, and `more`, are by dotted keys, `{"train.max_steps": 100}`;
     `config` names config files; `weights` is a checkpoint to start from; `resume` continues the newest run, or the
-    one of that name; `skip_bad` leaves out what cannot be read. `on_event` is called with every event, `Planned`
-    first. A run that diverges does not raise: look at the result's `status`. Raises KiaraError.
+    one of that name; `skip_bad` leaves out what cannot be read; `hooks` are files of hooks to run. `on_event` is
+    called with every event, `Planned` first. A run that diverges does not raise: look at the result's `status`.
+    Raises KiaraError.
     """
     files = load_config([config] if isinstance(config, str) else config, (), os.environ, check=False)
     loaded = merge([*files.layers, Layer("api.train", {**(settings or {}), **more})])
@@ -82,6 +84,7 @@ def train(
         resume=resume,
         allow_changed_data=allow_changed_data,
         skip_bad=skip_bad,
+        hook_files=tuple(map(str, hooks)),
     )
     with host_settings_kept():
         for event in job.run(wanted):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, SkipBad, Words, read
+from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, HookFiles, Json, SkipBad, Words, read
 
 
 def eval(
@@ -36,6 +36,7 @@ def eval(
     requests: Annotated[int, typer.Option(min=1, help="With --chat: how many requests for each seed.")] = 300,
     seeds: Annotated[int, typer.Option(min=1, help="With --chat: how many seeds.")] = 3,
     skip_bad: SkipBad = False,
+    hooks: HookFiles = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -43,7 +44,7 @@ def eval(
     from kiara_cli.commands.model import open_model, sections_for
 
     given = read([*(words or ()), *([] if stride is None else [f"eval.stride={stride}"])], config)
-    opened = open_model(given, sections_for(text))
+    opened = open_model(given, sections_for(text), hooks=hooks or ())
     from kiara_cli.console.preparing import showing
     from kiara_cli.console.scores import show_chat_scores, show_report
     from kiara_cli.core.eval.held_out import HeldOut

@@ -45,7 +45,7 @@ def export(
     from kiara_cli.core.export import formats, modelfile
 
     formats.check(to, quant, check)
-    opened = open_model(read(words, config), sections_for(text))
+    opened = open_model(read(words, config), sections_for(text), hooks=None)
     report = None
     with formats.writing(opened, to, out, quant) as partial:
         if check:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kiara_cli.commands.options import ConfigFiles, Debug, Given, Json, Words, read
+from kiara_cli.commands.options import ConfigFiles, Debug, Given, HookFiles, Json, Words, read
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def generate(
         Path | None, typer.Option(metavar="FILE", help="Write JSON of the schema in this file, and nothing else.")
     ] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")] = False,
+    hooks: HookFiles = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -62,7 +63,7 @@ def generate(
     }  # fmt: skip
     settled(GenerateConfig(), chosen)  # a wrong option is said before a checkpoint is looked for
     schema = None if json_schema is None else schema_of(json_schema)
-    opened = open_model(given)
+    opened = open_model(given, hooks=hooks or ())
     from kiara_cli.console.completions import show_in_order, stream_each
 
     settings = settled(opened.config.generate, chosen)

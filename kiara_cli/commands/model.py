@@ -29,10 +29,32 @@ def sections_for(text: Path | None) -> tuple[str, ...]:
 
 
 def open_model(
-    given: Given, sections: Sequence[str] = ("tokenizer", "model"), runtime: Runtime | None = None
+    given: Given,
+    sections: Sequence[str] = ("tokenizer", "model"),
+    runtime: Runtime | None = None,
+    hooks: Sequence[str] | None = (),
 ) -> Opened:
-    """Open the checkpoint that was named, or the best there is. Raises KiaraError."""
+    """Open the checkpoint that was named, or the best there is, with the hooks of the config. Raises KiaraError.
+
+    `hooks` are the person's own files of them; None: this command has no use for hooks.
+    """
     set_spin()
     from kiara_cli.core.generate import opened
 
-    return opened.open_model(given.word, given.loaded, sections, runtime)
+    found = opened.open_model(given.word, given.loaded, sections, runtime)
+    if hooks is not None:
+        hook(found, hooks)
+    return found
+
+
+def hook(opened: Opened, files: Sequence[str]) -> None:
+    """Attach the hooks that this command's config asks for; those that the model was trained with stay off."""
+    if files or opened.config.hooks:
+        from kiara_cli.core.hooks.training import use
+
+        use(opened, files)
+    elif trained_with := opened.checkpoint.config.get("hooks"):
+        from kiara_cli.console import output
+
+        names = ", ".join(trained_with)
+        output.note(f"Its training had hooks ({names}); they are off here unless this command's config has them too.")

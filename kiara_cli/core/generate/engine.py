@@ -30,6 +30,7 @@ from kiara_cli.core.generate.speculative import draft
 from kiara_cli.core.generate.step import decode_step
 from kiara_cli.core.model.cache import position_bytes
 from kiara_cli.core.model.fastpath import why_plain
+from kiara_cli.core.model.points import hooked, points
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.adaptive import Threads
 from kiara_cli.core.runtime.device import DTYPES, Runtime
@@ -171,6 +172,7 @@ class Engine:
 
     def _decide(self) -> Backend:
         """Choose what computes the scores, for the model as it is now."""
+        self._watched = hooked(*points(self.original).values())  # a hook is to see no position but the text's
         self._hooks = RemovableHandle.next_id  # grows with every hook that any module gets
         options = self.options
         fast = options.fast and options.cache
@@ -291,7 +293,8 @@ class Engine:
         """Run the model over ids that continue a request; return the scores after the `last` of them, (last, V)."""
         cache = self.slots.view(request) if self.options.cache else None
         spare = 0
-        if cache is not None and self.dtype == torch.bfloat16:  # what comes later is not looked at, and overwritten
+        # What comes later is not looked at, and overwritten.
+        if cache is not None and self.dtype == torch.bfloat16 and not self._watched:
             spare = min(-len(fresh) % READ, cache.free - len(fresh))
         ids = torch.tensor([[*fresh, *[0] * spare]], device=self.device)  # (1, T)
         with self.runtime.precision() if self.model is self.original else contextlib.nullcontext():

@@ -44,7 +44,7 @@ class Scorer:
         states = self._read(self.ids[read : min(read + PASS, len(self.ids) - 1)])
         for start in range(0, len(states), ROWS):
             with self._precision():
-                logits = self.engine.model.head(states[start : start + ROWS]).float()
+                logits = self.engine.model.unembed(states[start : start + ROWS]).float()
             self._add(logits)
 
     def _read(self, fresh: list[int]) -> Tensor:

@@ -140,7 +140,7 @@ class Attached:
         keep = [found[name].register_forward_hook(functools.partial(_keep, out, name)) for name in names]
         model.eval()
         try:
-            with torch.no_grad(), self.paused():
+            with torch.inference_mode(False), torch.no_grad(), self.paused():
                 model(ids)
         finally:
             model.train(training)
@@ -168,6 +168,7 @@ class Attached:
         if out is None or out is x:
             one.readers.add(point)
             return None
+        one.readers.discard(point)
         self._check_result(one, point, where, x, out)
         return out  # type: ignore[no-any-return]
 

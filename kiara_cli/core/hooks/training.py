@@ -11,17 +11,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kiara_cli.config.hooks import hooks_of
 from kiara_cli.config.schema import Config
 from kiara_cli.core.data.batches import Batch
+from kiara_cli.core.generate.opened import Opened
 from kiara_cli.core.hooks.asked import Asked, ask
 from kiara_cli.core.hooks.attach import Acting, Attached, make, telling, written_out
 from kiara_cli.core.hooks.context import LossContext, Setting, UpdateContext
-from kiara_cli.core.hooks.registry import METHODS
+from kiara_cli.core.hooks.loading import use_files
+from kiara_cli.core.hooks.registry import METHODS, Registered
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.protocol import Tokenizer
@@ -188,18 +192,31 @@ def attach_for_training(
     return Hooks(ask(config.hooks, config.model), model, runtime, tokenizer, config.runtime.seed, total)
 
 
-def attach_for_use(config: Config, model: Transformer, runtime: Runtime, tokenizer: Tokenizer) -> Hooks:
-    """Attach the forward and backward hooks of a config to a model that is evaluated or generated from.
+def use(opened: Opened, files: Sequence[str | Path] = ()) -> Hooks:
+    """Run the person's files, and attach the forward and backward hooks of a config to a model that is only used.
 
-    Those that act on gradients, weights or the objective have nothing to do there, and that is said.
+    Those that act on gradients, weights or the objective have nothing to do there, and that is said. Schedules do not
+    count: each hook acts in full.
     """
+    config = opened.config
+    note_idle(use_files(files), config.hooks)
     asked = ask(config.hooks, config.model)
     used = [one for one in asked if one.hook.kind in ("forward", "backward")]
     if idle := [one.name for one in asked if one not in used]:
         log.warning("Nothing is trained here, so these hooks do nothing: %s.", ", ".join(idle))
-    hooks = Hooks(used, model, runtime, tokenizer, config.runtime.seed, 0)
+    hooks = Hooks(used, opened.model, opened.runtime, opened.tokenizer, config.runtime.seed, 0)
     hooks.report()
     return hooks
+
+
+def note_idle(there: Sequence[Registered], section: Mapping[str, Any]) -> None:
+    """Say which hooks of a person's files the config does not use."""
+    used = {config.use for config in hooks_of(section)}
+    for hook in there:
+        if hook.name not in used and hook.source is not None:
+            log.warning(
+                "The config does not use %s of %s: set hooks.NAME.use=%s.", hook.name, hook.source.path, hook.name
+            )
 
 
 def reaches_into_model(section: Mapping[str, Any], model: Any) -> str | None:

@@ -111,17 +111,12 @@ def load_hooks(
         return
     from kiara_cli.core.hooks.asked import ask
     from kiara_cli.core.hooks.loading import check_same, use_files
+    from kiara_cli.core.hooks.training import note_idle
 
-    there = use_files(files)
-    asked = ask(config.hooks, config.model)
+    note_idle(use_files(files), config.hooks)
+    ask(config.hooks, config.model)
     if recorded is not None:
         check_same(recorded, config.hooks, allow_changed)
-    idle = [hook for hook in there if hook.name not in {one.hook.name for one in asked}]
-    for hook in idle:
-        log.warning(
-            "No hook of the config uses %s of %s: set hooks.NAME.use=%s.",
-            hook.name, hook.source.path if hook.source else "", hook.name,
-        )  # fmt: skip
 
 
 def _planned(config: Config, data: Prepared) -> Plan:
