@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiara_cli.commands.options import ConfigFiles, Debug, Json, Words, read
+from kiara_cli.commands.options import ConfigFiles, Debug, Given, HookFiles, Json, Words, read
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ Text = Annotated[
 ]
 Top = Annotated[int, typer.Option(min=1, help="How many rows of a list are shown.")]
 Png = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw every view into this folder too.")]
+Points = Annotated[
+    bool, typer.Option("--points", help="List the points where hooks can be, of a checkpoint or of a config.")
+]
+Hooks = Annotated[bool, typer.Option("--list-hooks", help="List the hooks there are, with their arguments.")]
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with everything, too.")]
 
 
@@ -73,6 +77,9 @@ def inspect(
     top: Top = 6,
     png: Png = None,
     html: Html = None,
+    points: Points = False,
+    list_hooks: Hooks = False,
+    hooks: HookFiles = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -81,10 +88,12 @@ def inspect(
     from kiara_cli.commands.model import open_model
 
     given = read(words, config)
+    if points or list_hooks:
+        return lists(given, points, list_hooks, hooks or [], json_)
     if not prompt:
         raise KiaraError("there is nothing to look at", "give --prompt TEXT")
     said = [text for one in prompt for text in texts_of(one, None, given)]
-    opened = open_model(given)
+    opened = open_model(given, hooks=hooks or ())
     from kiara_cli.console.inspect import progress, tell
     from kiara_cli.core.lab.inspect.pairing import Wanted, pair
     from kiara_cli.core.lab.inspect.pictures import check_places
@@ -101,6 +110,24 @@ def inspect(
     with progress() as done:
         report = look(opened, found.prompted, asked, done)
     tell(report, str(opened.checkpoint.path), json_, png, html)
+
+
+def lists(given: Given, points: bool, hooks: bool, files: list[str], json_: bool) -> None:
+    """List the points of a checkpoint, or of the model that the config makes; and the hooks there are."""
+    from kiara_cli.config.load import adopt
+    from kiara_cli.console.points import show_hooks, show_points
+    from kiara_cli.core.checkpoint.find import open_checkpoint
+    from kiara_cli.core.hooks.loading import use_files
+    from kiara_cli.core.hooks.registry import listing
+
+    if points and given.word is not None:
+        checkpoint, _ = open_checkpoint(given.word)
+        show_points(adopt(given.loaded, checkpoint.config, ("model",), str(checkpoint.path)).model, json_)
+    elif points:
+        show_points(given.loaded.config.model, json_)
+    if hooks:
+        use_files(files)
+        show_hooks(listing(), json_)
 
 
 def numbers_of(

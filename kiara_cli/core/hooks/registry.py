@@ -53,8 +53,12 @@ class Argument:
     def required(self) -> bool:
         return self.default is inspect.Parameter.empty
 
+    @property
+    def words(self) -> str:
+        return words(self.hint)
+
     def __str__(self) -> str:
-        return f"{self.name}: {words(self.hint)}" + ("" if self.required else f" = {self.default!r}")
+        return f"{self.name}: {self.words}" + ("" if self.required else f" = {self.default!r}")
 
 
 @dataclass(frozen=True)

@@ -210,13 +210,15 @@ def use(opened: Opened, files: Sequence[str | Path] = ()) -> Hooks:
 
 
 def note_idle(there: Sequence[Registered], section: Mapping[str, Any]) -> None:
-    """Say which hooks of a person's files the config does not use."""
+    """Say which files of the person's the config uses nothing of."""
     used = {config.use for config in hooks_of(section)}
-    for hook in there:
-        if hook.name not in used and hook.source is not None:
+    for source in dict.fromkeys(hook.source for hook in there):
+        names = [hook.name for hook in there if hook.source == source]
+        if source is not None and not used & set(names):
             log.warning(
-                "The config does not use %s of %s: set hooks.NAME.use=%s.", hook.name, hook.source.path, hook.name
-            )
+                "The config uses nothing of %s, which registers %s: set hooks.NAME.use=%s.",
+                source.path, ", ".join(names), names[0],
+            )  # fmt: skip
 
 
 def reaches_into_model(section: Mapping[str, Any], model: Any) -> str | None:
