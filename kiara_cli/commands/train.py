@@ -10,7 +10,7 @@ from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug,
 
 if TYPE_CHECKING:
     from kiara_cli.core.train.events import Finished
-    from kiara_cli.core.train.job import Job
+    from kiara_cli.core.train.job import Check, Job
 
 
 def train(
@@ -28,6 +28,14 @@ def train(
         str | None, typer.Option("--from", metavar="CHECKPOINT", help="Start a new run from these weights.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the run; by default after its data.")] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", metavar="RUN", help="Hold the run to this one: refuse more than one change."),
+    ] = None,
+    change: Annotated[
+        str | None,
+        typer.Option("--change", metavar="NAME=KEY,KEY", help="With --baseline: settings that are one change."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     skip_bad: SkipBad = False,
     allow_changed_data: Annotated[
@@ -58,6 +66,7 @@ def train(
         allow_changed_hooks=allow_changed_hooks,
         skip_bad=skip_bad,
         dry_run=dry_run,
+        check=held_to(baseline, change, resume),
     )
     finished = show(job, json_)
     if finished is not None and finished.status == "diverged":
@@ -66,13 +75,34 @@ def train(
         raise typer.Exit(128 + (signals.received() or signals.SIGINT))
 
 
+def held_to(baseline: str | None, change: str | None, resume: bool) -> Check:
+    """Return the check of a run that is held to a baseline; of any other, one that accepts all. Raises KiaraError."""
+    from kiara_cli.core.train.job import accept
+    from kiara_cli.errors import KiaraError
+
+    if baseline is None:
+        if change is not None:
+            raise KiaraError("--change goes with --baseline", "name the run that it is a change to, or leave it out")
+        return accept
+    if resume:
+        raise KiaraError("--resume continues a run as it was", "leave out --baseline: the run keeps its own")
+    from kiara_cli.core.lab.compare import Change, check_baseline, known_run
+    from kiara_cli.core.lab.records import find_run
+
+    known = known_run(find_run(baseline, RUNS_ROOT))
+    return check_baseline(known, None if change is None else Change.parse(change))
+
+
 def show(job: Job, json_: bool) -> Finished | None:
     """Train, showing each event; return the last one, or None where only the plan was asked for."""
     from kiara_cli.commands import signals
     from kiara_cli.console import logs, output
     from kiara_cli.console.plan import ends_by, show_plan
     from kiara_cli.console.preparing import describe, showing
+    from kiara_cli.console.runs import show_outcome
     from kiara_cli.console.training import TrainingView, show_end
+    from kiara_cli.core.checkpoint.run import Run
+    from kiara_cli.core.lab.outcome import outcome
     from kiara_cli.core.train.events import Finished, Planned, Started
     from kiara_cli.core.train.job import run
     from kiara_cli.core.train.records import Recorded, record_of
@@ -99,4 +129,6 @@ def show(job: Job, json_: bool) -> Finished | None:
                 output.record(record_of(event))
     assert isinstance(event, Finished)
     show_end(event, planned.plan)
+    if (held := outcome(Run(RUNS_ROOT, started.folder), RUNS_ROOT)) is not None:
+        show_outcome(held)
     return event

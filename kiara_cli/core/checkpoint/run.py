@@ -21,9 +21,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kiara_cli.config.load import to_yaml
+from kiara_cli.config.load import from_mapping, to_yaml
 from kiara_cli.config.schema import Config
+from kiara_cli.config.text import read_mapping
+from kiara_cli.core.checkpoint import identity
 from kiara_cli.core.checkpoint.atomic import link, replacing
+from kiara_cli.core.checkpoint.history import History, read_history
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
@@ -110,8 +113,13 @@ class Run:
         """List the periodic checkpoints, oldest first."""
         return sorted(self.folder.glob("step_*.pt"))
 
-    def describe(self, config: Config, facts: Mapping[str, Any]) -> None:
-        """Write config.yaml and run.json; facts already in run.json stay unless given anew."""
+    def describe(self, config: Config, facts: Mapping[str, Any], step: int = 0) -> None:
+        """Write config.yaml and run.json; facts already in run.json stay unless given anew. The run stands at `step`.
+
+        With the facts there are the hashes of what decides the results, which follow where a resumed run changes.
+        """
+        before = self.facts()
+        defined_before = self._definition(before)
         self.write_text("config.yaml", f"# hash: {config_hash(config)}\n{to_yaml(config)}")
         known: dict[str, Any] = {
             "run": self.name,
@@ -120,7 +128,8 @@ class Run:
         }
         known |= {"versions": versions(), "machine": f"{platform.platform()}, {platform.machine()}"}
         process = {"pid": os.getpid(), "host": platform.node(), "reason": None}
-        merged = known | self.facts() | {"config_hash": config_hash(config)} | process | dict(facts)
+        merged = known | before | {"config_hash": config_hash(config)} | process | dict(facts)
+        merged |= identity.hashes(identity.definition(config, merged), defined_before, before, step)
         self.write_text("run.json", json.dumps(merged, indent=2) + "\n")
 
     def facts(self) -> dict[str, Any]:
@@ -130,6 +139,26 @@ class Run:
         except (OSError, ValueError):
             return {}
         return facts if isinstance(facts, dict) else {}
+
+    def config(self) -> Config:
+        """Read config.yaml. Raises KiaraError if it is missing or damaged."""
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            raise KiaraError(f"{path} is not there", "restore it, or remove the run")
+        return from_mapping(read_mapping(path), str(path)).config
+
+    def history(self) -> History:
+        """Read metrics.jsonl."""
+        return read_history(self.folder / "metrics.jsonl")
+
+    def _definition(self, facts: Mapping[str, Any]) -> identity.Definition | None:
+        """Return what the run's results depended on until now; None for a new run and for one that cannot tell."""
+        if "results_hash" not in facts:
+            return None
+        try:
+            return identity.definition(self.config(), facts)
+        except KiaraError:
+            return {}
 
     @property
     def status(self) -> str | None:

@@ -48,6 +48,7 @@ class Meta:
     notices: tuple[str, ...] = ()  # what else there is to say of what was read
     train_pairs: int = 0  # of conversations: one that is preferred, then the other
     val_pairs: int = 0
+    text_hash: str = ""  # SHA-256 of the text and its split, whatever the tokenizer; earlier versions noted none
 
     @property
     def conversations(self) -> int:
@@ -80,8 +81,8 @@ def open_folder(folder: Path) -> Prepared:
         values["notices"] = tuple(values.get("notices", ()))
         counted = "conversations" not in values  # earlier versions noted only whether there are any
         values |= {} if counted else {"train_conversations": 0, "val_conversations": 0}
-        later = {name: values.get(name, 0) for name in ("train_pairs", "val_pairs")}  # than some folders
-        meta = Meta(**{item.name: (values | later)[item.name] for item in fields(Meta)})
+        later = {"train_pairs": 0, "val_pairs": 0, "text_hash": ""} | values  # than some folders
+        meta = Meta(**{item.name: later[item.name] for item in fields(Meta)})
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KiaraError(f"{folder} is not a whole data folder ({error!r})", remedy) from None
     tokenizer = files.load(folder / "tokenizer.json")

@@ -241,6 +241,7 @@ def _assemble(folder: Path, place: Place, source: Source, work: Work, total: str
             notices=tuple(notices.lines()),
             train_pairs=train.pairs,
             val_pairs=val.pairs,
+            text_hash=source.text_hash([value for record in records for value in record.digests]),
         )
         folders.write_meta(partial, meta)
         partial.rename(folder)

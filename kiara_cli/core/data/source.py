@@ -145,12 +145,19 @@ class Source:
     def combine(self, tokenizing: TokenizerConfig | None, tokenizer: Tokenizer | None, digests: Sequence[str]) -> str:
         """Hash all that decides what the folder will hold, given the hash of each slice."""
         made_by = fingerprint(tokenizer) if tokenizer else asdict(tokenizing or TokenizerConfig())
+        return _hash([self._format(), made_by, self._settings(), self._content(digests)])
+
+    def text_hash(self, digests: Sequence[str]) -> str:
+        """Hash the text and how it is split, given the hash of each slice: the same with any tokenizer."""
+        share, field, _, *encoding = self._settings()
+        return _hash(["text", self._format(), share, field, encoding, self._content(digests)])
+
+    def _content(self, digests: Sequence[str]) -> list[Any]:
         slices = [(part, unit.held_out) for unit in self.units for part in unit.slices]
-        content: list[Any] = [
+        return [
             (part.input.kind, part.input.packing, part.index, part.of, held_out, value)
             for (part, held_out), value in zip(slices, digests, strict=True)
         ]
-        return _hash([self._format(), made_by, self._settings(), content])
 
     def parts_name(self, work: Work) -> str:
         """Name the folder of unfinished work after all that is known without reading the source."""

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import Config
-from kiara_cli.core.checkpoint.files import Checkpoint
+from kiara_cli.core.checkpoint.files import Checkpoint, content_hash
+from kiara_cli.core.checkpoint.identity import code_hash
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.model.fused import fuse, load
 from kiara_cli.core.model.points import OWN
@@ -84,8 +85,14 @@ TRANSFORMATIONS = (
 )
 
 
-def begin(plan: Plan, root: Path, weights: Checkpoint | None = None, name: str | None = None) -> Training:
-    """Start a new run in a new folder under `root`, from random weights or from a checkpoint's."""
+def begin(
+    plan: Plan,
+    root: Path,
+    weights: Checkpoint | None = None,
+    name: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Training:
+    """Start a new run in a new folder under `root`, from random weights or from a checkpoint's; note more facts."""
     for key, reason in plan.unmet.items():
         log.warning("runtime.%s=true cannot be honoured: %s", key, reason)
     seed_everything(plan.config.runtime.seed)
@@ -95,7 +102,7 @@ def begin(plan: Plan, root: Path, weights: Checkpoint | None = None, name: str |
     progress = Progress(loss_scale=FIRST_SCALE if plan.runtime.dtype == "fp16" else 1.0)
     run = Run.create(root, name or plan.data.meta.name)
     training = build(plan, model, run, run.lock(), progress)
-    describe(training, {"from": str(weights.path)} if weights else {})
+    describe(training, {**known(plan, weights), **(facts or {})})
     return training
 
 
@@ -122,18 +129,29 @@ def sources(config: Config) -> dict[str, str]:
 
 def describe(training: Training, facts: Mapping[str, Any]) -> None:
     """Write config.yaml and run.json."""
-    meta = training.data.meta
     training.run.describe(
         training.config,
-        {
-            "status": "running",
-            "seed": training.config.runtime.seed,
-            "data_folder": str(training.data.folder),
-            "data_hash": meta.hash,
-            "tokenizer_hash": meta.tokenizer_hash,
-            "parameters": training.plan.count.parameters,
-            "threads": training.runtime.threads,
-            **({"hook_files": sources(training.config)} if training.config.hooks else {}),
-            **facts,
-        },
+        {"status": "running", "data_folder": str(training.data.folder), **known(training.plan), **facts},
+        training.progress.step,
     )
+
+
+def known(plan: Plan, weights: Checkpoint | None = None) -> dict[str, Any]:
+    """Return what a run's results depend on beside its config, and what it will cost, as run.json has it."""
+    meta, config = plan.data.meta, plan.config
+    started_from = {"from": str(weights.path), "weights_hash": content_hash(weights.model)} if weights else {}
+    return {
+        "seed": config.runtime.seed,
+        "steps": plan.steps,
+        "data": meta.name,
+        "data_hash": meta.hash,
+        "text_hash": meta.text_hash,
+        "tokenizer_hash": meta.tokenizer_hash,
+        "parameters": plan.count.parameters,
+        "flops_per_token": plan.count.training_flops,
+        "threads": plan.runtime.threads,
+        "torch": torch.__version__,
+        "code_hash": code_hash(),
+        **({"hook_files": sources(config)} if config.hooks else {}),
+        **started_from,
+    }

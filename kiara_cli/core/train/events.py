@@ -44,6 +44,7 @@ class Stepped:
     reading: Reading
     memory: int  # the most bytes held so far
     hooks: Mapping[str, float] = field(default_factory=dict)  # what hooks logged: means since the last such event
+    seconds: float = 0.0  # since the run began, evaluating and saving included
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,18 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from kiara_cli.config.load import Loaded, adopt
 from kiara_cli.config.schema import Config
+from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.find import open_checkpoint, open_for_resume
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.checkpoint.vocabulary import with_rows
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.prepare import prepare, reopen
 from kiara_cli.core.data.source import Report, means_of
-from kiara_cli.core.train.build import begin
+from kiara_cli.core.train.build import begin, known
 from kiara_cli.core.train.events import Event, Planned, Started
 from kiara_cli.core.train.loop import train
 from kiara_cli.core.train.plan import Plan, plan
@@ -31,7 +33,15 @@ from kiara_cli.core.train.state import Training
 from kiara_cli.core.train.writers import check_writers
 from kiara_cli.errors import KiaraError
 
+Facts: TypeAlias = Mapping[str, Any]
+Check: TypeAlias = Callable[[Config, Facts], Facts]
+
 log = logging.getLogger("kiara.train")
+
+
+def accept(config: Config, facts: Facts) -> Facts:
+    """Begin whatever was planned, and note nothing more."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,8 @@ class Job:
     allow_changed_hooks: bool = False  # on resuming
     skip_bad: bool = False  # leave out what cannot be read of the data
     dry_run: bool = False  # stop after `Planned`, and leave nothing behind
+    # Of a new run, asked before anything of it is written: raises KiaraError, or returns more facts for run.json.
+    check: Check = accept
 
 
 def run(
@@ -95,9 +107,9 @@ def _begun(job: Job, report: Report) -> Generator[Event, None, Training | None]:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory())) if job.dry_run else None
         data = prepare(config.data, config.tokenizer, job.data_root, tokenizer, report, means, scratch)
-        planned = _planned(config, data)
+        planned, facts = _planned(config, data, weights, job.check)
         yield Planned(planned)
-    return None if job.dry_run else begin(planned, job.runs_root, weights, job.name)
+    return None if job.dry_run else begin(planned, job.runs_root, weights, job.name, facts)
 
 
 def load_hooks(
@@ -119,10 +131,11 @@ def load_hooks(
         check_same(recorded, config.hooks, allow_changed)
 
 
-def _planned(config: Config, data: Prepared) -> Plan:
-    """Plan a new run; data that was made just now and cannot be trained on as the config says is not kept."""
+def _planned(config: Config, data: Prepared, weights: Checkpoint | None, check: Check) -> tuple[Plan, Facts]:
+    """Plan a new run and have it checked; data that was made just now for a run that cannot be is not kept."""
     try:
-        return plan(config, data)
+        planned = plan(config, data)
+        return planned, check(planned.config, known(planned, weights)) if check is not accept else {}
     except KiaraError:
         if data.made:
             shutil.rmtree(data.folder)

@@ -90,7 +90,10 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
             left = (total - progress.step) * tokens / max(1e-9, reading.tokens_per_second)
             memory = peak_memory(training.runtime.device)
             hooked = training.hooks.logged() if training.hooks is not None else {}
-            logged = Stepped(progress.step, mean, lr, grad_norm, progress.tokens, left, reading, memory, hooked)
+            progress.seconds += meter.lap()
+            logged = Stepped(
+                progress.step, mean, lr, grad_norm, progress.tokens, left, reading, memory, hooked, progress.seconds
+            )
             training.metrics["train_loss"] = mean
             write(record_of(logged))
             yield logged
@@ -231,7 +234,11 @@ def finish(training: Training, status: Status, reason: str | None) -> Finished:
         status,
         step=progress.step,
         val_loss=progress.best_val_loss,
+        best={key: value for key, value in (run.history().best or {}).items() if key != "val_seconds"},
         tokens=progress.tokens,
+        seconds=progress.seconds,
+        training_flops=training.plan.count.training_flops * progress.tokens,
+        peak_memory_bytes=peak_memory(training.runtime.device),
         reason=reason,
         thread_changes=run.facts().get("thread_changes", 0) + training.threads.changes,
     )

@@ -56,6 +56,7 @@ def record_of(event: Recorded) -> dict[str, Any]:
         "lr": event.lr,
         "grad_norm": event.grad_norm,
         "tokens": event.tokens,
+        "seconds": event.seconds,
         "tokens_per_second": reading.tokens_per_second,
         "flops_per_second": reading.flops_per_second,
         "fraction_of_peak": reading.fraction_of_peak,

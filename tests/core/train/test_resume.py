@@ -29,7 +29,7 @@ from kiara_cli.errors import KiaraError
 
 ROOT = Path("checkpoints")
 Configure = Callable[..., Config]
-OF_THE_CLOCK = ("tokens_per_second", "flops_per_second", "fraction_of_peak", "memory_bytes", "val_seconds")
+OF_THE_CLOCK = ("seconds", "tokens_per_second", "flops_per_second", "fraction_of_peak", "memory_bytes", "val_seconds")
 
 
 @pytest.fixture
