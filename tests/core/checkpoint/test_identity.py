@@ -62,18 +62,15 @@ def test_what_cannot_change_results_leaves_the_hash_and_all_else_changes_it() ->
              "logging.level=debug", "generate.temperature=0.1", "train.max_steps=10", "runtime.threads=2"]  # fmt:skip
     assert results_hash(definition(load_config(overrides=words).config, FACTS)) == results_hash(before)
     hashes = {results_hash(before)}
-    for word in (
-        "train.lr=0.01",
-        "model.emb_dim=64",
-        "eval.max_tokens=9",
-        "runtime.dtype=fp32",
-        "train.primer=false",
-    ):
-        hashes.add(results_hash(definition(load_config(overrides=[word]).config, FACTS)))
+    hook = "hooks.quiet.use=scale"
+    changes = [["train.lr=0.01"], ["model.emb_dim=64"], ["eval.max_tokens=9"], ["runtime.dtype=fp32"],
+               ["train.primer=false"], [hook], [hook, "hooks.quiet.with.factor=0.5"]]  # fmt: skip
+    for words in changes:
+        hashes.add(results_hash(definition(load_config(overrides=words).config, FACTS)))
     for name, value in FACTS.items():
         other = {"my.py": "other"} if isinstance(value, dict) else "other"
         hashes.add(results_hash(definition(Config(), {**FACTS, name: other})))
-    assert len(hashes) == 1 + 7 + len(FACTS)
+    assert len(hashes) == 1 + len(changes) + len(FACTS)
 
 
 def test_a_group_is_all_but_the_seed() -> None:
