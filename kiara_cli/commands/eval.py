@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,29 +11,50 @@ import typer
 
 from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, HookFiles, Json, SkipBad, Words, read
 
+Split = Annotated[Literal["val", "train"], typer.Option(help="Which split of the model's own data.")]
+Text = Annotated[
+    Path | None, typer.Option("--text", metavar="FILE|-", help="Measure on this text instead; - reads stdin.")
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Tokens between two windows; below the context each is read with more."),
+]
+Details = Annotated[
+    bool, typer.Option("--details", help="Also calibration, where the loss comes from, repetition and novelty.")
+]
+Samples = Annotated[int, typer.Option(min=0, help="Also generate: one sample greedily, then this many at random.")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tasks",
+        metavar="FILE|NAME",
+        help="Answer questions instead: a .jsonl of multiple choice, or a .yaml or a name of lm-evaluation-harness "
+        "(extra eval); may be repeated.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="With --tasks: only so many questions, the first ones.")]
+Shots = Annotated[int | None, typer.Option(min=0, help="With --tasks, harness: examples before each question.")]
+Online = Annotated[bool, typer.Option("--online", help="With --tasks: let data sets be downloaded.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-code", help="With --tasks: run the Python functions that a .yaml names.")
+]
+Chat = Annotated[bool, typer.Option("--chat", help="Score conversation instead: held-out requests or talks.")]
+
 
 def eval(
     words: Words = None,
     config: ConfigFiles = None,
-    split: Annotated[Literal["val", "train"], typer.Option(help="Which split of the model's own data.")] = "val",
-    text: Annotated[
-        Path | None, typer.Option("--text", metavar="FILE|-", help="Measure on this text instead; - reads stdin.")
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Tokens between two windows: below the context, each is read with more."),
-    ] = None,
-    details: Annotated[
-        bool,
-        typer.Option("--details", help="Also calibration, where the loss comes from, repetition and novelty."),
-    ] = False,
-    samples: Annotated[
-        int, typer.Option(min=0, help="Also generate: one sample greedily, then this many at random.")
-    ] = 0,
-    chat: Annotated[
-        bool,
-        typer.Option("--chat", help="Score conversation instead: held-out requests or talks."),
-    ] = False,
+    split: Split = "val",
+    text: Text = None,
+    stride: Stride = None,
+    details: Details = False,
+    samples: Samples = 0,
+    tasks: Tasks = None,
+    limit: Limit = None,
+    shots: Shots = None,
+    online: Online = False,
+    trust_code: Trust = False,
+    chat: Chat = False,
     requests: Annotated[int, typer.Option(min=1, help="With --chat: how many requests for each seed.")] = 300,
     seeds: Annotated[int, typer.Option(min=1, help="With --chat: how many seeds.")] = 3,
     skip_bad: SkipBad = False,
@@ -44,11 +66,18 @@ def eval(
     from kiara_cli.commands.model import open_model, sections_for
 
     given = read([*(words or ()), *([] if stride is None else [f"eval.stride={stride}"])], config)
+    if tasks:
+        stay_offline(online)
+        from kiara_cli.console.scores import show_tasks
+        from kiara_cli.core.eval.tasks import read_tasks
+
+        wanted = read_tasks(tasks, limit, shots, trust_code)  # a wrong file is said before a checkpoint is looked for
+        return show_tasks(open_model(given, hooks=hooks or ()), wanted, json_)
     opened = open_model(given, sections_for(text), hooks=hooks or ())
     from kiara_cli.console.preparing import showing
     from kiara_cli.console.scores import show_chat_scores, show_report
     from kiara_cli.core.eval.held_out import HeldOut
-    from kiara_cli.core.eval.report import report as measured
+    from kiara_cli.core.eval.report import report
 
     if chat:
         from kiara_cli.console.worlds import show_world_scores
@@ -59,5 +88,13 @@ def eval(
         return show_chat_scores(opened, requests, seeds, json_)
     with showing() as progress:
         where = HeldOut(DATA_ROOT, split, text, skip_bad, progress, sys.stdin.buffer)
-        found = measured(opened, where, samples, details)
+        found = report(opened, where, samples, details)
     show_report(found, json_)
+
+
+def stay_offline(online: bool) -> None:
+    """Keep Hugging Face's packages from the network, unless that is asked for; they look when they are imported."""
+    if not sys.stderr.isatty():
+        os.environ.update(TQDM_DISABLE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
+    if not online:
+        os.environ.update(HF_DATASETS_OFFLINE="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")

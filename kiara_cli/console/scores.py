@@ -12,6 +12,7 @@ from kiara_cli.core.eval.chat import score_chat, shares
 from kiara_cli.core.eval.details import Details, Group
 from kiara_cli.core.eval.metrics import Metrics
 from kiara_cli.core.eval.report import Report
+from kiara_cli.core.eval.tasks import Tasks, run_tasks
 from kiara_cli.core.generate.opened import Opened
 
 TEMPERATURES = (0.0, 0.8)
@@ -112,6 +113,22 @@ def _writing(report: Report) -> Iterator[str]:
 
 def _share(shares: Mapping[int, float], n: int) -> str:
     return f"{shares[n]:.1%}" if n in shares else "–"
+
+
+def show_tasks(opened: Opened, tasks: Tasks, json_: bool) -> None:
+    """Answer the questions of tasks and print the figures of each."""
+    for index, record in enumerate(run_tasks(opened, tasks)):
+        values = {"checkpoint": str(opened.checkpoint.path), **record}
+        if json_:
+            output.record(values)
+            continue
+        forms = {float: "{:.4f}", int: "{:,}", str: "{}"}
+        rows = [
+            (key.replace("_", " "), forms[type(value)].format(value))
+            for key, value in values.items()
+            if type(value) in forms
+        ]
+        output.facts("" if index == 0 else " ", rows, to_stdout=True)
 
 
 def show_chat_scores(opened: Opened, requests: int, seeds: int, json_: bool) -> None:

@@ -204,3 +204,21 @@ def test_a_text_can_come_from_stdin(kiara: Kiara, trained: Path) -> None:
     named = json.loads(kiara("eval", "--text", "other.txt", "--json").out)
     assert piped == {key: value for key, value in named.items() if key != "split"}
     assert "stdin is empty" in kiara("eval", "--text", "-").mistake
+
+
+def test_multiple_choice_in_a_file_of_ones_own_is_answered(kiara: Kiara, trained: Path) -> None:
+    lines = [{"context": "the cat sat on the", "choices": ["mat", "漢漢漢"], "answer": "mat"}] * 3
+    Path("q.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    found = json.loads(kiara("eval", "--tasks", "q.jsonl", "--limit", "2", "--json").out)
+    assert (found["task"], found["questions"], found["chance"]) == ("q.jsonl", 2, 0.5)
+    assert found["accuracy"] in (0.0, 1.0)
+    assert "accuracy per byte" in kiara("eval", "--tasks", "q.jsonl,q.jsonl").out
+    Path("bad.jsonl").write_text("\n".join(map(json.dumps, [lines[0], {"choices": ["a", "b"]}])))
+    assert "bad.jsonl, line 2 has no 'context'" in kiara("eval", "none-such", "--tasks", "bad.jsonl").mistake
+
+
+def test_a_task_of_the_harness_without_the_extra_names_it(
+    kiara: Kiara, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "lm-eval, which is not installed; pip install 'kiara-slm[eval]'" in kiara("eval", "--tasks", "arc").mistake

@@ -175,8 +175,14 @@ class GenerateBody(Settings):
 
 
 class TokenizeBody(Body):
-    text: Text
+    """A text; as vLLM's clients call it, a `prompt`."""
+
+    text: Text | None = None
+    prompt: Text | None = None
 
 
 class DetokenizeBody(Body):
-    ids: list[Id]
+    """Ids; as vLLM's clients call them, `tokens`."""
+
+    ids: list[Id] | None = None
+    tokens: list[Id] | None = None

@@ -25,9 +25,11 @@ from kiara_cli.core.serve.admission import Admission, Admitting, check_ids, chec
 from kiara_cli.core.serve.bodies import DetokenizeBody, GenerateBody, TokenizeBody
 from kiara_cli.core.serve.jobs import Chunk
 from kiara_cli.core.serve.openai import streams
+from kiara_cli.core.serve.refusals import Refusal
+from kiara_cli.core.serve.replies import name_of
 from kiara_cli.core.serve.streaming import Stream, chunks_of, collect, event
 from kiara_cli.core.serve.validation import JsonRoute
-from kiara_cli.core.tokenizer.protocol import decode, prompt_ids
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode, prompt_ids
 
 router = APIRouter(route_class=JsonRoute)
 PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
@@ -87,17 +89,36 @@ def facts(done: Completion) -> dict[str, Any]:
 
 @router.post("/tokenize", tags=["Kiara"], response_model=shapes.Tokenized)
 async def tokenize(body: TokenizeBody, admission: Admitting) -> JSONResponse:
-    """Turn text into ids."""
-    ids = await asyncio.to_thread(admission.worker.served.tokenizer.encode, body.text)
-    return JSONResponse({"ids": ids, "count": len(ids)})
+    """Turn text into ids. A `prompt` that is a special token's name, and nothing else, is that token: so clients of
+    vLLM, lm-evaluation-harness among them, ask for the id of `eos_token`."""
+    served = admission.worker.served
+    text = body.text if body.text is not None else body.prompt
+    if text is None:
+        raise Refusal(400, "text is missing", "text")
+    special = served.tokenizer.specials.get(text) if body.text is None else None
+    ids = [special] if special is not None else await asyncio.to_thread(served.tokenizer.encode, text)
+    return JSONResponse({"ids": ids, "tokens": ids, "count": len(ids), "max_model_len": served.context})
 
 
 @router.post("/detokenize", tags=["Kiara"], response_model=shapes.Plain)
 async def detokenize(body: DetokenizeBody, admission: Admitting) -> JSONResponse:
     """Turn ids into text."""
     served = admission.worker.served
-    check_ids(body.ids, served, "ids")
-    return JSONResponse({"text": await asyncio.to_thread(decode, served.tokenizer, body.ids)})
+    ids, name = (body.ids, "ids") if body.ids is not None else (body.tokens, "tokens")
+    if ids is None:
+        raise Refusal(400, "ids is missing", "ids")
+    check_ids(ids, served, name)
+    text = await asyncio.to_thread(decode, served.tokenizer, ids)
+    return JSONResponse({"text": text, "prompt": text})
+
+
+@router.get("/tokenizer_info", tags=["Kiara"], response_model=shapes.TokenizerInfo)
+async def tokenizer_info(admission: Admitting) -> JSONResponse:
+    """Describe the tokenizer as vLLM does: lm-evaluation-harness then uses it through /tokenize."""
+    served = admission.worker.served
+    start = name_of(served.tokenizer.start, served.tokenizer)
+    about = {"tokenizer_class": served.tokenizer.kind, "eos_token": END_OF_TEXT, "bos_token": start or END_OF_TEXT}
+    return JSONResponse({**about, "max_model_len": served.context})
 
 
 @router.get("/health", tags=["Kiara"], response_model=shapes.Health, responses={503: {"model": shapes.Health}})

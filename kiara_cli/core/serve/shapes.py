@@ -119,8 +119,18 @@ class Health(BaseModel):
 
 class Tokenized(BaseModel):
     ids: list[int]
+    tokens: list[int]  # the same, as vLLM calls them
     count: int
+    max_model_len: int
 
 
 class Plain(BaseModel):
     text: str
+    prompt: str  # the same, as vLLM calls it
+
+
+class TokenizerInfo(BaseModel):
+    tokenizer_class: str
+    eos_token: str
+    bos_token: str
+    max_model_len: int

@@ -25,7 +25,7 @@ def document(up: Any) -> dict[str, Any]:
 def test_the_document_names_every_route_and_every_refusal(up: Any) -> None:
     paths = document(up)["paths"]
     assert set(paths) == {
-        "/generate", "/tokenize", "/detokenize", "/health", "/metrics",
+        "/generate", "/tokenize", "/detokenize", "/tokenizer_info", "/health", "/metrics",
         "/v1/models", "/v1/models/{model}", "/v1/completions", "/v1/chat/completions", "/v1/embeddings",
     }  # fmt: skip
     for path, methods in paths.items():
