@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kiara_cli.config.keys import keys
+from kiara_cli.config.layers import flatten
 from kiara_cli.config.load import load_config, to_mapping
 from kiara_cli.config.schema import Config
 from kiara_cli.config.text import read_mapping
@@ -18,10 +19,7 @@ OTHERS = [path for path in CONFIGS if path.stem != "default"]
 
 def stated(path: Path) -> set[str]:
     """Return the dotted keys a file spells out."""
-    found = set()
-    for section, values in read_mapping(path).items():
-        found |= {f"{section}.{key}" for key in values} if isinstance(values, dict) else {section}
-    return found
+    return set(flatten(read_mapping(path), str(path)))
 
 
 def test_the_configs_are_the_ones_we_know() -> None:

@@ -25,6 +25,9 @@ def export(
         Literal["f32", "f16", "bf16", "q8_0", "q4_0"],
         typer.Option(help="How to store matrices: 32 or 16 bits a number or, with gguf, about 8 or 4."),
     ] = "f32",
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Of an adapter: add it to the weights that it was trained on.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Ask transformers or llama.cpp whether it computes the same.")
     ] = False,
@@ -46,6 +49,7 @@ def export(
 
     formats.check(to, quant, check)
     opened = open_model(read(words, config), sections_for(text), hooks=None)
+    formats.check_merge(opened, to, merge)
     report = None
     with formats.writing(opened, to, out, quant) as partial:
         if check:

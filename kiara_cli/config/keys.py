@@ -21,14 +21,25 @@ TEXTS = tuple[str, ...]
 @functools.cache
 def keys() -> tuple[str, ...]:
     """List every dotted key of the schema, in its order; those of `hooks` are for the person to name."""
+    return tuple(_within(Config, ""))
+
+
+def _within(kind: Any, prefix: str) -> list[str]:
     found: list[str] = []
-    for item in dataclasses.fields(Config):
-        if item.name == HOOKS:
+    for item in dataclasses.fields(kind):
+        if item.name == HOOKS and kind is Config:
             continue
-        section = _hints(Config)[item.name]
-        inner = dataclasses.fields(section) if dataclasses.is_dataclass(section) else ()
-        found += [f"{item.name}.{setting.name}" for setting in inner] or [item.name]
-    return tuple(found)
+        section = _hints(kind)[item.name]
+        found += (
+            _within(section, f"{prefix}{item.name}.") if dataclasses.is_dataclass(section) else [prefix + item.name]
+        )
+    return found
+
+
+@functools.cache
+def sections() -> frozenset[str]:
+    """List every section, those within others by their dotted names."""
+    return frozenset(key.rpartition(".")[0] for key in keys() if "." in key)
 
 
 @functools.cache
@@ -83,15 +94,20 @@ def check_key(key: str, value: Any, origin: str) -> None:
     """Refuse a key the schema does not have, with the closest one that it has."""
     if key in keys():
         return
-    section, _, name = key.partition(".")
-    sections = sorted({known.partition(".")[0] for known in keys()} | {HOOKS})
-    if section in sections and not name:
+    if key in sections() or key == HOOKS:
         raise mistake_at(origin, f"{key}={value}: {key} is a section", f"write {key}.KEY=VALUE")
-    if section not in sections:
-        cause, names, wrong = f"no section '{section}'", sections, section
-    else:
+    section, _, name = key.partition(".")
+    if section in sections():
+        inner = f"{section}.{name.partition('.')[0]}"
+        section, name = (inner, name.partition(".")[2]) if inner in sections() else (section, name)
         cause, wrong = f"no key '{name}' in {section}", name
-        names = [known.partition(".")[2] for known in keys() if known.startswith(f"{section}.")]
+        names = [known.removeprefix(f"{section}.") for known in keys() if known.startswith(f"{section}.")]
+    else:
+        cause, names, wrong = (
+            f"no section '{section}'",
+            sorted({known.partition(".")[0] for known in keys()}),
+            section,
+        )
     close = difflib.get_close_matches(wrong.lower(), names, n=1, cutoff=0.5)
     remedy = f"did you mean '{close[0]}'?" if close else f"it has: {', '.join(names)}"
     raise mistake_at(origin, f"{key}={value}: {cause}", remedy)
@@ -102,18 +118,19 @@ def mistake_at(origin: str, cause: str, remedy: str) -> KiaraError:
     return KiaraError(cause if origin == "command line" else f"{origin}: {cause}", remedy)
 
 
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
+@functools.cache
 def _hint(key: str) -> Any:
-    section, _, name = key.partition(".")
-    kind = _hints(Config).get(section) if section != HOOKS else None
-    return _hints(kind).get(name) if name and kind is not None else kind
+    hint: Any = Config if key.partition(".")[0] != HOOKS else None
+    for name in key.split("."):
+        hint = _hints(hint).get(name) if dataclasses.is_dataclass(hint) else None
+    return hint
 
 
 def _field(key: str) -> dataclasses.Field[Any]:
-    section, _, name = key.partition(".")
-    kind = _hints(Config)[section] if name else Config
-    return {item.name: item for item in dataclasses.fields(kind)}[name or section]
+    section, _, name = key.rpartition(".")
+    kind = _hint(section) if section else Config
+    return {item.name: item for item in dataclasses.fields(kind)}[name]

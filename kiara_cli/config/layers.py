@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 
 from kiara_cli.config import hooks
 from kiara_cli.config.folders import expanded
-from kiara_cli.config.keys import is_text, is_texts, keys, kinds, mistake_at
+from kiara_cli.config.keys import is_text, is_texts, keys, kinds, mistake_at, sections
 from kiara_cli.config.schema import RENAMED
 from kiara_cli.config.text import parse_value, read_mapping, read_text
 from kiara_cli.errors import KiaraError
@@ -100,18 +100,23 @@ def shipped_configs() -> Path:
 
 def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """Turn {'model': {'n_layers': 4}} into {'model.n_layers': 4}. Raises KiaraError for a key that is set twice."""
-    sections = {key.partition(".")[0] for key in keys() if "." in key}
     flat: dict[str, Any] = {}
-    for section, inner in values.items():
-        if inner is None and section in sections:
-            continue
-        own = {f"{section}.{key}": value for key, value in inner.items()} if isinstance(inner, Mapping) else None
-        if section == hooks.SECTION and isinstance(inner, Mapping | None):
-            own = dict(hooks.settings(inner))
-        for key, value in ({section: inner} if own is None else own).items():
-            if key in flat:
+
+    def add(prefix: str, inner: Mapping[str, Any]) -> None:
+        for name, value in inner.items():
+            key = f"{prefix}{name}"
+            if key == hooks.SECTION and isinstance(value, Mapping | None):
+                add("", dict(hooks.settings(value)))
+            elif key in sections() and (value is None or isinstance(value, Mapping)):
+                add(f"{key}.", value or {})
+            elif not prefix and isinstance(value, Mapping):  # no section: said where its keys are checked
+                add(f"{key}.", value)
+            elif key in flat:
                 raise mistake_at(origin, f"{key} is set twice", "keep one of the two")
-            flat[key] = value
+            else:
+                flat[key] = value
+
+    add("", values)
     return flat
 
 

@@ -64,11 +64,7 @@ class Loaded:
             config = dataclasses.replace(config, hooks=hooks.nested(self.values))
             assert isinstance(hooks.hooks_of(config.hooks), list)  # which checks how they go together
             for key in filter(_is_free, self.values):
-                section, _, name = key.partition(".")
-                text: dict[str, Any] = {name: self.values[key]}
-                config = dataclasses.replace(
-                    config, **{section: dataclasses.replace(getattr(config, section), **text)}
-                )
+                config = _replaced(config, key.split("."), self.values[key])
         except KiaraError as error:
             known = (origin for key, origin in self.origins.items() if key.startswith(f"{error.key}."))
             source = self.origins.get(error.key or "") or next(known, None)
@@ -201,6 +197,12 @@ def section_of(key: str) -> str:
     return RENAMED.get(key, key).partition(".")[0]
 
 
+def _replaced(section: Any, names: list[str], value: Any) -> Any:
+    """Return a section with one value exchanged, however deep it lies."""
+    name, *rest = names
+    return dataclasses.replace(section, **{name: _replaced(getattr(section, name), rest, value) if rest else value})
+
+
 def _is_free(key: str) -> bool:
     """Whether a setting is free text, in which `${` and `???` mean nothing."""
     return (is_text(key) and not choices(key)) or is_texts(key)
@@ -260,6 +262,8 @@ def _assign(tree: Any, key: str, value: Any, origin: str) -> Any:
 
 def _update(tree: Any, key: str, value: Any) -> None:
     """Put a value into the tree, of which the sections are read-only as the dataclasses are."""
-    if "." in key:
-        OmegaConf.set_readonly(tree[key.split(".")[0]], False)
+    node = tree
+    for name in key.split(".")[:-1]:
+        node = node[name]
+        OmegaConf.set_readonly(node, False)
     OmegaConf.update(tree, key, value)

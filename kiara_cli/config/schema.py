@@ -78,6 +78,17 @@ DEFAULT_STEPS = 1350  # of a training where neither max_steps nor max_epochs is 
 
 
 @dataclass(frozen=True)
+class LoraConfig(Section):
+    section: ClassVar[str] = "train.lora"
+
+    rank: int = knob(0, low=0)
+    alpha: float = knob(16.0, above=0)
+    dropout: float = knob(0.0, low=0, high=0.9)
+    targets: tuple[str, ...] = ("blocks.*",)
+    lr: float = knob(0.003, above=0)
+
+
+@dataclass(frozen=True)
 class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
@@ -110,6 +121,12 @@ class TrainConfig(Section):
     save_safetensors: bool = False
     loss_on: Literal["assistant", "all"] = "assistant"
     primer: bool = True
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+    @property
+    def highest_lr(self) -> float:
+        """The rate of what is trained: of adapters their own."""
+        return self.lora.lr if self.lora.rank else self.lr
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
         ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.peak_bytes, 'B')} of memory"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
+    if (lora := train.lora).rank:
+        share = f"{amount(plan.trained)} parameters ({plan.trained / plan.count.parameters:.1%}), rank {lora.rank}"
+        rows.insert(3, ("adapter", f"{share}; the weights of the model stay as they are"))
     if meta.conversations:
         rows[1:1] = [("learns", contents_row(plan.learned)), ("measures", contents_row(plan.measured))]
     return rows
@@ -75,6 +78,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "bytes_per_token": meta.bytes_per_token,
         "n_layers": plan.config.model.n_layers,
         "parameters": plan.count.parameters,
+        "trained_parameters": plan.trained,
         "steps": plan.steps,
         "limit": plan.limit,
         "tokens": plan.tokens,

@@ -34,7 +34,8 @@ def test_each_value_says_where_it_came_from(kiara: Kiara, monkeypatch: pytest.Mo
     Path("configs/default.yaml").write_text("train:\n  lr: 0.5\n  max_steps: 5\n  batch_size: 5\n")
     Path(".env").write_text("KIARA__TRAIN__MAX_STEPS=6\nKIARA__TRAIN__BATCH_SIZE=6\n")
     monkeypatch.setenv("KIARA__TRAIN__BATCH_SIZE", "7")
-    lines = {line.split(":")[0].strip(): line for line in kiara("config", "train.grad_clip=2").out.splitlines()}
+    printed = kiara("config", "train.grad_clip=2").out.splitlines()
+    lines = {line.split(":")[0].strip(): line for line in reversed(printed)}
     for key, value, origin in (
         ("lr", "0.5", "configs/default.yaml"),
         ("max_steps", "6", ".env: KIARA__TRAIN__MAX_STEPS"),
@@ -53,7 +54,7 @@ def test_each_value_says_where_it_came_from(kiara: Kiara, monkeypatch: pytest.Mo
     [
         ("train.LR=0.5", "no key 'LR' in train; did you mean 'lr'?"),
         ("TRAIN.lr=0.5", "no section 'TRAIN'; did you mean 'train'?"),
-        ("lr=0.5", "settings are written SECTION.KEY=VALUE; did you mean train.lr=0.5?"),
+        ("lr=0.5", "settings are written SECTION.KEY=VALUE; did you mean train.lr=0.5 or train.lora.lr=0.5?"),
         ("train.lr", "train.lr is no setting; write KEY=VALUE"),
         ("generate.stop=[1, 2]", "generate.stop: 1 in a list of texts is not a text"),
     ],

@@ -263,7 +263,7 @@ def test_a_path_is_not_an_override() -> None:
     for name in ("my.notes=1.txt", "Report.v2=final.txt"):
         write(name, "text")
         assert not is_override(name)
-    with pytest.raises(KiaraError, match=r"lr=0.5: .*did you mean train.lr=0.5\?"):
+    with pytest.raises(KiaraError, match=r"lr=0.5: .*did you mean train.lr=0.5"):
         layers.check_word("lr=0.5")
     with pytest.raises(KiaraError, match=r"tokenizer.vocab_size=9 or model.vocab_size=9\?"):
         layers.check_word("vocab_size=9")
@@ -461,3 +461,21 @@ def test_adopting_compares_before_it_checks() -> None:
 def test_an_unknown_writer_is_refused(word: str) -> None:
     with pytest.raises(KiaraError, match="logging.writers=aim: no such writer; choose among: tensorboard, wandb"):
         load_config(overrides=[word])
+
+
+def test_a_section_within_a_section_is_set_shown_and_corrected_like_any_other() -> None:
+    write("a.yaml", "train:\n  lora:\n    rank: 4\n    targets: [a, b]\n")
+    loaded = load_config(["a.yaml"], ["train.lora.alpha=8", "train.lora.targets=[*.qkv, head]"])
+    assert (loaded.config.train.lora.rank, loaded.config.train.lora.alpha) == (4, 8.0)
+    assert loaded.config.train.lora.targets == ("*.qkv", "head")
+    assert loaded.origins["train.lora.rank"] == "a.yaml"
+    write("b.yaml", to_yaml(loaded.config))
+    assert load_config(["b.yaml"]).config == loaded.config
+    for word, said in (
+        ("train.lora.rnk=4", "train.lora.rnk=4: no key 'rnk' in train.lora; did you mean 'rank'?"),
+        ("train.lora=4", "train.lora=4: train.lora is a section; write train.lora.KEY=VALUE"),
+        ("train.lora.rank=-1", "train.lora.rank=-1 is out of range; it must be at least 0, the nearest is 0"),
+    ):
+        with pytest.raises(KiaraError) as caught:
+            load_config([], [word])
+        assert str(caught.value) == said

@@ -42,7 +42,8 @@ PARTS = ("model", "config", "tokenizer", "metrics", "data")  # in every file
 RESUME_PARTS = ("optimizer", "progress")  # in last.pt and step_*.pt as well
 SCHEME = "quantize"  # in files of quantized weights: how they are stored
 BASE = "base"  # in files of an adapter: the content hash of the weights that it belongs to
-OPTIONAL = (SCHEME, BASE)
+ADAPTER = "adapter"  # in such files: where those were, and how it is added to them (see `adapters`)
+OPTIONAL = (SCHEME, BASE, ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,15 @@ class Checkpoint:
     progress: Mapping[str, Any] | None = None
     quantize: Mapping[str, Any] | None = None  # the scheme, where weights are quantized
     base: str | None = None  # of an adapter: what `content_hash` gives for the weights that it belongs to
+    adapter: Mapping[str, Any] | None = None  # of an adapter: where its base was, and how it is added to it
+    known_as: str | None = None  # the hash that tells it where its weights were changed after reading; not stored
+    merged: bool = False  # of an adapter and its base, opened together; not stored
     path: Path = Path()
+
+    @property
+    def identity(self) -> str:
+        """The hash by which an adapter knows its base."""
+        return self.known_as or content_hash(self.model)
 
     def make_tokenizer(self) -> Tokenizer:
         return tokenizer_files.from_state(dict(self.tokenizer), str(self.path))
@@ -71,12 +80,13 @@ class Checkpoint:
         """Return the weights by name, quantized ones as the full matrices that they stand for."""
         return full_weights(self.model)
 
-    def check_trainable(self) -> None:
-        """Raise KiaraError for quantized weights: a training step is smaller than the gap between two of them."""
-        if self.quantize is not None:
+    def check_trainable(self, frozen: bool = False) -> None:
+        """Raise KiaraError for quantized weights, unless they are `frozen`: a training step is smaller than the gap
+        between two of them."""
+        if self.quantize is not None and not frozen:
             raise KiaraError(
                 f"{self.path} holds weights of {self.quantize.get('bits')} bits, too coarse to be trained",
-                "train from the checkpoint that it was made from",
+                "train from the checkpoint that it was made from, or an adapter beside it: train.lora.rank=8",
             )
 
 
@@ -102,8 +112,10 @@ def load(path: Path, weights_only: bool = False) -> Checkpoint:
             if not isinstance(value, dict) or (part == "model" and not all(map(torch.is_tensor, value.values()))):
                 raise TypeError(part)
         parts |= {part: content.get(part) for part in OPTIONAL}
-        if not isinstance(parts[SCHEME], dict | None) or not isinstance(parts[BASE], str | None):
-            raise TypeError(f"{SCHEME} or {BASE}")
+        if not isinstance(parts[BASE], str | None) or not all(
+            isinstance(parts[part], dict | None) for part in (SCHEME, ADAPTER)
+        ):
+            raise TypeError(f"{SCHEME}, {BASE} or {ADAPTER}")
         if not weights_only:
             parts |= {part: content.get(part) for part in RESUME_PARTS}
         return Checkpoint(**parts, path=path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kiara_cli.config.folders import expanded
-from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint import adapters, files
 from kiara_cli.core.checkpoint.files import SUFFIXES, Checkpoint
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.errors import KiaraError
@@ -19,7 +19,7 @@ NAMES = ("best.pt", "best.safetensors", "last.pt")
 
 
 def open_checkpoint(word: str | None, folder: Path | None = None) -> tuple[Checkpoint, list[str]]:
-    """Find and load a checkpoint's weights; also return warnings for the person.
+    """Find and load a checkpoint's weights, an adapter's merged into its base's; also return warnings for the person.
 
     A damaged file that was named is an error that names the last good one; a damaged one that was only found is
     passed over with a warning.
@@ -30,10 +30,17 @@ def open_checkpoint(word: str | None, folder: Path | None = None) -> tuple[Check
     warnings: list[str] = []
     for path in candidates if not named else candidates[:1]:
         try:
-            return files.load(path, weights_only=True), warnings
+            found = files.load(path, weights_only=True)
         except KiaraError as error:
             if named:
                 raise KiaraError(error.cause, _last_good(path, folder)) from None
+            warnings.append(f"{error.cause}; trying the one before it")
+            continue
+        try:
+            return adapters.opened(found), warnings
+        except KiaraError as error:
+            if word is not None:
+                raise
             warnings.append(f"{error.cause}; trying the one before it")
     raise KiaraError("; ".join(warnings).replace("; trying the one before it", ""), "train a new model")
 

@@ -25,6 +25,16 @@ def check(to: str, quant: str, checks: bool) -> None:
         raise KiaraError(f"--to {to} has neither --check nor --quant", "leave them out, or use --to hf or gguf")
 
 
+def check_merge(opened: Opened, to: str, merge: bool) -> None:
+    """Raise KiaraError for an adapter that is not to be merged, as a format holds whole models; or the other way."""
+    path, merged = opened.checkpoint.path, opened.checkpoint.merged
+    if merged and not merge and to != "tokenizer":
+        raise KiaraError(f"{path} is an adapter, and --to {to} holds whole models", "add --merge")
+    if merge and (not merged or to == "tokenizer"):
+        cause = f"{path} is no adapter" if not merged else "a tokenizer has no weights to merge"
+        raise KiaraError(cause, "leave out --merge")
+
+
 def writing(opened: Opened, to: str, out: Path, quant: str) -> AbstractContextManager[Path]:
     """Return the export as a block, in which it lies at the path that is yielded."""
     if to == "safetensors":

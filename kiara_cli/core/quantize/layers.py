@@ -10,7 +10,7 @@ N outputs, K inputs, G groups of columns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -94,10 +94,27 @@ def full(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 def product(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed = UNPACKED) -> Tensor:
     """Return x (…, K) times a quantized matrix, by torch's product with codes where it is packed and rows are few."""
     rows = x.flatten(0, -2)
+    if x.requires_grad and torch.is_grad_enabled():
+        y: Tensor = Unheld.apply(x, codes, scales)  # type: ignore[no-untyped-call]
+        return y if bias is None else y + bias.to(y.dtype)
     if packed[0] is None or len(rows) > FEW:
         return F.linear(x, full(codes, scales, x.dtype), None if bias is None else bias.to(x.dtype))
     y = by_codes(rows, packed).to(x.dtype).view(*x.shape[:-1], -1)
     return y if bias is None else y + bias.to(y.dtype)
+
+
+class Unheld(torch.autograd.Function):
+    """x (…, K) times a quantized matrix that is made anew for the way back, and not held in full until then."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+        ctx.save_for_backward(codes, scales)
+        return F.linear(x, full(codes, scales, x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        codes, scales = ctx.saved_tensors
+        return grad @ full(codes, scales, grad.dtype), None, None
 
 
 def by_codes(rows: Tensor, packed: Packed) -> Tensor:

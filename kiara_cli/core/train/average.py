@@ -17,8 +17,9 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._weights = [parameter for _, parameter in model.named_parameters()]
-        self._names = [name for name, _ in model.named_parameters()]
+        trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self._weights = [parameter for _, parameter in trained]
+        self._names = [name for name, _ in trained]
         self._means = [parameter.detach().clone() for parameter in self._weights]
 
     @torch.no_grad()

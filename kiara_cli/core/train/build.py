@@ -24,10 +24,12 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.schema import Config
+from kiara_cli.core.checkpoint.adapters import Base, keep
 from kiara_cli.core.checkpoint.files import Checkpoint, content_hash
 from kiara_cli.core.checkpoint.identity import code_hash
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.model.fused import fuse, load
+from kiara_cli.core.model.lora import add_adapters
 from kiara_cli.core.model.points import OWN
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import seed_everything
@@ -76,6 +78,11 @@ def attach_hooks(model: Transformer, plan: Plan) -> Transformer:
 
 
 TRANSFORMATIONS = (
+    Transformation(
+        "lora",
+        lambda plan: plan.config.train.lora.rank > 0,
+        lambda model, plan: add_adapters(model, plan.config.train.lora),
+    ),
     Transformation("hooks", lambda plan: bool(plan.config.hooks), attach_hooks),
     Transformation("recompute", lambda plan: plan.config.train.recompute, lambda model, _: recompute_blocks(model)),
     Transformation("fuse", lambda plan: plan.config.runtime.native is True, lambda model, _: fuse(model, load())),
@@ -96,17 +103,19 @@ def begin(
     for key, reason in plan.unmet.items():
         log.warning("runtime.%s=true cannot be honoured: %s", key, reason)
     seed_everything(plan.config.runtime.seed)
-    if weights is not None:
-        weights.check_trainable()
     model = weights.make_model(plan.config.model) if weights is not None else Transformer(plan.config.model)
     progress = Progress(loss_scale=FIRST_SCALE if plan.runtime.dtype == "fp16" else 1.0)
     run = Run.create(root, name or plan.data.meta.name)
-    training = build(plan, model, run, run.lock(), progress)
+    lock = run.lock()
+    base = keep(weights, run.folder) if weights is not None and plan.config.train.lora.rank else None
+    training = build(plan, model, run, lock, progress, base)
     describe(training, {**known(plan, weights), **(facts or {})})
     return training
 
 
-def build(plan: Plan, model: Transformer, run: Run, lock: Lock, progress: Progress) -> Training:
+def build(
+    plan: Plan, model: Transformer, run: Run, lock: Lock, progress: Progress, base: Base | None = None
+) -> Training:
     """Apply the transformations that the plan asks for, and make the optimizer of the weights there are then."""
     model.to(plan.runtime.device)
     for transformation in TRANSFORMATIONS:
@@ -117,7 +126,7 @@ def build(plan: Plan, model: Transformer, run: Run, lock: Lock, progress: Progre
         hooks.report()
     decay = plan.config.train.ema_decay
     average = Average(model, decay) if decay else None
-    return Training(plan, model, make_optimizer(model, plan.config.train), average, run, lock, progress, hooks)
+    return Training(plan, model, make_optimizer(model, plan.config.train), average, run, lock, progress, base, hooks)
 
 
 def sources(config: Config) -> dict[str, str]:

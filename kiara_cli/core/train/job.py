@@ -93,10 +93,15 @@ def _begun(job: Job, report: Report) -> Generator[Event, None, Training | None]:
         weights, warnings = open_checkpoint(job.weights)
         for warning in warnings:
             log.warning(warning)
-        weights.check_trainable()
         tokenizer = weights.make_tokenizer()
         weights = with_rows(weights, tokenizer.size)
         config = adopt(job.loaded, weights.config, ("tokenizer", "model"), str(weights.path))
+        weights.check_trainable(frozen=config.train.lora.rank > 0)
+    elif config.train.lora.rank:
+        raise KiaraError(
+            f"train.lora.rank={config.train.lora.rank} adapts a model that is there",
+            "name it: --from CHECKPOINT; or train all weights of a new one: train.lora.rank=0",
+        )
     if job.source is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=job.source))
     if job.dry_run:
@@ -134,7 +139,7 @@ def load_hooks(
 def _planned(config: Config, data: Prepared, weights: Checkpoint | None, check: Check) -> tuple[Plan, Facts]:
     """Plan a new run and have it checked; data that was made just now for a run that cannot be is not kept."""
     try:
-        planned = plan(config, data)
+        planned = plan(config, data, weights)
         return planned, check(planned.config, known(planned, weights)) if check is not accept else {}
     except KiaraError:
         if data.made:

@@ -46,7 +46,7 @@ def train(training: Training, should_stop: Callable[[], bool] = lambda: False) -
     """Train to the end, or until `should_stop` says so between two steps; save in either case."""
     runtime = training.runtime
     peak = matrix_rate(runtime.device, runtime.dtype)
-    meter = Meter(training.plan.count.training_flops, peak, runtime.device)
+    meter = Meter(training.plan.flops_per_token, peak, runtime.device)
     try:
         with training.run.noting_the_end(), recording(training.config, training.run, training.progress.step) as write:
             yield from steps(training, meter, write, should_stop)

@@ -22,8 +22,13 @@ ROUNDS = 5
 
 
 def make_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
-    """Make the optimizer that train.optimizer names."""
-    return OPTIMIZERS[config.optimizer](model, config)
+    """Make the optimizer that train.optimizer names, of the weights that are trained.
+
+    Of adapters AdamW in the place of Muon: their second factor begins at 0, so the first factor's gradient does too
+    and stays small at first; Muon would make a full step of whatever noise it is.
+    """
+    adapts = config.lora.rank > 0 and config.optimizer == "muon"
+    return OPTIMIZERS["adamw" if adapts else config.optimizer](model, config)
 
 
 def make_adamw(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
@@ -41,13 +46,13 @@ def make_muon(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
 
 def make_lion(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
     """Lion over all weights."""
-    return Lion(decay_groups(model.parameters(), config), config.lr, (config.beta1, config.beta2))
+    return Lion(decay_groups(model.parameters(), config), config.highest_lr, (config.beta1, config.beta2))
 
 
 def make_sgd(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
     """Stochastic gradient descent with Nesterov's momentum over all weights."""
     groups = decay_groups(model.parameters(), config)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.beta1, nesterov=config.beta1 > 0, fused=True)
+    return torch.optim.SGD(groups, lr=config.highest_lr, momentum=config.beta1, nesterov=config.beta1 > 0, fused=True)
 
 
 OPTIMIZERS: dict[str, Callable[[Transformer, TrainConfig], torch.optim.Optimizer]] = {
@@ -137,4 +142,4 @@ def decay_groups(parameters: Iterable[Tensor], config: TrainConfig) -> list[dict
 
 def _adamw(parameters: Iterable[Tensor], config: TrainConfig) -> torch.optim.AdamW:
     groups = decay_groups(parameters, config)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+    return torch.optim.AdamW(groups, lr=config.highest_lr, betas=(config.beta1, config.beta2), fused=True)

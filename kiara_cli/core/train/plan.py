@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kiara_cli.config.schema import DEFAULT_STEPS, Config, RuntimeConfig, TrainConfig
+from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.packing import PackedBatcher
@@ -21,6 +22,7 @@ from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.loss import positions_at_once
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.fused import decide_fused
+from kiara_cli.core.model.lora import adapter_parameters
 from kiara_cli.core.runtime.compile import decide_compile
 from kiara_cli.core.runtime.device import Runtime, decide, planning_rate
 from kiara_cli.core.tokenizer.protocol import Tokenizer
@@ -48,10 +50,22 @@ class Plan:
     tokens: int  # inputs of all steps together
     how: str  # device, precision, threads; compiled or with native code, or why neither
     unmet: Mapping[str, str]  # keys of `runtime` that ask for what this machine cannot do, and why
+    frozen_bytes: int = 0  # of weights that an adapter leaves as they are, as they lie in memory
 
     @cached_property
     def count(self) -> Count:
         return count(self.config.model)
+
+    @cached_property
+    def trained(self) -> int:
+        """How many numbers are trained: all parameters, or those of the adapter."""
+        lora = self.config.train.lora
+        return adapter_parameters(self.config.model, lora) if lora.rank else self.count.parameters
+
+    @property
+    def flops_per_token(self) -> int:
+        """FLOPs per token of a training step. Frozen weights need no gradients of their own: a third less."""
+        return self.count.training_flops - (self.count.forward_flops if self.config.train.lora.rank else 0)
 
     @property
     def tokens_per_step(self) -> int:
@@ -65,14 +79,20 @@ class Plan:
     def training_bytes(self) -> int:
         context = self.config.model.context_length
         rows = rows_at_once(self.config.train.batch_size, context, self.runtime.device.type)
-        return self.count.training_bytes(context * rows, self.config.train.loss_chunk)
+        whole = self.count.training_bytes(context * rows, self.config.train.loss_chunk)
+        if not self.config.train.lora.rank:
+            return whole
+        return whole - 16 * (self.count.parameters - self.trained) + self.frozen_bytes
 
     @property
     def evaluation_bytes(self) -> int:
         model = self.config.model
         assert model.vocab_size is not None
         tokens = self.config.eval.batch_size * model.context_length
-        return self.count.evaluation_bytes(tokens, positions_at_once(model.vocab_size))
+        whole = self.count.evaluation_bytes(tokens, positions_at_once(model.vocab_size))
+        if not self.config.train.lora.rank:
+            return whole
+        return whole - 12 * (self.count.parameters - self.trained) + self.frozen_bytes
 
     @property
     def peak_bytes(self) -> int:
@@ -81,11 +101,14 @@ class Plan:
 
     @property
     def training_flops(self) -> int:
-        return self.count.training_flops * self.tokens
+        return self.flops_per_token * self.tokens
 
 
-def plan(config: Config, data: Prepared) -> Plan:
-    """Decide everything. Raises KiaraError for settings that contradict each other, the data or the machine."""
+def plan(config: Config, data: Prepared, base: Checkpoint | None = None) -> Plan:
+    """Decide everything; of an adapter, `base` is the checkpoint that it belongs to.
+
+    Raises KiaraError for settings that contradict each other, the data or the machine.
+    """
     check_writers(config)
     config = settle(config, data.tokenizer)
     batcher = make_batcher(config, data)
@@ -95,7 +118,10 @@ def plan(config: Config, data: Prepared) -> Plan:
     flops = count(config.model).training_flops * tokens
     decided, runtime, how, unmet = decide_runtime(config.runtime, flops, hook_on_model(config))
     config = dataclasses.replace(config, runtime=decided)
-    return Plan(config, runtime, data, batcher, learned, measured, steps, limit, tokens, how, unmet)
+    frozen = (
+        sum(tensor.nbytes if base.quantize else 4 * tensor.numel() for tensor in base.model.values()) if base else 0
+    )
+    return Plan(config, runtime, data, batcher, learned, measured, steps, limit, tokens, how, unmet, frozen)
 
 
 def settle(config: Config, tokenizer: Tokenizer) -> Config:

@@ -14,6 +14,7 @@ from kiara_cli.config.layers import IMPLICIT, Layer
 from kiara_cli.config.load import Loaded
 from kiara_cli.config.schema import Config
 from kiara_cli.config.text import shown
+from kiara_cli.core.checkpoint.adapters import Base, base_of
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
@@ -63,7 +64,6 @@ def plan_resumed(config: Config, checkpoint: Checkpoint, data: Prepared, allow_c
     Raises KiaraError for a checkpoint of weights alone, another tokenizer, other data (unless allowed), a machine
     that cannot do what was decided, or fewer steps than were planned.
     """
-    checkpoint.check_trainable()
     if checkpoint.progress is None or checkpoint.optimizer is None:
         raise KiaraError(
             f"{checkpoint.path} holds weights alone and cannot be resumed",
@@ -97,7 +97,11 @@ def resume(plan: Plan, checkpoint: Checkpoint, run: Run, lock: Lock | None = Non
     lock = lock or run.lock()
     assert checkpoint.progress is not None
     progress = Progress.from_state(checkpoint.progress, plan.config.train.accumulation)
-    training = build(plan, checkpoint.make_model(plan.config.model), run, lock, progress)
+    whole = checkpoint if checkpoint.base is None else base_of(checkpoint)
+    base = None if checkpoint.base is None else Base.recorded(checkpoint)
+    training = build(plan, whole.make_model(plan.config.model), run, lock, progress, base)
+    if checkpoint.base is not None:
+        training.model.load_state_dict(dict(checkpoint.model), strict=False)
     training.optimizer.load_state_dict(dict(checkpoint.optimizer or {}))
     training.metrics |= checkpoint.metrics
     if training.average is not None:

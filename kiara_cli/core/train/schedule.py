@@ -16,9 +16,9 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     """
     warmup = min(config.warmup_steps, total // 10)
     if step <= warmup:
-        return config.lr * step / warmup
+        return config.highest_lr * step / warmup
     share = SCHEDULES[config.schedule]((step - warmup) / max(1, total - warmup), config)
-    return config.lr * (share + (1 - share) * config.min_lr_ratio)
+    return config.highest_lr * (share + (1 - share) * config.min_lr_ratio)
 
 
 def constant(done: float, config: TrainConfig) -> float:

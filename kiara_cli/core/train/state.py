@@ -17,11 +17,13 @@ from torch import nn
 from kiara_cli.config import load as config_load
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
+from kiara_cli.core.checkpoint.adapters import Base
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.eval.lengths import Lengths, byte_lengths
 from kiara_cli.core.loss import Objective
+from kiara_cli.core.model.lora import adapter_weights
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.adaptive import Threads
 from kiara_cli.core.runtime.device import Runtime
@@ -47,6 +49,7 @@ class Training:
     run: Run
     lock: Lock  # this process's claim on the run
     progress: Progress
+    base: Base | None = None  # of an adapter: the checkpoint that it belongs to
     hooks: Hooks | None = None  # what the config's hooks do, where it has some
     metrics: dict[str, Any] = field(default_factory=dict)  # the newest, as checkpoints carry them
 
@@ -86,16 +89,17 @@ class Training:
 
     @cached_property
     def weights(self) -> list[nn.Parameter]:
-        """The model's parameters, listed once: small models take a step in less time than ten listings."""
-        return list(self.model.parameters())
+        """The parameters that are trained, listed once: small models take a step in less time than ten listings."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def checkpoint(self, metrics: Mapping[str, Any], resumable: bool) -> Checkpoint:
         """Collect what a checkpoint holds; with `resumable`, the optimizer and progress too."""
         self.progress.random = random_state(self.runtime.device)
         self.progress.hooks = self.hooks.state() if self.hooks is not None else {}
         self.progress.average = self.average.state() if self.average is not None else {}
+        weights = files.weights_of(self.model) if self.base is None else adapter_weights(self.model)
         return Checkpoint(
-            model=files.weights_of(self.model),
+            model=weights,
             config=config_load.to_mapping(self.config),
             tokenizer=self.data.tokenizer.state(),
             metrics=dict(metrics),
@@ -106,6 +110,8 @@ class Training:
                 "name": self.data.meta.name,
                 "conversations": self.data.meta.train_conversations,
             },
+            base=None if self.base is None else self.base.hash,
+            adapter=None if self.base is None else self.base.about(self.config.train.lora, weights),
             optimizer=self.optimizer.state_dict() if resumable else None,
             progress=dataclasses.asdict(self.progress) if resumable else None,
         )

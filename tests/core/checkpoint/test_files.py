@@ -133,8 +133,11 @@ def test_an_adapter_says_which_weights_it_belongs_to(make: Any, tmp_path: Path, 
     base, other = (make(seed=seed).model for seed in (1, 2))
     assert files.content_hash(base) != files.content_hash(other)
     assert files.content_hash(dict(reversed(base.items()))) == files.content_hash(base)
-    files.save(dataclasses.replace(make(), base=files.content_hash(base)), tmp_path / f"a{suffix}")
-    assert files.load(tmp_path / f"a{suffix}").base == files.content_hash(base)
+    about = {"path": "../x/best.pt", "size": 5, "rank": 2, "alpha": 4.0, "targets": ["head"]}
+    made = dataclasses.replace(make(), base=files.content_hash(base), adapter=about)
+    files.save(made, tmp_path / f"a{suffix}")
+    loaded = files.load(tmp_path / f"a{suffix}")
+    assert (loaded.base, loaded.adapter) == (files.content_hash(base), about)
 
 
 def test_loading_draws_no_random_weights_and_computes_the_tables_that_no_file_holds(
