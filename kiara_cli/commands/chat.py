@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
@@ -10,19 +11,24 @@ from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
 def chat(words: Words = None, config: ConfigFiles = None, debug: Debug = False) -> None:
     """Talk with a model: kiara chat, or kiara chat checkpoints/best.pt."""
     from kiara_cli.commands.model import open_model
-    from kiara_cli.console import output, repl
+    from kiara_cli.console import repl, slash
+    from kiara_cli.console.talk import Talk
 
-    opened = open_model(read(words, config))
+    given = read(words, config)
+    opened = open_model(given)
     from kiara_cli.core.chat.session import Session
 
     talks, settings = opened.conversations, opened.config
     session = Session(opened.engine(), opened.tokenizer, settings.generate, settings.chat, conversations=talks)
-    if session.template.kind == "transcript":
-        output.warn(
-            "this model learned from plain text, not from conversations; expect it to ramble "
-            "(kiara generate continues a text)"
-        )
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        repl.talk(session, str(opened.checkpoint.path))
+    in_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    talk = Talk(
+        session,
+        str(opened.checkpoint.path),
+        lambda word: open_model(dataclasses.replace(given, word=word), runtime=opened.runtime),
+        in_terminal,
+    )
+    slash.warn_of_transcript(talk)
+    if in_terminal:
+        repl.hold(talk)
     else:
-        repl.answer_lines(session, sys.stdin.buffer)
+        repl.answer_lines(talk, sys.stdin.buffer)

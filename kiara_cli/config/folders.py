@@ -1,4 +1,5 @@
-"""Where things are on this machine: the caches (downloaded corpora, compiled code), and what `~` stands for.
+"""Where things are on this machine: the caches (downloaded corpora, compiled code), what is remembered, and what `~`
+stands for.
 
 In: the environment, a path as it was typed. Out: a folder, which need not exist yet.
 """
@@ -18,6 +19,12 @@ def cache_folder() -> Path:
     if not home.startswith("~"):
         return Path(home, "kiara")
     return Path(tempfile.gettempdir(), f"kiara-{os.getuid()}")
+
+
+def state_folder() -> Path | None:
+    """Return the user's folder for what Kiara remembers between its runs; None where there is no home."""
+    home = os.path.expanduser(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
+    return None if home.startswith("~") else Path(home, "kiara")
 
 
 def as_path(word: str) -> str:

@@ -173,6 +173,7 @@ class ChatConfig(Section):
 
     system: str | None = None
     max_new_tokens: int = knob(200, low=1)
+    history: bool = True
 
 
 @dataclass(frozen=True)

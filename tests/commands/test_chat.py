@@ -61,7 +61,7 @@ def test_strange_input_never_fails(home: Path) -> None:
     assert "temperature is now 0.1" in errors
     assert "generate.temperature=x is not a valid value" in errors
     assert "no key 'nothing' in generate" in errors
-    assert "no command /nonsense" in errors
+    assert "There is no command /nonsense" in errors
     assert "A new conversation." in errors
     assert "decoding     C (" in errors or "decoding     PyTorch" in errors
 

@@ -20,6 +20,7 @@ from kiara_cli.core.generate.text import Completion, Piece, Writing
 from kiara_cli.core.tokenizer.chat_format import Message
 from kiara_cli.core.tokenizer.conversation import Template, template_for
 from kiara_cli.core.tokenizer.protocol import Tokenizer
+from kiara_cli.errors import KiaraError
 
 
 @dataclass
@@ -39,18 +40,43 @@ class Session:
         """How the conversation is written for this model."""
         return template_for(self.tokenizer, self.conversations)
 
+    @property
+    def system(self) -> list[Message]:
+        """The system message, if there is one."""
+        return [{"role": "system", "content": self.chat.system}] if self.chat.system else []
+
     def clear(self) -> None:
         """Start a new conversation."""
         self.messages.clear()
         self.told.clear()
 
-    def reply(self, text: str) -> Iterator[Forgot | Piece | Completion]:
+    def switch(self, engine: Engine, tokenizer: Tokenizer, conversations: bool) -> None:
+        """Go on with another model."""
+        self.engine, self.tokenizer, self.conversations = engine, tokenizer, conversations
+        self.told.clear()
+
+    def ids(self) -> list[int]:
+        """Return the ids of the whole conversation; the model may read fewer of them."""
+        return self.template.encode([*self.system, *self.messages]) if self.messages else []
+
+    def undo(self) -> str | None:
+        """Take back the last thing that a person said, and the reply to it; return it, or None if there is none."""
+        last = next((i for i in reversed(range(len(self.messages))) if self.messages[i]["role"] == "user"), None)
+        if last is None:
+            return None
+        text = self.messages[last]["content"]
+        del self.messages[last:]
+        return text
+
+    def reply(self, text: str) -> Generator[Forgot | Piece | Completion]:
         """Say something and yield the reply as it comes.
 
-        A reply that is broken off (the caller closes the iterator) is kept as far as it got.
+        A reply that is broken off (the caller closes the iterator) is kept as far as it got. What gets no reply is
+        taken back: where it was broken off before the first word, or failed with a KiaraError.
         """
+        before = len(self.messages)
         self.messages.append({"role": "user", "content": text})
-        said = ""
+        said, whole = "", False
         try:
             request = self.request()
             first, forgot = request.first()
@@ -68,15 +94,20 @@ class Session:
                     if writing.done is not None:
                         break
             assert writing.done is not None, "the engine's last token carries the reason"
+            whole = True
             yield writing.done
+        except KiaraError:
+            said = ""
+            raise
         finally:
             self.messages.append({"role": "assistant", "content": said})
+            if not said and not whole:
+                del self.messages[before:]
 
     def request(self) -> ReplyRequest:
         """Return the request for a reply to the last message."""
         config = dataclasses.replace(self.settings, max_new_tokens=self.chat.max_new_tokens)
-        system = [{"role": "system", "content": self.chat.system}] if self.chat.system else []
-        return ReplyRequest(self.template, system, self.messages, self.engine.context, config)
+        return ReplyRequest(self.template, self.system, self.messages, self.engine.context, config)
 
     def _run(self, request: ReplyRequest, asked: GenerationRequest) -> Generator[Token | Forgot]:
         """Yield the tokens of a reply, and what is forgotten in the middle of it."""

@@ -6,6 +6,8 @@ looked and what there is.
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from kiara_cli.config.folders import expanded
@@ -96,6 +98,38 @@ def existing(folder: Path) -> list[Path]:
             found += sorted((folder / place).glob(f"*/{name}")) if place != "." else []
         found += [path for suffix in SUFFIXES for path in sorted((folder / place).glob(f"*{suffix}"))]
     return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A checkpoint that a person may choose: how to name it, and what helps to choose."""
+
+    word: str
+    loss: float | None  # the best on held-out data, in nats per token, where the run's records have one
+    bytes: int
+    modified: float  # in seconds since 1970
+
+
+def listed(folder: Path) -> list[Listed]:
+    """List runs by their names, and other checkpoints by their paths, the newest first."""
+    found: dict[str, Listed] = {}
+    for path in existing(folder):
+        run = path.parent if (path.parent / "metrics.jsonl").is_file() else None
+        word = str(path.relative_to(folder)) if run is None else run.name
+        facts = path.stat()
+        entry = Listed(word, None if run is None else _best_loss(run), facts.st_size, facts.st_mtime)
+        found.setdefault(word, entry)
+    return sorted(found.values(), key=lambda entry: -entry.modified)
+
+
+def _best_loss(run: Path) -> float | None:
+    losses = []
+    for line in (run / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            losses.append(float(json.loads(line)["val_loss"]))
+        except (ValueError, LookupError, TypeError):
+            continue
+    return min(losses, default=None)
 
 
 def _in_folder(folder: Path) -> list[Path]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kiara_cli.console.repl import left_out
+from kiara_cli.console.talk import left_out
 from kiara_cli.core.chat.fit import Forgot
 
 
