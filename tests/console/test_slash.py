@@ -17,6 +17,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from kiara_cli.app import main
 from kiara_cli.config.model import ModelConfig
 from kiara_cli.config.schema import ChatConfig, GenerateConfig
 from kiara_cli.console import repl
@@ -131,6 +132,9 @@ def test_a_saved_conversation_is_gone_on_with(talk: Talk, capsys: Any) -> None:
         "/save a.jsonl",
     )
     assert len(Path("a.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(SystemExit, match="0"):
+        main(["tokenize", "a.jsonl", "tokenizer.kind=char", "data.val_fraction=0.5", "--json"])
+    assert '"documents": 2' in capsys.readouterr().out  # conversations to learn from
     assert "5 messages" in after(talk, capsys, "/set system null", "/load a.jsonl 1")
     assert talk.session.chat.system == "Be kind."
     assert [message["content"] for message in talk.session.messages[::2]] == ["one", "two"]
