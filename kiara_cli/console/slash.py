@@ -17,6 +17,7 @@ from kiara_cli.config.folders import expanded
 from kiara_cli.config.load import set_value
 from kiara_cli.console import output
 from kiara_cli.console.talk import Talk
+from kiara_cli.console.why import show_why
 from kiara_cli.core.chat import saved
 from kiara_cli.core.checkpoint.find import listed
 from kiara_cli.core.tokenizer.protocol import Tokenizer
@@ -263,6 +264,10 @@ def shortened(text: str) -> str:
     return line if len(line) <= 60 else line[:59] + "…"
 
 
+def why(talk: Talk, rest: str) -> None:
+    show_why(talk.session, rest)
+
+
 def exit_(talk: Talk, rest: str) -> None:
     talk.over = True
 
@@ -282,6 +287,7 @@ COMMANDS: dict[str, Command] = {
     "/tokens": Command(
         "[TEXT]", "show the tokens of the last messages or of a text, and how full the context is", tokens
     ),
+    "/why": Command("[WORD]", "why the last reply: its least certain tokens, those of a word, or all", why),
     "/exit": Command("", "leave (Ctrl-D does too)", exit_),
 }
 ALIASES = {"/quit": "/exit", "/bye": "/exit", "/?": "/help"}

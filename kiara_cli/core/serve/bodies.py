@@ -161,6 +161,13 @@ class ChatBody(OpenAISettings):
     add_generation_prompt: bool | None = None
 
 
+class WhyBody(Body):
+    """Asks why the assistant's last message says what it says."""
+
+    model: Text | None = None
+    messages: Annotated[list[MessageBody], Field(min_length=1)]
+
+
 class EmbeddingBody(Body):
     model: Text | None = None
     input: Prompts

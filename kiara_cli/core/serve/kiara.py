@@ -9,7 +9,7 @@ import asyncio
 import base64
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,16 +20,20 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.generate.text import Completion
+from kiara_cli.core.lab.inspect.prompted import label
+from kiara_cli.core.lab.inspect.why import Explainer, Why
 from kiara_cli.core.serve import shapes
 from kiara_cli.core.serve.admission import Admission, Admitting, check_ids, check_prompt
-from kiara_cli.core.serve.bodies import DetokenizeBody, GenerateBody, TokenizeBody
+from kiara_cli.core.serve.bodies import DetokenizeBody, GenerateBody, TokenizeBody, WhyBody
 from kiara_cli.core.serve.jobs import Chunk
 from kiara_cli.core.serve.openai import streams
+from kiara_cli.core.serve.prompts import read_answered
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.replies import name_of
-from kiara_cli.core.serve.streaming import Stream, chunks_of, collect, event
+from kiara_cli.core.serve.streaming import Stream, chunks_of, collect, event, while_connected
 from kiara_cli.core.serve.validation import JsonRoute
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode, prompt_ids
+from kiara_cli.core.serve.worker import Worker
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, decode, prompt_ids
 
 router = APIRouter(route_class=JsonRoute)
 PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
@@ -119,6 +123,41 @@ async def tokenizer_info(admission: Admitting) -> JSONResponse:
     start = name_of(served.tokenizer.start, served.tokenizer)
     about = {"tokenizer_class": served.tokenizer.kind, "eos_token": END_OF_TEXT, "bos_token": start or END_OF_TEXT}
     return JSONResponse({**about, "max_model_len": served.context})
+
+
+@router.post("/why", tags=["Kiara"], response_model=shapes.Whys)
+async def why(body: WhyBody, request: Request, admission: Admitting) -> JSONResponse:
+    """Explain a last message of the assistant token by token: what else was likely, and what it leaned on."""
+    served = admission.find(body.model)
+    if len(body.messages) > admission.limits.max_messages:
+        most = admission.limits.max_messages
+        raise Refusal(400, f"{len(body.messages)} messages; this server reads at most {most}", "messages")
+    ids, start = await asyncio.to_thread(read_answered, body.messages, served)
+    explainer = Explainer(served.engine.original, ids, start)
+    await while_connected(request, in_steps(admission.worker, explainer))
+    tokens = [explained(served.tokenizer, ids, one) for one in explainer.whys]
+    return JSONResponse({"tokens": tokens, "start": start})
+
+
+async def in_steps(worker: Worker, explainer: Explainer) -> None:
+    """Explain between the tokens of other requests."""
+    while not explainer.done:
+        await worker.call(explainer.step)
+
+
+def explained(tokenizer: Tokenizer, ids: Sequence[int], one: Why) -> dict[str, Any]:
+    """Return what is known of a token as JSON values."""
+    return {
+        "token": label(tokenizer, one.token),
+        "bytes": list(tokenizer.token_bytes(one.token)),
+        "position": one.position,
+        "probability": one.probability,
+        "rank": one.rank,
+        "top": [{"token": label(tokenizer, token), "probability": share} for token, share in one.top],
+        "sources": [
+            {"position": place, "token": label(tokenizer, ids[place]), "logit": value} for place, value in one.sources
+        ],
+    }
 
 
 @router.get("/health", tags=["Kiara"], response_model=shapes.Health, responses={503: {"model": shapes.Health}})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kiara_cli.config.schema import GenerateConfig
+from kiara_cli.core.chat.answered import answered
 from kiara_cli.core.chat.fit import Forgot, prompt_budget
 from kiara_cli.core.chat.reply import ReplyRequest
 from kiara_cli.core.generate.engine import GenerationRequest
@@ -52,12 +53,7 @@ def read_chat(
     body: ChatBody, served: Served, config: GenerateConfig, grammar: Grammar | None = None
 ) -> tuple[ReplyRequest, GenerationRequest, Forgot | None]:
     """Return the reply that is asked for, its first request, and what of the conversation was left out."""
-    messages: list[Message] = [
-        {"role": ROLES.get(message.role, message.role), "content": text_of(message, f"messages[{number}]")}
-        for number, message in enumerate(body.messages)
-    ]
-    opening = next((i for i, m in enumerate(messages) if m["role"] != "system"), len(messages) - 1)
-    system, turns = messages[:opening], messages[opening:]
+    system, turns = parted(body.messages)
     own = not system and bool(served.chat.system)
     if own:
         system = [{"role": "system", "content": served.chat.system or ""}]
@@ -76,6 +72,27 @@ def read_chat(
     if forgot is not None:
         check_forgotten(forgot, own, served.context, config.max_new_tokens)
     return reply, first, forgot
+
+
+def parted(messages: Sequence[MessageBody]) -> tuple[list[Message], list[Message]]:
+    """Return the system messages that a conversation opens with, and its turns, with roles that the model knows."""
+    found: list[Message] = [
+        {"role": ROLES.get(message.role, message.role), "content": text_of(message, f"messages[{number}]")}
+        for number, message in enumerate(messages)
+    ]
+    opening = next((i for i, m in enumerate(found) if m["role"] != "system"), len(found) - 1)
+    return found[:opening], found[opening:]
+
+
+def read_answered(messages: Sequence[MessageBody], served: Served) -> tuple[list[int], int]:
+    """Return the ids of a conversation that ends in a reply, and where it begins. Raises Refusal."""
+    system, turns = parted(messages)
+    if not system and served.chat.system:
+        system = [{"role": "system", "content": served.chat.system}]
+    try:
+        return answered(served.template, system, turns, served.context)
+    except KiaraError as error:
+        raise Refusal(400, f"{error.cause}; {error.remedy}", "messages") from None
 
 
 def check_forgotten(forgot: Forgot, own: bool, context: int, length: int) -> None:

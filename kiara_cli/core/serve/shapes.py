@@ -105,6 +105,32 @@ class Generated(BaseModel):
     tokens_per_second: float
 
 
+class Weighed(BaseModel):
+    token: str
+    probability: float
+
+
+class Source(BaseModel):
+    position: int  # of the token, counted from the beginning of what the model read
+    token: str
+    logit: float  # what the heads that look there add to the logit by themselves
+
+
+class Explained(BaseModel):
+    token: str
+    bytes: list[int]
+    position: int
+    probability: float
+    rank: int
+    top: list[Weighed]
+    sources: list[Source]
+
+
+class Whys(BaseModel):
+    tokens: list[Explained]
+    start: int  # position of the first of them
+
+
 class Health(BaseModel):
     status: Literal["ok", "stopping", "failed"]
     live: bool

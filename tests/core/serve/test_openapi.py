@@ -25,7 +25,7 @@ def document(up: Any) -> dict[str, Any]:
 def test_the_document_names_every_route_and_every_refusal(up: Any) -> None:
     paths = document(up)["paths"]
     assert set(paths) == {
-        "/generate", "/tokenize", "/detokenize", "/tokenizer_info", "/health", "/metrics",
+        "/generate", "/tokenize", "/detokenize", "/tokenizer_info", "/health", "/metrics", "/why",
         "/v1/models", "/v1/models/{model}", "/v1/completions", "/v1/chat/completions", "/v1/embeddings",
     }  # fmt: skip
     for path, methods in paths.items():
@@ -34,7 +34,15 @@ def test_the_document_names_every_route_and_every_refusal(up: Any) -> None:
             assert "422" not in route["responses"]
 
 
-OPERATIONS = ["/generate", "/tokenize", "/detokenize", "/v1/completions", "/v1/chat/completions", "/v1/embeddings"]
+OPERATIONS = [
+    "/generate",
+    "/tokenize",
+    "/detokenize",
+    "/why",
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/v1/embeddings",
+]
 
 
 @pytest.mark.parametrize("path", OPERATIONS)

@@ -182,3 +182,19 @@ def test_the_page_is_one_file_that_needs_nothing_from_elsewhere() -> None:
     assert not re.search(r"<[a-z]+[^>]*\s(?:style|on[a-z]+)=", kiara.PAGE)
     assert "unsafe" not in kiara.POLICY
     assert "script-src 'sha256-" in kiara.POLICY
+
+
+@needs_browser
+def test_why_a_reply_says_what_it_says_is_shown_at_each_word(page: Page, up: Any) -> None:
+    say(page, "Hello fox")
+    finished(page)
+    text = replies(page).inner_text()
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("#status")).to_contain_text("to see what it leaned on")
+    assert replies(page).inner_text() == text
+    sources = "[...document.querySelectorAll('article.assistant .text span')].map((one) => one.offsetWidth && one.token.sources.length)"
+    shown = next(index for index, count in enumerate(page.evaluate(sources)) if count)
+    page.locator("article.assistant .text span").nth(shown).hover()
+    expect(page.locator("#tip")).to_contain_text("leaned on")
+    page.locator("h1").hover()
+    expect(page.locator(".leaned")).to_have_count(0)
