@@ -192,7 +192,8 @@ def test_why_a_reply_says_what_it_says_is_shown_at_each_word(page: Page, up: Any
     page.get_by_role("button", name="Why?").click()
     expect(page.locator("#status")).to_contain_text("to see what it leaned on")
     assert replies(page).inner_text() == text
-    sources = "[...document.querySelectorAll('article.assistant .text span')].map((one) => one.offsetWidth && one.token.sources.length)"
+    spans = "[...document.querySelectorAll('article.assistant .text span')]"
+    sources = f"{spans}.map((one) => one.offsetWidth && one.token.sources.length)"
     shown = next(index for index, count in enumerate(page.evaluate(sources)) if count)
     page.locator("article.assistant .text span").nth(shown).hover()
     expect(page.locator("#tip")).to_contain_text("leaned on")
