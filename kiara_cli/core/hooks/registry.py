@@ -234,14 +234,16 @@ def _arguments(name: str, kind: Kind, make: Callable[..., Any]) -> Iterator[tupl
     function = made.__init__ if isinstance(make, type) else make
     parameters = [] if plain else list(inspect.signature(function).parameters.values())
     given = 1 if isinstance(make, type) else GIVEN[kind]
-    if not plain and len(parameters) < given:
-        raise KiaraError(
-            f"the {kind} hook '{name}' takes too few arguments", f"it is called with {CALLED_WITH[kind]}"
-        )
     try:
         hints = {} if plain else get_type_hints(function)
     except NameError as error:
         raise KiaraError(f"the hook '{name}' has a type that is not there: {error}", "import it") from None
+    first = [
+        one for one in parameters[:given] if one.kind is not one.KEYWORD_ONLY and not _is_allowed(hints.get(one.name))
+    ]
+    if not plain and len(first) < given:
+        called = CALLED_WITH[kind] if function is make else "self"
+        raise KiaraError(f"the {kind} hook '{name}' takes other arguments", f"it is called with {called}")
     for parameter in parameters[given:]:
         hint = hints.get(parameter.name)
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or not _is_allowed(hint):
@@ -253,6 +255,8 @@ def _arguments(name: str, kind: Kind, make: Callable[..., Any]) -> Iterator[tupl
 
 
 def _is_allowed(hint: Any) -> bool:
+    if hint is None:
+        return False
     if hint in (int, float, bool, str, type(None)) or get_origin(hint) is Literal:
         return True
     if get_origin(hint) in (Union, types.UnionType):
