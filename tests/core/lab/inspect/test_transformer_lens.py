@@ -1,4 +1,4 @@
-"""The same model in TransformerLens 4's bridge: exported to a folder for transformers, opened there without network."""
+"""The same model in TransformerLens 4's bridge: exported to a folder for transformers, opened there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from kiara_cli.core.checkpoint.files import weights_of
 from kiara_cli.core.export import huggingface
 from kiara_cli.core.lab.inspect.attribution import attribute
-from kiara_cli.core.lab.inspect.trace import READ, changed, trace
+from kiara_cli.core.lab.inspect.trace import READ, Change, changed, trace
 from kiara_cli.core.model.points import kind_of, lens_name, point_names, points
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.tokenizer.bpe import BPETokenizer
@@ -44,6 +44,18 @@ def their_values(net: Transformer, folder: Path) -> tuple[Any, Any]:
     return bridge, bridge.run_with_cache(torch.tensor([IDS]))[1]
 
 
+def values(net: Transformer) -> dict[str, torch.Tensor]:
+    """Return what passes every point."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(point: str) -> Change:
+        return lambda value: seen.setdefault(point, value)
+
+    with changed(net, {point: keep(point) for point in points(net)}):
+        net(torch.tensor([IDS]))
+    return seen
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_every_point_has_the_value_that_transformer_lens_has_there(tmp_path: Path) -> None:
@@ -52,13 +64,7 @@ def test_every_point_has_the_value_that_transformer_lens_has_there(tmp_path: Pat
         for name, (changes, missing) in KINDS.items():
             net = make({"vocab_size": 320, **changes})
             bridge, theirs = their_values(net, tmp_path / name)
-            mine: dict[str, torch.Tensor] = {}
-
-            def keep(point: str, mine: dict[str, torch.Tensor] = mine) -> Any:
-                return lambda value: mine.setdefault(point, value)
-
-            with changed(net, {point: keep(point) for point in points(net)}):
-                net(torch.tensor([IDS]))
+            mine = values(net)
             for point in point_names(net.config):
                 if point.partition(".")[2].partition(".")[2] in missing:
                     assert lens_name(point) not in theirs, (name, point)
