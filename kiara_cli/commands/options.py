@@ -84,5 +84,5 @@ def with_source(given: Given, config: Config) -> Config:
     """Put the paths from the command line into the config."""
     if given.word is None:
         return config
-    data = dataclasses.replace(config.data, source=given.word, more_sources=given.more)
+    data = dataclasses.replace(config.data, source=given.word, sources=given.more)
     return dataclasses.replace(config, data=data)

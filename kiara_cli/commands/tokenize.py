@@ -77,7 +77,7 @@ def tokenize(
     show(prepared, began, json_)
     if not json_:
         source = settings.data.source
-        once = source == "-" or is_pipe(as_path(source)) or settings.data.more_sources
+        once = source == "-" or is_pipe(as_path(source)) or settings.data.sources
         again = f"{shlex.quote(source)}{' --skip-bad' if skip_bad else ''}"
         output.hint(f"Train on it:  kiara train {shlex.quote(str(prepared.folder)) if once else again}")
 

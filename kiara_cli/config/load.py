@@ -210,6 +210,8 @@ def _is_free(key: str) -> bool:
 
 def _coerce(key: str, value: Any, origin: str) -> Any:
     """Read a value as its setting's type says: texts as typed, 1e4 and "4" as whole numbers, no as false."""
+    if isinstance(value, dict) and key == "data.sources":  # a mapping from sources to weights
+        value = [f"{name}@{weight}" for name, weight in value.items()]
     if isinstance(value, list) and is_texts(key):
         return [_text(key, item, origin) for item in value]
     value = value.typed if isinstance(value, Plain) and (is_text(key) or is_texts(key)) else meant(value)

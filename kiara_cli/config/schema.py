@@ -18,6 +18,7 @@ RENAMED = {  # old key → new key; an entry here keeps old files and checkpoint
     "model.head_width": "model.head_dim",
     "model.ffn_dim": "model.hidden_dim",
     "runtime.fused": "runtime.native",
+    "data.more_sources": "data.sources",
 }
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
@@ -43,7 +44,9 @@ class DataConfig(Section):
     section: ClassVar[str] = "data"
 
     source: str = "tales"
-    more_sources: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    replay: float = knob(0.0, low=0, high=0.9)
+    replay_source: str | None = None
     val_source: str | None = None
     name: str | None = None
     field: str = "text"

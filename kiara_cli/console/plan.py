@@ -35,9 +35,12 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
         ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.peak_bytes, 'B')} of memory"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
+    for part in reversed(plan.parts):
+        said = f"{part.share:.0%} of all rows" if part.share is not None else f"{part.weight:g} × an epoch"
+        rows.insert(1, ("and" if part.share is None else "replays", f"{part.data.meta.source}: {said}"))
     if (lora := train.lora).rank:
         share = f"{amount(plan.trained)} parameters ({plan.trained / plan.count.parameters:.1%}), rank {lora.rank}"
-        rows.insert(3, ("adapter", f"{share}; the weights of the model stay as they are"))
+        rows.insert(3 + len(plan.parts), ("adapter", f"{share}; the weights of the model stay as they are"))
     if meta.conversations:
         rows[1:1] = [("learns", contents_row(plan.learned)), ("measures", contents_row(plan.measured))]
     return rows

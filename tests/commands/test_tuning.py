@@ -188,3 +188,56 @@ def test_an_adapter_of_another_model_is_refused_by_its_shapes(here: Path) -> Non
     odd = {name: tensor[:, :-1] if name.endswith("lora_a") else tensor for name, tensor in adapter.model.items()}
     with pytest.raises(Exception, match="does not fit"):
         adapters.opened(dataclasses.replace(adapter, model=odd))
+
+
+def test_what_the_base_has_learned_is_replayed_and_sources_are_weighted(here: Path, kiara: Kiara) -> None:
+    Path("more.jsonl").write_text(MINE.replace("the ", "a "))
+    words = ("mine.jsonl", "--from", "text", *SHORT, "data.replay=0.25", "data.sources=[more.jsonl@2]")
+    plan = kiara("train", *words, "--dry-run")
+    assert "replays" in plan.out
+    assert "text.txt: 25% of all rows" in plan.out
+    assert "more.jsonl: 2 × an epoch" in plan.out
+    assert kiara("train", *words, "--name", "straight").status == 0
+    assert kiara("train", *words, "--name", "cut").status == 0
+    stored = files.load(Path("checkpoints/cut/last.pt"))
+    own = json.loads((Path(stored.data["folder"]) / "meta.json").read_text())
+    assert own["source"] == "mine.jsonl", "what is measured is the run's own"
+    parts = [
+        (Path(part["folder"]).name.split("-")[0], part["weight"], part["share"]) for part in stored.data["parts"]
+    ]
+    assert parts == [("more", 2.0, None), ("text", 1.0, 0.25)]
+    for path in ("last.pt", "step_0000006.pt", "best.pt"):
+        Path("checkpoints/cut", path).unlink()
+    assert kiara("train", "--resume", "--name", "cut").status == 0
+    one, other = (files.load(Path(f"checkpoints/{name}/last.pt")).model for name in ("straight", "cut"))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items()), "a resumed mixture is the same"
+    assert kiara("eval", "cut").status == 0
+    shutil.rmtree(Path(stored.data["parts"][1]["folder"]))
+    Path("checkpoints/cut/last.pt").unlink()
+    said = kiara("train", "--resume", "--name", "cut").late_mistake
+    assert "which the run learns from too, is not there as it was; restore it" in said
+
+
+def test_what_cannot_be_replayed_is_one_line(here: Path, kiara: Kiara) -> None:
+    for folder in Path("data").glob("text-*"):
+        shutil.rmtree(folder)
+    Path("text.txt").unlink()
+    for words, said in (
+        (("--from", "text", "data.replay=0.2"), "data.replay=0.2: neither data/text-"),
+        (("data.replay=0.2", "tokenizer.kind=char"), "has nothing to replay: a new model has learned nothing; name"),
+        (("--from", "text", "data.replay_source=mine.jsonl"), "is replayed by a share of 0; say how much"),
+    ):
+        assert said in kiara("train", "mine.jsonl", *words, *SHORT).late_mistake
+    ran = kiara("train", "mine.jsonl", "--from", "text", "data.replay=0.2", "data.replay_source=mine.jsonl", *SHORT)
+    assert ran.status == 0
+
+
+def test_sources_of_a_new_model_share_a_tokenizer_fitted_on_all_of_them(kiara: Kiara) -> None:
+    Path("a.txt").write_text("the cat sat on the mat. " * 30)
+    Path("b.jsonl").write_text(MINE)
+    Path("c.yaml").write_text("data:\n  sources: {b.jsonl: 0.5}\n")
+    small = [word for word in TINY if not word.startswith("train.batch_size")]
+    assert kiara("train", "a.txt", "-c", "c.yaml", *small, "train.batch_size=2").status == 0
+    stored = files.load(Path("checkpoints/a/best.pt"))
+    assert set("who") <= set(stored.tokenizer["characters"]), "letters of b.jsonl alone"
+    assert stored.data["parts"][0]["weight"] == 0.5

@@ -30,7 +30,7 @@ WITHOUT_EFFECT = {  # what is shown, kept and how often; the text of samples, wh
 }  # fmt: skip
 IN_THE_DATA = {  # what these do is in the hashes of the text and of the tokenizer
     "tokenizer.kind", "tokenizer.vocab_size", "tokenizer.alphabet", "tokenizer.fit_bytes", "data.source",
-    "data.more_sources", "data.val_source", "data.name", "data.field", "data.prompt_field", "data.reply_field",
+    "data.val_source", "data.name", "data.field", "data.prompt_field", "data.reply_field",
     "data.encoding", "data.val_fraction", "data.shard_tokens", "data.output", "data.corpus_bytes", "data.corpus_seed",
 }  # fmt: skip
 DECIDED = {  # what was decided of them counts instead: `steps`, train.accumulation, `threads`

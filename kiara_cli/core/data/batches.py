@@ -73,6 +73,12 @@ class Batcher(Protocol):
     def targets(self, step: int, world: int = 1) -> int:
         """Count the targets of a step over all processes."""
 
+    def at(self, places: NDArray[np.int64]) -> Batch:
+        """Return the rows of these numbers, counted over all epochs."""
+
+    def targets_at(self, places: NDArray[np.int64]) -> int:
+        """Count the targets of the rows of these numbers."""
+
 
 def positions(step: int, batch_size: int, rank: int, world: int) -> NDArray[np.int64]:
     """Return which rows, counted over all epochs, one of `world` processes takes at a step."""

@@ -149,6 +149,6 @@ def dataset_name(data: DataConfig) -> str:
         before = first if os.path.exists(as_path(first)) else first.split("*")[0].split("?")[0].split("[")[0]
         stem = Path(before).name
         stem = stem if before != first else Path(stem.removesuffix(".gz").removesuffix(".zst")).stem
-    stem += f"-and-{len(data.more_sources)}-more" if data.more_sources and data.name is None else ""
+    stem += f"-and-{len(data.sources)}-more" if data.sources and data.name is None else ""
     name = re.sub(r"[^\w.-]+", "_", stem)
     return name.encode("utf-8", "ignore")[:NAME_BYTES].decode("utf-8", "ignore").strip("._-") or "data"

@@ -80,12 +80,19 @@ class PackedBatcher:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Return what one of `world` processes learns from at a step."""
-        return self._gather(self._drawn(positions(step, self.batch_size, rank, world)))
+        return self.at(positions(step, self.batch_size, rank, world))
 
     def targets(self, step: int, world: int = 1) -> int:
         """Count the targets of a step over all processes."""
-        drawn = self._drawn(positions(step, self.batch_size * world, 0, 1))
-        return int(self.segments.targets[np.concatenate(drawn)].sum(dtype=np.int64))
+        return self.targets_at(positions(step, self.batch_size * world, 0, 1))
+
+    def at(self, places: NDArray[np.int64]) -> Batch:
+        """Return the rows of these numbers, counted over all epochs."""
+        return self._gather(self._drawn(places))
+
+    def targets_at(self, places: NDArray[np.int64]) -> int:
+        """Count the targets of the rows of these numbers."""
+        return int(self.segments.targets[np.concatenate(self._drawn(places))].sum(dtype=np.int64))
 
     def in_order(self, conversations: bool) -> Iterator[Batch]:
         """Yield every conversation, or every document, that fits into a row, once."""

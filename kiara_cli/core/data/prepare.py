@@ -20,6 +20,7 @@ from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data import folders
 from kiara_cli.core.data.claim import claimed
 from kiara_cli.core.data.folders import Meta, Prepared, dataset_name, open_folder
+from kiara_cli.core.data.mixture import own_sources
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.parts import Work, encode_units, merge, record_of
 from kiara_cli.core.data.places import Place, copy_out
@@ -52,6 +53,7 @@ def prepare(
     itself is opened. What is missing is made in `scratch`, if that is given. Of several processes that need the same
     folder one makes it and the others wait. Raises KiaraError.
     """
+    data = own_sources(data)
     if (found := folders.fetched(data.source, root, scratch)) is not None:
         return folders.checked(open_folder(found), tokenizing, tokenizer)
     with Source(data, means or Means(), report) as source:
@@ -165,7 +167,7 @@ def reopen(
     `recorded` is the checkpoint's `data`: the folder and its hash. That folder serves, too, where the source has
     grown, moved or gone since, which is said once. Raises KiaraError if neither it nor the same source is there.
     """
-    remedy = "restore it, or measure another text with: kiara eval --text FILE"
+    data, remedy = own_sources(data), "restore it, or measure another text with: kiara eval --text FILE"
     folder = Path(recorded["folder"])
     prepared = recorded_folder(root, recorded)
     try:

@@ -23,6 +23,7 @@ from kiara_cli.core.data import splitting
 from kiara_cli.core.data.corpora import resolve
 from kiara_cli.core.data.documents import Document
 from kiara_cli.core.data.folders import FORMAT, dataset_name
+from kiara_cli.core.data.mixture import paths_of
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.parts import Work
 from kiara_cli.core.data.pipes import Pipes
@@ -77,7 +78,7 @@ class Source:
         self.notices = Notices()  # of what was left out of the list of inputs
         self._pipes = Pipes(means.stdin)
         try:
-            sides = [(source, False) for source in (data.source, *data.more_sources)]
+            sides = [(source, False) for source in paths_of(data)]
             sides += [(data.val_source, True)] if data.val_source is not None else []
             self.units: list[Unit] = []
             for held_out in (False, True):

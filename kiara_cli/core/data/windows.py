@@ -54,7 +54,11 @@ class WindowBatcher:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Return what one of `world` processes learns from at a step; every token is a target."""
-        starts = self.starts(positions(step, self.batch_size, rank, world))
+        return self.at(positions(step, self.batch_size, rank, world))
+
+    def at(self, places: NDArray[np.int64]) -> Batch:
+        """Return the windows of these numbers, counted over all epochs."""
+        starts = self.starts(places)
         rows = self.tokens[starts[:, None] + np.arange(self.context_length + 1)]  # (B, T + 1), one gather
         block = torch.from_numpy(rows.astype(np.int64))
         return Batch(block[:, :-1].contiguous(), block[:, 1:].contiguous(), None, len(starts) * self.context_length)
@@ -62,6 +66,10 @@ class WindowBatcher:
     def targets(self, step: int, world: int = 1) -> int:
         """Count the targets of a step over all processes."""
         return world * self.batch_size * self.context_length
+
+    def targets_at(self, places: NDArray[np.int64]) -> int:
+        """Count the targets of the windows of these numbers."""
+        return len(places) * self.context_length
 
     def starts(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the windows number `position`, counted over all epochs, begin."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.adapters import Base, keep
-from kiara_cli.core.checkpoint.files import Checkpoint, content_hash
+from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.identity import code_hash
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.model.fused import fuse, load
@@ -148,7 +148,7 @@ def describe(training: Training, facts: Mapping[str, Any]) -> None:
 def known(plan: Plan, weights: Checkpoint | None = None) -> dict[str, Any]:
     """Return what a run's results depend on beside its config, and what it will cost, as run.json has it."""
     meta, config = plan.data.meta, plan.config
-    started_from = {"from": str(weights.path), "weights_hash": content_hash(weights.model)} if weights else {}
+    started_from = {"from": str(weights.path), "weights_hash": weights.identity} if weights else {}
     return {
         "seed": config.runtime.seed,
         "steps": plan.steps,
@@ -157,7 +157,7 @@ def known(plan: Plan, weights: Checkpoint | None = None) -> dict[str, Any]:
         "text_hash": meta.text_hash,
         "tokenizer_hash": meta.tokenizer_hash,
         "parameters": plan.count.parameters,
-        "flops_per_token": plan.count.training_flops,
+        "flops_per_token": plan.flops_per_token,
         "threads": plan.runtime.threads,
         "torch": torch.__version__,
         "code_hash": code_hash(),

@@ -22,11 +22,13 @@ from kiara_cli.core.checkpoint.find import open_checkpoint, open_for_resume
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.checkpoint.vocabulary import with_rows
 from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.mixture import Part
 from kiara_cli.core.data.prepare import prepare, reopen
 from kiara_cli.core.data.source import Report, means_of
 from kiara_cli.core.train.build import begin, known
 from kiara_cli.core.train.events import Event, Planned, Started
 from kiara_cli.core.train.loop import train
+from kiara_cli.core.train.parts import common_tokenizer, gather, recorded
 from kiara_cli.core.train.plan import Plan, plan
 from kiara_cli.core.train.resume import plan_resumed, resume, resumed_config
 from kiara_cli.core.train.state import Training
@@ -111,8 +113,10 @@ def _begun(job: Job, report: Report) -> Generator[Event, None, Training | None]:
     means = means_of(config, job.skip_bad)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory())) if job.dry_run else None
+        tokenizer = tokenizer or common_tokenizer(config, means, report)
         data = prepare(config.data, config.tokenizer, job.data_root, tokenizer, report, means, scratch)
-        planned, facts = _planned(config, data, weights, job.check)
+        parts = gather(config, data.tokenizer, weights, scratch or job.data_root, report, means)
+        planned, facts = _planned(config, data, weights, job.check, parts)
         yield Planned(planned)
     return None if job.dry_run else begin(planned, job.runs_root, weights, job.name, facts)
 
@@ -136,10 +140,12 @@ def load_hooks(
         check_same(recorded, config.hooks, allow_changed)
 
 
-def _planned(config: Config, data: Prepared, weights: Checkpoint | None, check: Check) -> tuple[Plan, Facts]:
+def _planned(
+    config: Config, data: Prepared, weights: Checkpoint | None, check: Check, parts: Sequence[Part]
+) -> tuple[Plan, Facts]:
     """Plan a new run and have it checked; data that was made just now for a run that cannot be is not kept."""
     try:
-        planned = plan(config, data, weights)
+        planned = plan(config, data, weights, parts)
         return planned, check(planned.config, known(planned, weights)) if check is not accept else {}
     except KiaraError:
         if data.made:
@@ -163,10 +169,11 @@ def _resumed(job: Job, report: Report) -> Generator[Event, None, Training]:
         data = prepare(config.data, config.tokenizer, job.data_root, tokenizer, report, means)
     else:
         try:
-            recorded = checkpoint.data
-            data = reopen(config.data, config.tokenizer, job.data_root, tokenizer, recorded, report, means)
+            own = checkpoint.data
+            data = reopen(config.data, config.tokenizer, job.data_root, tokenizer, own, report, means)
         except KiaraError as error:
             raise KiaraError(error.cause, "restore it, or go on with it as it is: --allow-changed-data") from None
-    planned = plan_resumed(config, checkpoint, data, job.allow_changed_data)
+    parts = recorded(checkpoint.data.get("parts", []), job.data_root)
+    planned = plan_resumed(config, checkpoint, data, job.allow_changed_data, parts)
     yield Planned(planned)
     return resume(planned, checkpoint, found, lock)

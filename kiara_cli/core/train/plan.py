@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from kiara_cli.config.schema import DEFAULT_STEPS, Config, RuntimeConfig, TrainC
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.mixture import Part, mixed
 from kiara_cli.core.data.packing import PackedBatcher
 from kiara_cli.core.data.segments import Contents, find_segments
 from kiara_cli.core.data.windows import WindowBatcher
@@ -50,6 +51,7 @@ class Plan:
     tokens: int  # inputs of all steps together
     how: str  # device, precision, threads; compiled or with native code, or why neither
     unmet: Mapping[str, str]  # keys of `runtime` that ask for what this machine cannot do, and why
+    parts: Sequence[Part] = ()  # what is learned from beside `data`
     frozen_bytes: int = 0  # of weights that an adapter leaves as they are, as they lie in memory
 
     @cached_property
@@ -104,24 +106,30 @@ class Plan:
         return self.flops_per_token * self.tokens
 
 
-def plan(config: Config, data: Prepared, base: Checkpoint | None = None) -> Plan:
+def plan(config: Config, data: Prepared, base: Checkpoint | None = None, parts: Sequence[Part] = ()) -> Plan:
     """Decide everything; of an adapter, `base` is the checkpoint that it belongs to.
 
     Raises KiaraError for settings that contradict each other, the data or the machine.
     """
     check_writers(config)
     config = settle(config, data.tokenizer)
-    batcher = make_batcher(config, data)
-    learned, measured = count_targets(config, data, batcher)
+    own = make_batcher(config, data, any(part.data.meta.train_conversations for part in parts))
+    learned, measured = count_targets(config, data, own)
+    batcher = with_parts(config, data, own, parts)
     steps, limit = total_steps(config.train, batcher)
     tokens = steps * config.train.batch_size * config.train.accumulation * config.model.context_length
     flops = count(config.model).training_flops * tokens
     decided, runtime, how, unmet = decide_runtime(config.runtime, flops, hook_on_model(config))
     config = dataclasses.replace(config, runtime=decided)
-    frozen = (
-        sum(tensor.nbytes if base.quantize else 4 * tensor.numel() for tensor in base.model.values()) if base else 0
+    frozen = bytes_of(base) if base is not None else 0
+    return Plan(
+        config, runtime, data, batcher, learned, measured, steps, limit, tokens, how, unmet, tuple(parts), frozen
     )
-    return Plan(config, runtime, data, batcher, learned, measured, steps, limit, tokens, how, unmet, frozen)
+
+
+def bytes_of(base: Checkpoint) -> int:
+    """Return what its weights take in memory: quantized as they are stored, others in float32."""
+    return sum(tensor.nbytes if base.quantize else 4 * tensor.numel() for tensor in base.model.values())
 
 
 def settle(config: Config, tokenizer: Tokenizer) -> Config:
@@ -151,10 +159,10 @@ def settle(config: Config, tokenizer: Tokenizer) -> Config:
     return dataclasses.replace(config, model=model, train=train)
 
 
-def make_batcher(config: Config, data: Prepared) -> Batcher:
-    """Cut the training split into batches as the config says."""
+def make_batcher(config: Config, data: Prepared, packs: bool = False) -> Batcher:
+    """Cut the training split into batches as the config says; documents are packed, too, if they are to be."""
     context, train, seed = config.model.context_length, config.train, config.runtime.seed
-    if data.meta.train_conversations:
+    if data.meta.train_conversations or packs:
         specials = data.tokenizer.specials
         return PackedBatcher(data.train, specials, context, train.batch_size, seed, train.loss_on, train.primer)
     stride = config.data.stride or context
@@ -162,6 +170,18 @@ def make_batcher(config: Config, data: Prepared) -> Batcher:
         return WindowBatcher(data.train, context, train.batch_size, stride, seed, config.data.sampling)
     except KiaraError as error:
         raise KiaraError(f"{config.data.source}: {error.cause}", error.remedy) from None
+
+
+def with_parts(config: Config, data: Prepared, own: Batcher, parts: Sequence[Part]) -> Batcher:
+    """Mix what is learned from besides into the run's own batches."""
+    packs = isinstance(own, PackedBatcher)
+    if packs and config.train.primer:  # it is of the run's own conversations
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, primer=False))
+    others = [(part, make_batcher(config, part.data, packs)) for part in parts]
+    for part, batcher in others:
+        if not batcher.rows:
+            raise KiaraError(f"there is nothing to learn in {part.data.meta.source}", "leave it out")
+    return mixed(own, others)
 
 
 def count_targets(config: Config, data: Prepared, batcher: Batcher) -> tuple[Contents, Contents]:

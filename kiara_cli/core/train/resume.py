@@ -7,6 +7,7 @@ had never stopped.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from kiara_cli.config import load as config_load
 from kiara_cli.config.keys import mistake_at
@@ -18,6 +19,7 @@ from kiara_cli.core.checkpoint.adapters import Base, base_of
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.mixture import Part
 from kiara_cli.core.runtime.device import pick_device
 from kiara_cli.core.tokenizer.protocol import fingerprint
 from kiara_cli.core.train.build import build, describe
@@ -58,7 +60,13 @@ def resumed_config(loaded: Loaded, checkpoint: Checkpoint) -> Config:
     return config_load.from_mapping(checkpoint.config, origin, over=allowed).config
 
 
-def plan_resumed(config: Config, checkpoint: Checkpoint, data: Prepared, allow_changed_data: bool = False) -> Plan:
+def plan_resumed(
+    config: Config,
+    checkpoint: Checkpoint,
+    data: Prepared,
+    allow_changed_data: bool = False,
+    parts: Sequence[Part] = (),
+) -> Plan:
     """Plan the rest of a run as its config was decided.
 
     Raises KiaraError for a checkpoint of weights alone, another tokenizer, other data (unless allowed), a machine
@@ -75,7 +83,7 @@ def plan_resumed(config: Config, checkpoint: Checkpoint, data: Prepared, allow_c
         pick_device(config.runtime.device)
     except KiaraError as error:
         raise KiaraError(error.cause, elsewhere) from None
-    planned = plan(config, data)
+    planned = plan(config, data, parts=parts)
     for key, reason in planned.unmet.items():
         raise KiaraError(f"the run has runtime.{key}=true, and {reason}", elsewhere)
     stored = config_load.from_mapping(checkpoint.config, str(checkpoint.path)).config.train

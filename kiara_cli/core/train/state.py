@@ -109,6 +109,7 @@ class Training:
                 "tokenizer_hash": self.data.meta.tokenizer_hash,
                 "name": self.data.meta.name,
                 "conversations": self.data.meta.train_conversations,
+                "parts": [part.record for part in self.plan.parts],
             },
             base=None if self.base is None else self.base.hash,
             adapter=None if self.base is None else self.base.about(self.config.train.lora, weights),

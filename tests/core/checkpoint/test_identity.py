@@ -18,7 +18,7 @@ from kiara_cli.core.checkpoint.run import Run
 # On which side every setting is. A new one stands in neither table and fails the test: place it here, and in
 # identity.py if it cannot change what a run learns and measures.
 COUNT = """
-data.sampling data.stride
+data.sampling data.stride data.sources data.replay data.replay_source
 model.vocab_size model.context_length model.emb_dim model.n_heads model.n_kv_heads model.head_dim model.n_layers
 model.hidden_dim model.drop_rate model.positions model.rope_theta model.rope_scaling model.rope_factor
 model.rope_original_context model.rope_low_freq model.rope_high_freq model.rotary_share model.norm model.norm_eps
@@ -26,14 +26,14 @@ model.feedforward model.residual model.scale_embeddings model.qk_norm model.tied
 train.batch_size train.accumulation train.optimizer train.lr train.schedule train.min_lr_ratio train.warmup_steps
 train.decay_share train.weight_decay train.beta1 train.beta2 train.grad_clip train.z_loss train.label_smoothing
 train.loss_chunk train.recompute train.ema_decay train.patience train.skip_batches train.eval_interval train.loss_on
-train.primer
+train.primer train.lora.rank train.lora.alpha train.lora.dropout train.lora.targets train.lora.lr
 eval.batch_size eval.max_tokens eval.stride
 runtime.device runtime.dtype runtime.compile runtime.native runtime.seed runtime.deterministic
 """
 DO_NOT = """
 version
 tokenizer.kind tokenizer.vocab_size tokenizer.alphabet tokenizer.fit_bytes
-data.source data.more_sources data.val_source data.name data.field data.prompt_field data.reply_field data.encoding
+data.source data.val_source data.name data.field data.prompt_field data.reply_field data.encoding
 data.val_fraction data.shard_tokens data.output data.corpus_bytes data.corpus_seed
 train.max_steps train.max_epochs train.batch_tokens train.log_interval train.checkpoint_interval train.keep_last
 train.save_safetensors eval.sample_prompt eval.sample_tokens runtime.threads

@@ -259,7 +259,7 @@ def test_a_folder_made_without_bad_lines_is_made_again_without_them() -> None:
 def test_several_sources_are_one_corpus() -> None:
     for name in "abc":
         Path(f"{name}.txt").write_text(name * 30)
-    made = prepare(DataConfig(source="a.txt", more_sources=("b.txt", "c.txt")), CHAR, ROOT)
+    made = prepare(DataConfig(source="a.txt", sources=("b.txt", "c.txt")), CHAR, ROOT)
     assert made.meta.documents == 3
     assert made.folder.name.startswith("a-and-2-more-")
 
