@@ -19,7 +19,7 @@ from kiara_cli.errors import KiaraError
 SECTION = "hooks"
 WITH = "with"
 LISTS = ("heads", "positions", "channels")
-STEPS = ("from_step", "to_step", "ramp")
+STEPS = ("from_step", "to_step", "ramp", "fade")
 KEYS = ("use", "at", *LISTS, WITH, *STEPS)
 
 
@@ -37,18 +37,22 @@ class HookConfig:
     from_step: int = 0
     to_step: int | None = None
     ramp: int = 0
+    fade: int = 0
 
     def strength(self, step: int) -> float:
         """Return how strongly it acts in an update, counted from 1: 0 before from_step and after to_step.
 
-        Over `ramp` updates it grows evenly to 1. Step 0 is outside a training: there it acts in full.
+        Over its first `ramp` updates it grows evenly to 1, over its last `fade` it falls. Step 0 is outside a
+        training: there it acts in full.
         """
         if step == 0:
             return 1.0
         first = max(1, self.from_step)
         if step < first or (self.to_step is not None and step > self.to_step):
             return 0.0
-        return min(1.0, (step - first + 1) / self.ramp) if self.ramp else 1.0
+        risen = (step - first + 1) / self.ramp if self.ramp else 1.0
+        left = (self.to_step - step + 1) / self.fade if self.fade and self.to_step is not None else 1.0
+        return min(1.0, risen, left)
 
     def overlaps(self, other: HookConfig) -> bool:
         """Say whether there can be an update in which both act."""
@@ -143,6 +147,9 @@ def _hook(name: str, values: dict[str, Any]) -> HookConfig:
         key = f"{SECTION}.{name}.to_step"
         cause = f"{key}={hook.to_step} is before its first step, {max(1, hook.from_step)}"
         raise KiaraError(cause, "give a later one, or null", key=key)
+    if hook.fade and hook.to_step is None:
+        key = f"{SECTION}.{name}.fade"
+        raise KiaraError(f"{key}={hook.fade}: there is no end to fade to", f"set {SECTION}.{name}.to_step", key=key)
     return hook
 
 

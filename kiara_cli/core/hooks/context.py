@@ -116,6 +116,7 @@ class LossContext:
     seed: int
     log: Log = field(repr=False)
     known_logits: Tensor | None = None
+    chunk: int | None = None  # positions to score at a time: train.loss_chunk
 
     def logits(self) -> Tensor:
         """Return the logits of all positions, (B, T, V), as the head makes them; computed once for all losses."""

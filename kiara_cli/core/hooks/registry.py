@@ -34,7 +34,7 @@ from kiara_cli.errors import KiaraError
 Kind: TypeAlias = Literal["forward", "backward", "update", "auxiliary"]
 Maker = TypeVar("Maker", bound=Callable[..., Any])
 
-BUILT_IN = ("forward", "backward", "update")  # modules of this package whose hooks come with Kiara
+BUILT_IN = ("forward", "backward", "update", "auxiliary", "statistics")  # modules with the hooks of Kiara's own
 GIVEN: dict[Kind, int] = {"forward": 2, "backward": 2, "update": 0, "auxiliary": 1}  # arguments that Kiara gives
 CALLED_WITH = {"forward": "x, at", "backward": "x, at", "auxiliary": "context"}
 METHODS = ("gradients", "before_step", "after_step")  # of an update hook, in the order in which they are called

@@ -31,6 +31,8 @@ from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
+STATISTIC = "stat_"  # begins what is recorded by its own name, whatever the hook is called: see statistics.py
+
 log = logging.getLogger("kiara.hooks")
 
 
@@ -45,8 +47,9 @@ class Hooks:
         tokenizer: Tokenizer,
         seed: int,
         total: int,
+        chunk: int | None = None,
     ) -> None:
-        self.model, self.runtime, self.seed, self.total = model, runtime, seed, total
+        self.model, self.runtime, self.seed, self.total, self.chunk = model, runtime, seed, total, chunk
         self.acting = [make(one) for one in asked]
         self.updates = [one for one in self.acting if one.asked.hook.kind == "update"]
         self.auxiliaries = [one for one in self.acting if one.asked.hook.kind == "auxiliary"]
@@ -89,17 +92,15 @@ class Hooks:
             values = {name: captured[name] for name in one.asked.points}
             context = LossContext(
                 one.name, self.step, self.total, strength, self.model, batch, states, values, self.seed,
-                self._log_of(one), context.known_logits if context is not None else None,
+                self._log_of(one), context.known_logits if context is not None else None, self.chunk,
             )  # fmt: skip
             with telling(self._where(one)):
                 value = one.call(context)
             if not isinstance(value, Tensor) or value.numel() != 1:
                 raise KiaraError(f"{self._where(one)} returned no single number", "return a scalar tensor")
             added = one.asked.weight * strength * value.float().reshape(())
-            if not one.checked and not math.isfinite(float(added)):
-                raise KiaraError(
-                    f"{self._where(one)} returned {float(added)}", "look for a division by zero or log(0)"
-                )
+            if not one.checked and not math.isfinite(number := float(added.detach())):
+                raise KiaraError(f"{self._where(one)} returned {number}", "look for a division by zero or log(0)")
             one.checked = True
             self._add(f"aux_{one.name}", added.detach(), batch.target_count)
             self._add(f"aux_{one.name}_value", value.detach().float().reshape(()), batch.target_count)
@@ -178,7 +179,7 @@ class Hooks:
 
     def _log(self, hook: str, name: str, value: Tensor | float) -> None:
         value = value.detach().float() if isinstance(value, Tensor) else float(value)
-        self._add(f"hooks.{hook}.{name}", value, 1)
+        self._add(name if name.startswith(STATISTIC) else f"hooks.{hook}.{name}", value, 1)
 
     def _add(self, key: str, value: Tensor | float, count: int) -> None:
         self._sums[key] = self._sums.get(key, 0.0) + value * count
@@ -189,7 +190,8 @@ def attach_for_training(
     config: Config, model: Transformer, runtime: Runtime, tokenizer: Tokenizer, total: int
 ) -> Hooks:
     """Make the hooks that a config asks for and attach them to a model that is to be trained. Raises KiaraError."""
-    return Hooks(ask(config.hooks, config.model), model, runtime, tokenizer, config.runtime.seed, total)
+    seed, chunk = config.runtime.seed, config.train.loss_chunk
+    return Hooks(ask(config.hooks, config.model), model, runtime, tokenizer, seed, total, chunk)
 
 
 def use(opened: Opened, files: Sequence[str | Path] = ()) -> Hooks:

@@ -56,16 +56,18 @@ class Runtime:
 def decide(config: RuntimeConfig, trains: bool = False) -> Runtime:
     """Decide every `auto`, and set threads and determinism for this process. Raises KiaraError.
 
-    Nothing of CUDA is touched when the device is a CPU. What `trains` there refuses operations that may not give the
-    same bits again: only so does PyTorch's attention take the kernels that do. Elsewhere they are used and said.
+    Nothing of CUDA is touched when the device is a CPU. On CUDA only a training refuses operations that may not give
+    the same bits again, and takes others in their place: sampling cannot do without running sums.
     """
     threads = _pick_threads() if config.threads == "auto" else int(config.threads)
     torch.set_num_threads(threads)
     device = torch.device(pick_device(config.device))
-    if config.deterministic and device.type == "cuda":
+    strict = config.deterministic and (device.type == "cpu" or (device.type == "cuda" and trains))
+    if strict and device.type == "cuda":
         repeatable_products()
-    strictness = ("error" if device.type == "cpu" or trains else "warn") if config.deterministic else "default"
-    torch.set_deterministic_debug_mode(strictness)  # as use_deterministic_algorithms, which loads the compiler too
+    # Merely to warn would leave attention's backward pass as it is. As use_deterministic_algorithms, which loads the
+    # compiler too.
+    torch.set_deterministic_debug_mode("error" if strict else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs 3 % of a step
     dtype = config.dtype if config.dtype != "auto" else _pick_dtype(device)
     return Runtime(device, dtype, threads, config.threads == "auto" and device.type == "cpu")
@@ -73,13 +75,26 @@ def decide(config: RuntimeConfig, trains: bool = False) -> Runtime:
 
 @contextlib.contextmanager
 def not_strict() -> Iterator[None]:
-    """Within this block use, and name, what may not give the same bits again: sampling's running sums on CUDA."""
+    """Within this block allow what may not give the same bits again: sampling's running sums on CUDA."""
     mode = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode(min(mode, 1))
+    torch.set_deterministic_debug_mode("default")
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
+
+
+@contextlib.contextmanager
+def refusals_in_words() -> Iterator[None]:
+    """Raise KiaraError where PyTorch refuses, inside this block, what may not give the same bits again."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        cause = str(error).split(", but", 1)[0].split(". ", 1)[0]
+        remedy = "set runtime.deterministic=false: the run then may not give the same bits again"
+        raise KiaraError(f"runtime.deterministic=true: {cause}", remedy) from error
 
 
 def seed_everything(seed: int) -> None:

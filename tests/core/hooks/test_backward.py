@@ -20,7 +20,7 @@ from kiara_cli.errors import KiaraError
 @pytest.fixture
 def at(tiny: ModelConfig) -> At:
     about = {"hook": "mine", "point": "blocks.0.resid_post", "axes": "BTD", "select": Select(), "strength": 1.0}
-    place = {"step": 3, "number": 0, "start": 0, "seed": 7, "training": True, "again": False}
+    place = {"step": 3, "number": 0, "start": 0, "seed": 7, "training": True, "again": False, "attached": None}
     return At(model=Transformer(tiny), log=lambda name, value: None, **about, **place)  # type: ignore[arg-type]
 
 

@@ -37,7 +37,7 @@ class Training:
         for parameter in self.named.values():
             parameter.grad = torch.randn(parameter.shape, generator=drawn)
         about = {"optimizer": self.optimizer, "model": self.model, "seed": 0, "log": lambda name, value: None}
-        context = UpdateContext(self.made, 10, lr, self.strength, **about)  # type: ignore[arg-type]
+        context = UpdateContext("mine", self.made, 10, lr, self.strength, **about)  # type: ignore[arg-type]
         self.call("gradients", context)
         self.call("before_step", context)
         gradients = {name: p.grad.clone() for name, p in self.named.items() if p.grad is not None}

@@ -71,6 +71,10 @@ def timeless(training: Training) -> list[dict[str, Any]]:
 
 
 EVERYTHING = ("model.drop_rate=0.2", "train.accumulation=2", "train.checkpoint_interval=3", "train.log_interval=2")
+HOOKS = {
+    "ahead": "lookahead", "further": "ema_nesterov", "teacher": "self_distillation", "noisy": "gradient_noise",
+    "seen": "activation_statistics",
+}  # fmt: skip
 VARIANTS = {
     "adamw": ("train.optimizer=adamw",),
     "muon": ("train.optimizer=muon",),
@@ -79,7 +83,9 @@ VARIANTS = {
     "bf16": ("runtime.dtype=bf16",),
     "fp16": ("runtime.dtype=fp16",),
     "average": ("train.ema_decay=0.9", "train.recompute=true", "train.loss_chunk=32", "train.z_loss=0.001"),
-}
+    "hooks": (*(f"hooks.{name}.use={use}" for name, use in HOOKS.items()), "hooks.noisy.at=blocks.*.resid_post",
+              "hooks.ahead.with.every=4", "hooks.ahead.with.momentum=0.5", "hooks.seen.with.interval=1"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
