@@ -18,7 +18,7 @@ from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.eval.samples import FIRST_WORDS
 from kiara_cli.core.generate.text import complete, make_engine, stream_text
 from kiara_cli.core.loss import to_score
-from kiara_cli.core.runtime.device import matrix_rate, peak_memory
+from kiara_cli.core.runtime.device import matrix_rate, not_strict, peak_memory, refusals_in_words
 from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
 from kiara_cli.core.train.events import (
     Evaluated,
@@ -48,7 +48,11 @@ def train(training: Training, should_stop: Callable[[], bool] = lambda: False) -
     peak = matrix_rate(runtime.device, runtime.dtype)
     meter = Meter(training.plan.flops_per_token, peak, runtime.device)
     try:
-        with training.run.noting_the_end(), recording(training.config, training.run, training.progress.step) as write:
+        with (
+            training.run.noting_the_end(),
+            refusals_in_words(),
+            recording(training.config, training.run, training.progress.step) as write,
+        ):
             yield from steps(training, meter, write, should_stop)
     finally:
         training.feed.close()
@@ -210,7 +214,9 @@ def validate(training: Training, write: Write) -> Iterator[Event]:
             training.run.publish()
             yield Saved(progress.step, path, time.perf_counter() - started)
         if config.eval.sample_tokens:
-            yield sample_text(training)
+            with not_strict():
+                sampled = sample_text(training)
+            yield sampled
 
 
 def save(training: Training) -> Saved:

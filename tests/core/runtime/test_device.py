@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,15 @@ import torch
 
 from kiara_cli.config.schema import RuntimeConfig
 from kiara_cli.core.runtime import device, threads
-from kiara_cli.core.runtime.device import Runtime, decide, matrix_rate, planning_rate, seed_everything
+from kiara_cli.core.runtime.device import (
+    Runtime,
+    decide,
+    matrix_rate,
+    not_strict,
+    planning_rate,
+    refusals_in_words,
+    seed_everything,
+)
 from kiara_cli.errors import KiaraError
 
 
@@ -67,6 +76,38 @@ def test_openmps_own_number_of_threads_is_a_limit_and_is_said(
 def test_determinism_is_switched_as_asked(deterministic: bool) -> None:
     decide(RuntimeConfig(device="cpu", dtype="fp32", threads=1, deterministic=deterministic))
     assert torch.are_deterministic_algorithms_enabled() == deterministic
+
+
+@pytest.mark.parametrize(
+    ("where", "trains", "deterministic", "strict"),
+    [
+        ("cuda", True, True, True),
+        ("cuda", False, True, False),
+        ("cuda", True, False, False),
+        ("mps", True, True, False),
+    ],
+)
+def test_on_other_devices_a_training_on_cuda_alone_is_held_to_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, where: str, trains: bool, deterministic: bool, strict: bool
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(device, "pick_device", lambda wanted: where)
+    decide(RuntimeConfig(dtype="fp32", threads=1, deterministic=deterministic), trains)
+    assert (torch.get_deterministic_debug_mode() == 2) == strict  # a warning would not make attention's gradient so
+    assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None) == (":4096:8" if strict else None)
+
+
+def test_what_may_give_other_bits_is_refused_in_one_line_unless_it_is_allowed() -> None:
+    decide(RuntimeConfig(device="cpu", dtype="fp32", threads=1))
+    where, x = torch.tensor([0, 0]), torch.zeros(2)
+    wanted = r"^runtime.deterministic=true: put_.*; set runtime.deterministic=false: "
+    with pytest.raises(KiaraError, match=wanted), refusals_in_words():
+        x.put_(where, torch.ones(2))
+    with refusals_in_words(), not_strict():
+        x.put_(where, torch.ones(2))
+    assert torch.get_deterministic_debug_mode() == 2
+    with pytest.raises(RuntimeError, match="size"), refusals_in_words():
+        x + torch.ones(3)
 
 
 @pytest.mark.parametrize(("dtype", "computed"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

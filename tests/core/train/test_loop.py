@@ -16,6 +16,7 @@ from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint import files
 from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.prepare import prepare
 from kiara_cli.core.eval.metrics import evaluate
 from kiara_cli.core.loss import batch_loss
 from kiara_cli.core.runtime.adaptive import Threads
@@ -100,13 +101,34 @@ def test_accumulated_halves_equal_one_whole_batch(
         torch.testing.assert_close(tensor, weights(halves)[name], rtol=0, atol=1e-5)
 
 
-def test_the_same_run_twice_gives_the_same_weights(configure: Configure, data: Prepared) -> None:
-    one = begin(plan(configure("model.drop_rate=0.1"), data), ROOT)
-    run(one)
-    other = begin(plan(configure("model.drop_rate=0.1"), data), ROOT)
-    run(other)
-    assert one.run.name != other.run.name
-    assert_same(weights(one), weights(other))
+TALKS = [
+    {"messages": [{"role": "user", "content": f"who is {n}?"}, {"role": "assistant", "content": f"{n} is a cat."}]}
+    for n in range(60)
+]
+FEW = ("train.max_steps=2", "train.eval_interval=2", "model.drop_rate=0.1", "model.n_layers=1")
+SAME = {
+    "fp32": (),
+    "bf16": ("runtime.dtype=bf16", "runtime.native=false"),
+    "native": ("runtime.dtype=bf16", "runtime.native=true"),
+    "packed": ("runtime.dtype=bf16", "data.source=talks.jsonl", "model.context_length=64"),
+    "hooks": ("hooks.noise.use=gradient_noise", "hooks.noise.at=blocks.*.resid_post",
+              "hooks.drawn.use=noise", "hooks.drawn.at=embed.out", "hooks.drawn.with.deviation=0.1",
+               "hooks.teacher.use=self_distillation"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", SAME)
+def test_the_same_run_twice_gives_the_same_bits(configure: Configure, variant: str) -> None:
+    Path("text.txt").write_text("the cat sat on the mat and the dog sat on the log. " * 100)
+    Path("talks.jsonl").write_text("".join(f"{json.dumps(talk)}\n" for talk in TALKS))
+    config = configure(*FEW, *SAME[variant])
+    found = []
+    for _ in range(2):
+        training = begin(plan(config, prepare(config.data, config.tokenizer, Path("data"))), ROOT)
+        run(training)
+        found.append((weights(training), [event["loss"] for event in records(training) if "loss" in event]))
+    assert_same(*found)
+    assert len(found[0][1]) == 2
 
 
 def test_another_seed_gives_other_weights_and_batches(configure: Configure, data: Prepared) -> None:
