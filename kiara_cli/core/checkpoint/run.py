@@ -39,6 +39,7 @@ except ImportError:  # Windows
 
 log = logging.getLogger("kiara.checkpoint")
 
+STUDY = "study.json"  # in a folder of runs: they were made to be compared, and none of them is the last or the best
 STALE = ".*.partial*"  # what a process that was killed while writing left behind
 PACKAGES = ("kiara-slm", "torch", "numpy", "tiktoken", "rustbpe")
 
@@ -242,7 +243,9 @@ class Run:
         return self.best
 
     def publish(self) -> None:
-        """Make checkpoints/best.pt and checkpoints/last.pt those of this run."""
+        """Make checkpoints/best.pt and checkpoints/last.pt those of this run, unless it is one of a study's."""
+        if (self.root / STUDY).exists():
+            return
         for path in (self.best, self.last):
             if path.is_file():
                 link(path, self.root / path.name)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kiara_cli.core.lab import statistics
 from kiara_cli.core.lab.statistics import LEVEL, Array, Comparison
@@ -42,19 +43,25 @@ def check(looks: Sequence[int], origin: str) -> None:
 
 
 def decide(
-    values: Array, looks: Sequence[int], worth: float | None = None, equal_noise: bool = False
+    values: Array,
+    looks: Sequence[int],
+    worth: float | None = None,
+    equal_noise: bool = False,
+    done: NDArray[np.bool_] | None = None,
 ) -> list[Decision]:
-    """Decide on each variant, values (k + 1, n), after every look that is complete for it.
+    """Decide on each variant, values (k + 1, n), after every look of which all runs are `done` (None: all of them).
 
-    `worth` is the difference that matters, as a positive number; lower values are better. A diverged run is NaN.
+    `worth` is the difference that matters, as a positive number; lower values are better. A diverged run is done, and
+    its value NaN.
     """
     k = len(values) - 1
     decided = [Decision(0, None, stops=False)] * k
     for look in looks:
         open_ = [arm for arm in range(k) if not decided[arm].stops]
-        if not open_ or look > values.shape[1]:
+        arms = [0, *(arm + 1 for arm in open_)]
+        if not open_ or look > values.shape[1] or (done is not None and not done[arms, :look].all()):
             break
-        rows = values[[0, *(arm + 1 for arm in open_)], :look]
+        rows = values[arms, :look]
         compared = statistics.compare(rows, level_of(looks), family=k, equal_noise=equal_noise)
         for arm, comparison in zip(open_, compared, strict=True):
             decided[arm] = _decision(look, comparison, worth)
@@ -66,9 +73,3 @@ def _decision(look: int, comparison: Comparison | None, worth: float | None) -> 
         return Decision(look, None, stops=False)
     hopeless = worth is not None and comparison.low > -worth and not comparison.told
     return Decision(look, comparison, stops=comparison.told or hopeless, hopeless=hopeless)
-
-
-def wanted(decided: Sequence[Decision], looks: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return how many seeds each variant should have for the next look: those it has where it is done."""
-    following = [next((look for look in looks if look > each.seeds), each.seeds) for each in decided]
-    return np.array([each.seeds if each.stops else more for each, more in zip(decided, following, strict=True)])

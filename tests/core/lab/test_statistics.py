@@ -193,9 +193,10 @@ def test_a_variant_that_is_told_or_cannot_gain_what_matters_gets_no_more_seeds()
     decided = looks.decide(values[:, :3], (3, 8), worth=0.5)
     assert [each.stops for each in decided] == [True, True, True]
     assert [each.hopeless for each in decided] == [False, True, True]
-    assert list(looks.wanted(decided, (3, 8))) == [3, 3, 3]
-    undecided = looks.decide(values[:, :3], (3, 8))
-    assert list(looks.wanted(undecided, (3, 8))) == [3, 8, 8]
+    assert [each.stops for each in looks.decide(values[:, :3], (3, 8))] == [True, False, False]
+    done = np.ones((4, 8), dtype=bool)
+    done[1, 2] = False
+    assert [each.seeds for each in looks.decide(values, (3, 8), done=done)] == [0, 0, 0]
     later = looks.decide(values, (3, 8), worth=0.5)
     assert [each.seeds for each in later] == [3, 3, 3]
 
