@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import threading
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
@@ -57,14 +57,23 @@ class Ending:
 
 
 def processes(jobs: int, stop: Any) -> Executor:
-    """Return processes that train; they end with this one, however it ends."""
+    """Return processes that train, and end with this one however it ends; for one run at a time a thread of this one.
+
+    A run computes the same in either: its threads and its random numbers are its own.
+    """
+    if jobs == 1:
+        return ThreadPoolExecutor(1, initializer=_listen, initargs=(stop,))
     return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(stop,))
+
+
+def _listen(stop: Any) -> None:
+    global _stop
+    _stop = stop
 
 
 def _begin(stop: Any) -> None:
     """Leave signals to the process that runs the study, which asks for a stop by `stop`; end if it is gone."""
-    global _stop
-    _stop = stop
+    _listen(stop)
     logging.getLogger("kiara").addHandler(logging.NullHandler())
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
