@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from kiara_cli.commands.ablate import ablate
 from kiara_cli.commands.bench import bench
 from kiara_cli.commands.chat import chat
 from kiara_cli.commands.config import config
@@ -30,6 +31,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 app.command()(tokenize)
 app.command()(train)
 app.command()(eval)
+runs.command()(ablate)
 app.add_typer(runs, name="runs")
 app.command()(generate)
 app.command()(chat)

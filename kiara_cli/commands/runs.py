@@ -9,7 +9,7 @@ import typer
 
 from kiara_cli.commands.options import RUNS_ROOT, Debug, Json
 
-runs = typer.Typer(help="What has been trained: list, show, compare, plot, remove.")
+runs = typer.Typer(help="What has been trained: list, show, compare, plot, ablate, remove.")
 
 Root = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where the runs are.")]
 Several = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs, or their folders.")]

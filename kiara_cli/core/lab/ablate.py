@@ -20,11 +20,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from kiara_cli.config.load import merge
 from kiara_cli.core.checkpoint.run import STUDY, Lock, Run, now
 from kiara_cli.core.lab import looks
 from kiara_cli.core.lab.processes import Ending, Order, processes, train_one
 from kiara_cli.core.lab.study import Study, differences, run_name
-from kiara_cli.core.lab.table import DONE, measured, rows_of, table_of
+from kiara_cli.core.lab.table import DONE, measured, table_of
 from kiara_cli.core.runtime.threads import allowed_threads
 from kiara_cli.core.train.events import Planned
 from kiara_cli.core.train.job import Job
@@ -91,7 +92,7 @@ def plans(study: Study, data: Path, dry_run: bool = False) -> dict[str, Plan]:
     """Plan a run of each arm, which prepares the data. Raises KiaraError for what could not be trained."""
     found = {}
     for arm in study.arms:
-        job = Job(study.loaded(arm, study.seeds[0]), data, data, dry_run=dry_run)
+        job = Job(merge(study.layers_of(arm, study.seeds[0])), data, data, dry_run=dry_run)
         events = train(job)
         planned = next(events)
         events.close()  # type: ignore[attr-defined]  # nothing of the run has been written yet
@@ -116,17 +117,17 @@ def jobs_for(settings: Mapping[str, Any], asked: int | None) -> int:
     return asked or max(1, allowed_threads().threads // int(settings["runtime.threads"]))
 
 
-def open_place(study: Study, runs: Path, settings: Mapping[str, Any] | None = None) -> Place:
-    """Open a study's folder under `runs`; with `settings`, claim it and note what is run. Raises KiaraError.
+def there(study: Study, runs: Path) -> int:
+    """Count the runs that have ended already."""
+    return int(table_of(study, runs / study.name).done.sum())
 
-    The settings of the first time stay; another study of that name, or a run, is refused.
-    """
+
+def check_place(study: Study, runs: Path) -> dict[str, Any] | None:
+    """Return what study.json says, None for a new study. Raises KiaraError if another thing has that name."""
     folder = runs / study.name
     if (folder / "run.json").exists():
-        raise KiaraError(f"{folder} is a run, not a study", "give the study another name: in its file")
+        raise KiaraError(f"{folder} is a run, not a study", "give the study another name, in its file")
     manifest = read_manifest(folder)
-    if manifest is None and settings is None:
-        raise KiaraError(f"there is no study {folder} yet", "leave out --report to run it")
     if manifest is None and folder.exists() and any(folder.iterdir()):
         raise KiaraError(f"{folder} is there and is no study", "give the study another name, or move the folder away")
     if manifest is not None and (changed := differences(manifest["definition"], study)):
@@ -134,6 +135,17 @@ def open_place(study: Study, runs: Path, settings: Mapping[str, Any] | None = No
             f"{study.origin} has changed since the study {folder} began: {', '.join(changed)}",
             "change it back, or give it another name for a new study",
         )
+    return manifest
+
+
+def open_place(study: Study, runs: Path, settings: Mapping[str, Any] | None = None) -> Place:
+    """Open a study's folder under `runs`; with `settings`, claim it and note what is run. Raises KiaraError.
+
+    The settings of the first time stay.
+    """
+    folder, manifest = runs / study.name, check_place(study, runs)
+    if settings is None and manifest is None:
+        raise KiaraError(f"there is no study {folder} yet", "leave out --report to run it")
     if settings is None:
         return Place(folder, None, manifest or {})
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +180,7 @@ def orders(study: Study, place: Place, data: Path) -> list[Order]:
     """List all runs, seed by seed."""
     settings = place.manifest["settings"]
     return [
-        Order(arm.name, seed, study.loaded(arm, seed, settings).layers, place.folder, data)
+        Order(arm.name, seed, study.layers_of(arm, seed, settings), place.folder, data)
         for seed in study.seeds
         for arm in study.arms
     ]
@@ -262,5 +274,5 @@ def _ended(study: Study, order: Order, ending: Ending) -> RunEnded:
 
 
 def _step(order: Order) -> int:
-    rows = rows_of(order.run)
+    rows = order.run.history().rows
     return int(rows[-1]["step"]) if rows else 0

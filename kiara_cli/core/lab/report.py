@@ -6,6 +6,7 @@ In: a `Table` of what was measured, and what study.json says. Out: a `Report`, a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from kiara_cli.config.schema import DEFAULT_STEPS
 from kiara_cli.core.lab import looks, statistics
 from kiara_cli.core.lab.scaling import Scaling, scale
 from kiara_cli.core.lab.statistics import Comparison, Pairing
@@ -84,7 +86,7 @@ def report(table: Table, folder: Path, manifest: Mapping[str, Any]) -> Report:
     lines = [_line(table, index) for index in range(len(study.arms))]
     held, warnings = _held(table), _warnings(table, manifest)
     if study.scaling:
-        law = scale([line.flops for line in lines], table.values, _next_compute(study, lines))
+        law = scale([line.flops for line in lines], table.values, _next_compute(table))
         plain = "the law is fitted to the sizes' means"
         return Report(study, folder, table, tuple(lines), None, plain, statistics.LEVEL, warnings, held, law)
     level = looks.level_of(study.looks)
@@ -106,7 +108,6 @@ def _compared(table: Table, level: float) -> list[tuple[Comparison | None, bool]
 def _line(table: Table, index: int) -> Line:
     arm, cells = table.study.arms[index], table.cells[index]
     mean, sd = statistics.spread(list(table.values[index]))
-    flops = [_flops(cell) for cell in cells]
     return Line(
         arm=arm.name,
         change=arm.change,
@@ -115,7 +116,7 @@ def _line(table: Table, index: int) -> Line:
         seeds=int(np.isfinite(table.values[index]).sum()),
         diverged=tuple(table.seeds_of(index, "diverged")),
         missing=tuple(cell.seed for cell in cells if cell.status not in ("finished", "diverged")),
-        flops=_mean(flops),
+        flops=_mean([cell.fact("training_flops") for cell in cells]),
         tokens=_mean([cell.fact("tokens") for cell in cells]),
         seconds=_mean([cell.fact("seconds") for cell in cells]),
         parameters=_mean([cell.fact("parameters") for cell in cells]),
@@ -205,7 +206,7 @@ def _curve(cells: Sequence[Cell], key: str) -> list[tuple[float, float]]:
 def _reached(curve: Sequence[tuple[float, float]], loss: float) -> float | None:
     """Return the share of a curve's steps after which it is down to a loss."""
     last = curve[-1][0]
-    for (step, before), (following, after) in zip(curve, curve[1:], strict=False):
+    for (step, before), (following, after) in itertools.pairwise(curve):
         if before >= loss >= after and before > after:
             return (step + (following - step) * (before - loss) / (before - after)) / last
     return None
@@ -225,7 +226,7 @@ def _method(study: Study, compared: Sequence[tuple[Comparison | None, bool]]) ->
             "; the noise of all arms is pooled, as the study declares it equal and a check found nothing against it"
         )
     else:
-        said += "" if k == 1 else "; the noise is half shared by the variants and half a variant's own"
+        said += "" if k == 1 else "; the noise is in part shared by the variants, in part a variant's own"
         said += "; noise declared equal was not pooled: it is not" if study.equal_noise and k > 1 else ""
     if study.looks:
         said += f"; declared looks at {', '.join(map(str, study.looks))} seeds share the error rate"
@@ -268,29 +269,17 @@ def _held(table: Table) -> dict[str, Any]:
     return found
 
 
-def _next_compute(study: Study, lines: Sequence[Line]) -> float | None:
-    """Return the compute of the size to predict, where the study names one: from its parameters' share of a known one."""
+def _next_compute(table: Table) -> float | None:
+    """Return the FLOPs of the size to predict, where the study names one."""
+    study = table.study
     if study.next is None:
         return None
-    config = study.loaded(study.next).config
-    known = study.configs[lines[-1].arm]
-    vocab = _vocabulary(known.model.vocab_size, lines[-1], study)
-    ours, theirs = (count(each.model.replace(vocab_size=vocab)).training_flops for each in (config, known))
-    steps = (config.train.max_steps or 1) * config.train.batch_size * config.model.context_length
-    before = (known.train.max_steps or 1) * known.train.batch_size * known.model.context_length
-    return lines[-1].flops * ours * steps / (theirs * before)
-
-
-def _vocabulary(configured: int | None, line: Line, study: Study) -> int:
-    return configured or study.configs[line.arm].tokenizer.vocab_size
-
-
-def _flops(cell: Cell) -> float:
-    """Return the FLOPs of a run's training: as run.json says, or by its config."""
-    known = cell.fact("training_flops")
-    if math.isfinite(known) or not cell.facts:
-        return known
-    return cell.fact("flops_per_token") * cell.fact("tokens")
+    config = study.config_of(study.next)
+    run = next(cell.run for row in table.cells for cell in row if cell.values)
+    model = config.model.replace(vocab_size=run.config().model.vocab_size)  # the tokenizer's
+    steps = config.train.max_steps or DEFAULT_STEPS
+    tokens = steps * config.train.batch_size * config.train.accumulation * model.context_length
+    return float(count(model).training_flops * tokens)
 
 
 def _mean(values: Sequence[Any]) -> float:

@@ -114,7 +114,10 @@ def _spread(y: Array, means: Array, counts: Array) -> float:
 
 
 def _drawn(y: Array, means: Array, counts: Array) -> tuple[Array, Array]:
-    """Draw mean losses anew, (DRAWS, sizes), and the spread over seeds that each has, (DRAWS): normal in the logarithm, the spread itself by chi-square."""
+    """Draw mean losses anew, (DRAWS, sizes), and the spread over seeds that each has, (DRAWS).
+
+    They are normal in the logarithm, the spread itself by chi-square.
+    """
     rng, degrees = np.random.default_rng(0), counts.sum() - len(counts)
     spread = _spread(y, means, counts) * np.sqrt(degrees / rng.chisquare(degrees, DRAWS))
     noise = rng.standard_normal((DRAWS, len(means))) * spread[:, None] / np.sqrt(counts)

@@ -26,9 +26,10 @@ from typing import Any, Literal, TypeAlias
 
 from kiara_cli.config.keys import derived
 from kiara_cli.config.layers import IMPLICIT, Layer, find_file, flatten
-from kiara_cli.config.load import Loaded, load_config, merge, to_mapping, value_at
+from kiara_cli.config.load import load_config, merge, to_mapping, value_at
 from kiara_cli.config.schema import Config
 from kiara_cli.config.text import meant, read_mapping, shown
+from kiara_cli.core.checkpoint.identity import SECTIONS_WITHOUT_EFFECT, SEED, WITHOUT_EFFECT
 from kiara_cli.core.lab import looks as looking
 from kiara_cli.errors import KiaraError
 
@@ -39,9 +40,7 @@ MEASURES: dict[str, str] = {"bits_per_byte": "val_bits_per_byte", "val_loss": "v
 KEYS = (
     "name", "baseline", "variants", "sizes", "next", "seeds", "measure", "vary", "looks", "worth", "noise",
 )  # fmt: skip
-SEED = "runtime.seed"
 VARIED = {"seed": (SEED,), "corpus": ("data.corpus_seed",)}
-NO_EFFECT = ("logging.", "generate.", "chat.", "serve.", "quantize.")
 DATA_FREE = {"data.sampling", "data.stride", "data.shard_tokens", "data.name", "data.output"}  # the text stays
 DEFAULT_SEEDS = 5
 CONTINUED = ("seeds", "variants")  # of which a study may get more later
@@ -77,8 +76,10 @@ class Study:
     scaling: bool = False  # the arms are sizes of one model, and the baseline is what they change
     next: Arm | None = None  # the size to predict
 
-    def loaded(self, arm: Arm, seed: int | None = None, more: Mapping[str, Any] | None = None) -> Loaded:
-        """Return the layers of one run: the baseline's, the arm's change, the seed, and what is fixed for all."""
+    def layers_of(
+        self, arm: Arm, seed: int | None = None, more: Mapping[str, Any] | None = None
+    ) -> tuple[Layer, ...]:
+        """Return the layers of one run: the baseline's, what is fixed for all, the arm's change, the seed."""
         layers = [*self.layers]
         if more:
             layers.append(Layer(self.origin, dict(more)))
@@ -86,12 +87,16 @@ class Study:
             layers.append(Layer(f"{self.origin}: {arm.name}", arm.values))
         if seed is not None:
             layers.append(Layer(self.origin, {key: seed for name in self.varied for key in VARIED[name]}))
-        return merge(layers)
+        return tuple(layers)
+
+    def config_of(self, arm: Arm) -> Config:
+        """Return an arm's config, checked. Raises KiaraError."""
+        return merge(self.layers_of(arm)).config
 
     @functools.cached_property
     def configs(self) -> dict[str, Config]:
         """The config of the baseline and of each arm, checked."""
-        return {arm.name: self.loaded(arm).config for arm in (Arm(BASELINE), *self.arms)}
+        return {arm.name: self.config_of(arm) for arm in (Arm(BASELINE), *self.arms)}
 
     @property
     def variants(self) -> tuple[Arm, ...]:
@@ -180,7 +185,7 @@ def leave_one_out(
     path = find_file(added, Path())
     one, other = below.config, above.config
     keys = [key for key in flatten(read_mapping(path), added) if value_at(one, key) != value_at(other, key)]
-    keys = [key for key in keys if not key.startswith(NO_EFFECT)]
+    keys = [key for key in keys if matters(key)]
     if not keys:
         raise KiaraError(f"{added} adds nothing to {base}", "name two configs of which the second changes the first")
     unset = derived() - set(below.values)
@@ -199,6 +204,11 @@ def leave_one_out(
     return study
 
 
+def matters(key: str) -> bool:
+    """Say whether a setting can change what a run computes."""
+    return key.partition(".")[0] not in SECTIONS_WITHOUT_EFFECT and key not in WITHOUT_EFFECT
+
+
 def check(study: Study) -> None:
     """Raise KiaraError for an arm that is no single change, or that cannot be held to the baseline."""
     looking.check(study.looks, study.origin)
@@ -214,7 +224,7 @@ def check(study: Study) -> None:
     for arm in study.variants:
         where, changed = f"{study.origin}: {arm.name}", study.changed(arm)
         _check_fair(study, arm, changed, where)
-        if not study.scaling and not [key for key in changed if not key.startswith(NO_EFFECT)]:
+        if not study.scaling and not any(map(matters, changed)):
             raise KiaraError(f"{where} is the baseline: {arm.change}", "change one setting, or leave it out")
         if len(changed) > 1 and not (arm.grouped or study.scaling):
             raise KiaraError(

@@ -5,21 +5,18 @@ In: a `Study` and its folder. Out: a `Table`; NaN where there is no number, and 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kiara_cli.core.checkpoint.history import Row
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.lab.statistics import Array
 from kiara_cli.core.lab.study import MEASURES, Measure, Study, run_name
-
-Row: TypeAlias = dict[str, Any]
 
 DONE = ("finished", "diverged")  # of runs: they have ended by themselves, and would end so again
 
@@ -69,12 +66,12 @@ def table_of(study: Study, folder: Path) -> Table:
 
 def measured(run: Run, measure: Measure) -> float:
     """Return what a run measured at its end; NaN where it did not get there, or measured nothing finite."""
-    return _values(rows_of(run), run.facts().get("status")).get(measure, math.nan)
+    return _values(run.history().rows, run.facts().get("status")).get(measure, math.nan)
 
 
 def _cell(arm: str, seed: int, folder: Path) -> Cell:
     run = Run(folder, folder / run_name(arm, seed))
-    facts, rows = run.facts(), rows_of(run)
+    facts, rows = run.facts(), run.history().rows
     status = run.status or "missing"
     evaluations = tuple(row for row in rows if "val_loss" in row)
     return Cell(arm, seed, run, status, _values(rows, status), evaluations, facts)
@@ -88,13 +85,3 @@ def _values(rows: tuple[Row, ...], status: str | None) -> dict[str, float]:
     found = {measure: last.get(key) for measure, key in MEASURES.items()}
     numbers = {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
-
-
-def rows_of(run: Run) -> tuple[Row, ...]:
-    """Read a run's records; a line that a kill cut short is none."""
-    found = []
-    with contextlib.suppress(OSError), (run.folder / "metrics.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-    return tuple(row for row in found if isinstance(row, dict) and "step" in row)
