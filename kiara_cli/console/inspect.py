@@ -199,11 +199,15 @@ def ablation(report: Report, width: int) -> list[RenderableType | str]:
     on = report.word if asked.word_alone else "the answer"
     on = f"{sum(map(len, asked.windows)):,} tokens of text" if asked.windows else on
     what = {"zero": "nothing", "mean": "its mean"}[asked.how]
-    table = grid("~without", "~", "change", "loss")
+    table = grid("~without", "~", "change", "loss", "lead")
     reach = abs(found[0].change)
     for one in found[: asked.top]:
-        table.add_row(one.name, bar(one.change, reach), f"{one.change:+.3f}", f"{one.loss:.3f}")
-    return [f"Ablation: loss on {on}, {found[0].before:.3f} nats a token, with {what} in the part's place", table]
+        table.add_row(one.name, bar(one.change, reach), f"{one.change:+.3f}", f"{one.loss:.3f}", f"{one.lead:.2f}")
+    lead = f"lead over the best other token {found[0].lead_before:.2f}"
+    return [
+        f"Ablation: loss on {on} {found[0].before:.3f} nats a token, {lead}; with {what} in the part's place",
+        table,
+    ]
 
 
 def patching(report: Report, width: int) -> list[RenderableType | str]:

@@ -67,8 +67,9 @@ def check_page(html: str) -> None:
     assert not re.search(r"https?://|\b(src|href)=.(?!#|data:)|url\((?!#)", html)
     data = json.loads(re.search(r"const LOOK = (.*);\n", script).group(1))  # type: ignore[union-attr]
     assert data["tokens"] == list("the␣cat␣sat␣o")
-    row = data["patterns"]["1.2"][8 * 9 // 2 : 8 * 9 // 2 + 9]
-    assert sum(((ord(character) - 48) / 63) ** 2 for character in row) == pytest.approx(1.0, abs=0.1)
+    row = [ord(character) - 48 for character in data["patterns"]["1.2"][8 * 9 : 8 * 9 + 18]]
+    shares = [((64 * high + low) / 4095) ** 2 for high, low in zip(row[::2], row[1::2], strict=True)]
+    assert sum(shares) == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_few_views_are_shown_by_default_and_a_neuron_is_followed(kiara: Kiara, trained: Path) -> None:

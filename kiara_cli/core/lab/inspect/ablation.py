@@ -26,12 +26,18 @@ Done = Callable[[int, int], None]  # how many of how many
 
 @dataclass(frozen=True)
 class Ablated:
-    """A part and the loss without it, in nats a token; `before` is the loss with everything in its place."""
+    """A part and the loss without it, in nats a token; `before` is the loss with everything in its place.
+
+    `lead` is how far the logit of the token is above the best other one, as a mean: it tells more than the loss where
+    the model is sure of it.
+    """
 
     layer: int
     head: int | None  # None: the feedforward
     loss: float
     before: float
+    lead: float = 0.0
+    lead_before: float = 0.0
 
     @property
     def name(self) -> str:
@@ -48,13 +54,14 @@ def ablate(model: Transformer, windows: Sequence[Sequence[int]], scored_from: in
     """Take away each head and each feedforward in turn. The loss is that of the tokens from `scored_from` on in each
     window, one at least."""
     parts = list(parts_of(model))
-    before = loss(model, windows, scored_from)
+    before = scores(model, windows, scored_from)
     means = means_of(model, windows) if how == "mean" else {}
     out = []
     for number, (layer, head) in enumerate(parts, 1):
         name = point_of(layer, head)
         with changed(model, {name: without(head, means.get(name))}):
-            out.append(Ablated(layer, head, loss(model, windows, scored_from), before))
+            after = scores(model, windows, scored_from)
+        out.append(Ablated(layer, head, after[0], before[0], after[1], before[1]))
         done(number, len(parts))
     return out
 
@@ -105,13 +112,16 @@ def means_of(model: Transformer, windows: Sequence[Sequence[int]]) -> dict[str, 
     return {name: total / positions for name, total in sums.items()}
 
 
-def loss(model: Transformer, windows: Sequence[Sequence[int]], scored_from: int) -> float:
-    """Return the mean loss of the tokens from `scored_from` on in each window, nats a token."""
-    total, count = 0.0, 0
+def scores(model: Transformer, windows: Sequence[Sequence[int]], scored_from: int) -> tuple[float, float]:
+    """Return loss and lead of the tokens from `scored_from` on in each window, as means over all of them."""
+    loss, lead, count = 0.0, 0.0, 0
     for window in windows:
         ids = torch.tensor(list(window), device=model.device)
         first = max(1, scored_from)
         logits = model.unembed(model.states(ids[None])[0, first - 1 : -1]).float()
-        total += float(F.cross_entropy(logits, ids[first:], reduction="sum"))
-        count += len(ids) - first
-    return total / max(1, count)
+        targets = ids[first:, None]
+        loss += float(F.cross_entropy(logits, targets[:, 0], reduction="sum"))
+        others = logits.scatter(1, targets, float("-inf")).amax(dim=1)
+        lead += float((logits.gather(1, targets)[:, 0] - others).sum())
+        count += len(targets)
+    return loss / max(1, count), lead / max(1, count)

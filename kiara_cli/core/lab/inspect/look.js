@@ -11,10 +11,11 @@ let head = LOOK.copying || "all";
 let query = LOOK.explained - 1;
 let held = false;
 
-// Row `query` of a head's pattern: shares of attention, kept as characters of the square root in 64 steps.
+// Row `query` of a head's pattern: shares of attention, kept as the square root in 4096 steps, two characters each.
 function shares(name) {
-  const start = (query * (query + 1)) / 2;
-  return Array.from({ length: query + 1 }, (_, key) => ((LOOK.patterns[name].charCodeAt(start + key) - 48) / 63) ** 2);
+  const start = query * (query + 1);
+  const at = (place) => LOOK.patterns[name].charCodeAt(start + place) - 48;
+  return Array.from({ length: query + 1 }, (_, key) => ((64 * at(2 * key) + at(2 * key + 1)) / 4095) ** 2);
 }
 function attention() {
   if (head !== "all") return shares(head);
@@ -54,7 +55,7 @@ function show(index) {
   if (next) {
     lines.push(make("p", `Next comes ${LOOK.tokens[query + 1]}: ${percent(next.p)}, rank ${next.rank}, ${next.bits.toFixed(2)} bits. Likeliest: ${next.top.map(([text, share]) => `${text} ${percent(share)}`).join(", ")}`));
   }
-  if (LOOK.lens) lines.push(make("p", `After each layer the head would say: ${LOOK.lens.map(([depth, row]) => `${depth} ${row[query]}`).join(" → ")}`));
+  if (LOOK.lens) lines.push(make("p", `After each layer the output would be: ${LOOK.lens.map(([depth, row]) => `${depth} ${row[query]}`).join(" → ")}`));
   told.replaceChildren(...lines);
 }
 place.replaceChildren(heads, words, told);

@@ -30,7 +30,7 @@ STYLE = """
 .words .query { outline: 2px solid #d55e00; }
 .told { min-height: 8rem; }
 """
-STEPS = 63
+STEPS = 4095
 
 
 def write_page(report: Report, checkpoint: str, path: Path | None) -> Iterator[Path]:
@@ -128,6 +128,8 @@ def _first(report: Report, guess: Guess) -> str:
 
 
 def packed(pattern: list[list[float]]) -> str:
-    """Write the lower triangle of a pattern, row by row, a character each: the square root in 64 steps."""
-    return "".join(chr(48 + round(STEPS * math.sqrt(min(1.0, share)))) for place, row in enumerate(pattern)
-                   for share in row[: place + 1])  # fmt: skip
+    """Write the lower triangle of a pattern, row by row, two characters each: the square root in 4096 steps."""
+    steps = [
+        round(STEPS * math.sqrt(min(1.0, share))) for place, row in enumerate(pattern) for share in row[: place + 1]
+    ]
+    return "".join(chr(48 + step // 64) + chr(48 + step % 64) for step in steps)

@@ -200,7 +200,8 @@ def _attribution(report: Report) -> Any:
 
 def _ablation(report: Report) -> Any:
     found = report.ablated or []
-    return {"how": report.asked.how, "loss": found[0].before, "parts": {one.name: one.change for one in found}}
+    return {"how": report.asked.how, "loss": found[0].before, "lead": found[0].lead_before,
+            "parts": {one.name: {"change": one.change, "lead": one.lead} for one in found}}  # fmt: skip
 
 
 def _patching(report: Report) -> Any:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kiara_cli.core.lab.inspect.ablation import ablate, loss
+from kiara_cli.core.lab.inspect.ablation import ablate, scores
 from kiara_cli.core.lab.inspect.trace import changed, trace
 from kiara_cli.core.model.transformer import Transformer
 
@@ -38,6 +38,13 @@ def test_a_head_without_its_columns_and_a_feedforward_without_its_output_give_th
         assert one.loss == pytest.approx(plain_loss(other, ids, 4), abs=1e-5), one.name
         assert one.change == pytest.approx(one.loss - plain_loss(net, ids, 4), abs=1e-5)
     assert max(abs(one.change) for one in found) > 1e-3
+    with torch.no_grad():
+        logits = net(torch.tensor([ids]))[0, 3:-1]
+    leads = [
+        float(row[token] - max(row[:token].max(), row[token + 1 :].max()))
+        for row, token in zip(logits, ids[4:], strict=True)
+    ]
+    assert found[0].lead_before == pytest.approx(sum(leads) / len(leads), abs=1e-4)
 
 
 @torch.no_grad()
@@ -54,12 +61,12 @@ def test_a_mean_is_that_of_all_positions_of_all_windows(plain: Transformer, ids:
         return value
 
     with changed(plain, {"blocks.1.attention.heads": put}):
-        assert found["head 1.2"] == pytest.approx(loss(plain, windows, 1), abs=1e-5)
+        assert found["head 1.2"] == pytest.approx(scores(plain, windows, 1)[0], abs=1e-5)
     with changed(plain, {"blocks.0.feedforward.out": lambda value: forward.expand_as(value)}):
-        assert found["feedforward 0"] == pytest.approx(loss(plain, windows, 1), abs=1e-5)
+        assert found["feedforward 0"] == pytest.approx(scores(plain, windows, 1)[0], abs=1e-5)
 
 
 def test_a_loss_over_windows_counts_every_token_once(plain: Transformer, ids: list[int]) -> None:
     parts = [plain_loss(plain, ids, 1) * (len(ids) - 1), plain_loss(plain, ids[:4], 1) * 3]
     with torch.no_grad():
-        assert loss(plain, [ids, ids[:4]], 1) == pytest.approx(sum(parts) / (len(ids) + 2), abs=1e-5)
+        assert scores(plain, [ids, ids[:4]], 1)[0] == pytest.approx(sum(parts) / (len(ids) + 2), abs=1e-5)
