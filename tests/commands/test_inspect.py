@@ -125,3 +125,18 @@ def test_a_mistake_is_one_line_and_nothing_is_written(kiara: Kiara, trained: Pat
         ran = kiara("inspect", "checkpoints/text/best.pt", "--raw", *[word for word in words if word != "--raw"])
         assert message in ran.late_mistake, (name, ran.err)
         nothing_behind()
+
+
+def test_a_head_taken_out_by_a_hook_costs_what_its_ablation_says(kiara: Kiara, trained: Path) -> None:
+    answer = [*HERE, "--answer", "at o", "--show", "surprisal,ablation,attribution", "--json"]
+    plain = json.loads(kiara("inspect", *answer).out)
+    hook = ["hooks.quiet.use=suppress", "hooks.quiet.at=blocks.1.attention.heads", "hooks.quiet.heads=[2]"]
+    ran = kiara("inspect", *answer, *hook)
+    hooked = json.loads(ran.out)
+    nats = [one["nats"] for one in hooked["surprisal"][8:]]
+    assert len(nats) == 4
+    change = plain["ablation"]["parts"]["head 1.2"]["change"]
+    assert abs(change) > 1e-6
+    assert sum(nats) / 4 == pytest.approx(plain["ablation"]["loss"] + change, abs=1e-5)
+    assert hooked["ablation"]["parts"]["head 1.2"]["change"] == pytest.approx(0, abs=1e-6)
+    assert hooked["attribution"]["parts"]["head 1.2"] == pytest.approx(0, abs=1e-6)
