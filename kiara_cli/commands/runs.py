@@ -117,10 +117,15 @@ def plot(
     log_x: Annotated[bool, typer.Option("--log-x", help="In files: a logarithmic axis.")] = False,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with results and settings.")] = None,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="What statistics hooks recorded, layer by layer; of one run.")
+    ] = False,
     root: Root = RUNS_ROOT,
     debug: Debug = False,
 ) -> None:
     """Draw curves of runs: in the terminal, as PNG, as HTML."""
+    if statistics:
+        return _plot_statistics(names, png, html, root)
     from kiara_cli.console import output
     from kiara_cli.console.runs import show_curves
     from kiara_cli.core.lab.page import save_text
@@ -139,6 +144,30 @@ def plot(
     if png is None and html is None:
         return show_curves(series, x, key)
     output.note(f"Written: {', '.join(str(path) for path in (png, html) if path is not None)}")
+
+
+def _plot_statistics(names: list[str], png: Path | None, html: Path | None, root: Path) -> None:
+    from kiara_cli.console import output
+    from kiara_cli.console.watched import show_watched
+    from kiara_cli.core.lab.figures import save_png
+    from kiara_cli.core.lab.page import save_text
+    from kiara_cli.core.lab.records import find_run
+    from kiara_cli.core.lab.watched import figure, statistics_page, watched
+    from kiara_cli.errors import KiaraError
+
+    if len(names) != 1:
+        raise KiaraError("--statistics shows one run, layer by layer", "name one")
+    run = find_run(names[0], root)
+    kinds, written = watched(run), []
+    for kind in kinds if png is not None else ():
+        written.append(png.with_name(f"{png.stem}-{kind.what}{png.suffix or '.png'}"))  # type: ignore[union-attr]
+        save_png(figure(kind), written[-1])
+    if html is not None:
+        save_text(statistics_page(run, kinds), html)
+        written.append(html)
+    if not written:
+        return show_watched(kinds)
+    output.note(f"Written: {', '.join(map(str, written))}")
 
 
 @runs.command()
