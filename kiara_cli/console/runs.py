@@ -42,7 +42,7 @@ def table(rows: Rows, left: Sequence[str] = ()) -> None:
     """Print rows that share their keys, aligned; those of `left` to the left. Rich takes seconds for ten thousand."""
     names = list(rows[0])
     heads = {name: name.replace("_", " ") for name in names}
-    widths = {name: max(cell_len(heads[name]), *(cell_len(row[name]) for row in rows)) for name in names}
+    widths = {name: max(_width(heads[name]), *(_width(row[name]) for row in rows)) for name in names}
     terminal = output.console(sys.stdout)
     if terminal.is_terminal and names:
         spare = terminal.width - sum(widths.values()) - 2 * (len(names) - 1)
@@ -52,14 +52,20 @@ def table(rows: Rows, left: Sequence[str] = ()) -> None:
         cells = []
         for name in names:
             cell, width = row[name], widths[name]
-            if cell_len(cell) > width:
+            if not cell.isprintable():
+                cell = cell.replace("\n", "␊").replace("\t", "␉")
+            if _width(cell) > width:
                 cell = set_cell_size(cell, width - 1).rstrip() + "…"
-            space = " " * (width - cell_len(cell))
+            space = " " * (width - _width(cell))
             cells.append(cell + space if name in left else space + cell)
         return "  ".join(cells).rstrip()
 
     output.result(line(heads))
     output.result("\n".join(map(line, rows)))
+
+
+def _width(text: str) -> int:
+    return len(text) if text.isascii() else cell_len(text)
 
 
 def show_records(records: Sequence[Record], root: Path) -> None:
@@ -123,7 +129,8 @@ def show_run(run: Run, known: Known | None, held: Outcome | None) -> None:
     rows = [("status", record.status + (f": {record.reason}" if record.reason else ""))]
     rows += [(name, text) for name, text in _facts(record, facts, best) if text not in ("", NOTHING)]
     if history.damaged:
-        rows.append(("damaged", f"{history.damaged} lines of metrics.jsonl are not readable and were left out"))
+        lines_are = "line of metrics.jsonl is" if history.damaged == 1 else "lines of metrics.jsonl are"
+        rows.append(("damaged", f"{history.damaged} {lines_are} not readable, and left out"))
     for change in facts.get("resumed_with_changes") or []:
         rows.append(("resumed", f"at step {change['step']} with other {', '.join(map(str, change['changed']))}"))
     output.facts(run.name, rows, to_stdout=True)

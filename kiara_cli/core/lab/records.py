@@ -183,11 +183,11 @@ def _stamps(root: Path) -> Iterator[tuple[str, list[int]]]:
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     for name in names:
-        if (stamp := _stamp(root / name)) is not None:
+        if (stamp := _stamp(f"{root}/{name}")) is not None:
             yield name, stamp
 
 
-def _stamp(folder: Path) -> list[int] | None:
+def _stamp(folder: str) -> list[int] | None:
     try:
         about, inside = os.stat(f"{folder}/run.json"), os.stat(folder)
     except (OSError, ValueError):
