@@ -43,7 +43,7 @@ def make(root: Path, number: int) -> None:
                  "parameters": 1_300_000, "flops_per_token": 8e6, "steps": 1350, "step": 1350, "tokens": 5_702_400,
                  "seconds": 260.0, "training_flops": 4.5e13, "best": best, "val_loss": loss,
                  "versions": {"torch": "2.13.0", "numpy": "2.4.6"}, "machine": "Linux", "data_hash": "0" * 64,
-                 "results_hash": identity.results_hash(defined), "group_hash": identity.group_hash(defined)}  # fmt: skip
+                 "group_hash": identity.group_hash(defined)}  # fmt: skip
         (folder / "run.json").write_text(json.dumps(facts, indent=2))
         (folder / "config.yaml").write_text(texts[rate])
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, best]))

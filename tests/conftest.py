@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ def _alone(tmp_path: Path, _compiled: Path, monkeypatch: pytest.MonkeyPatch) -> 
     cache.mkdir()
     (cache / "compiled").symlink_to(_compiled)
     monkeypatch.setenv("KIARA_CACHE", str(cache))
+    logger = logging.getLogger("kiara")
+    for handler in list(logger.handlers):  # of a command that ran in this process before, and its closed streams
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
     torch.manual_seed(0)
     torch.set_num_threads(1)
 
