@@ -19,7 +19,7 @@ from kiara_cli.config.load import Loaded, adopt
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.find import open_checkpoint, open_for_resume
-from kiara_cli.core.checkpoint.run import Run
+from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.checkpoint.vocabulary import with_rows
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.mixture import Part
@@ -90,7 +90,6 @@ def run(
 def _begun(job: Job, report: Report) -> Generator[Event, None, Training | None]:
     """Plan a new run and begin it; with `weights`, on that checkpoint's tokenizer and model."""
     config, weights, tokenizer = job.loaded.config, None, None
-    load_hooks(config, job.hook_files)
     if job.weights is not None:
         weights, warnings = open_checkpoint(job.weights)
         for warning in warnings:
@@ -104,6 +103,7 @@ def _begun(job: Job, report: Report) -> Generator[Event, None, Training | None]:
             f"train.lora.rank={config.train.lora.rank} adapts a model that is there",
             "name it: --from CHECKPOINT; or train all weights of a new one: train.lora.rank=0",
         )
+    load_hooks(config, job.hook_files)
     if job.source is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=job.source))
     if job.dry_run:
@@ -159,6 +159,15 @@ def _resumed(job: Job, report: Report) -> Generator[Event, None, Training]:
     """Claim a run, load its last good checkpoint, plan what is left and go on."""
     found = Run.find(job.runs_root, job.name)
     lock = found.lock()
+    try:
+        return (yield from _continued(job, report, found, lock))
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _continued(job: Job, report: Report, found: Run, lock: Lock) -> Generator[Event, None, Training]:
+    """Do that with the run claimed."""
     checkpoint, warnings = open_for_resume(found)
     for warning in warnings:
         log.warning(warning)
