@@ -8,13 +8,13 @@ in, as `blocks.0`, `head` or `blocks.*.attention`, with the wildcards of points;
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from kiara_cli.core.hooks.context import UpdateContext
+from kiara_cli.core.hooks.context import Setting, UpdateContext
 from kiara_cli.core.hooks.registry import update
 from kiara_cli.core.hooks.select import expression
 from kiara_cli.errors import KiaraError
@@ -40,12 +40,25 @@ def chosen(named: Mapping[str, nn.Parameter], pattern: str | None) -> Named:
 
 
 def matrices(named: Mapping[str, nn.Parameter], pattern: str | None) -> list[nn.Parameter]:
-    """Return the chosen parameters that have a row for each output: norms and biases have none."""
-    return [parameter for parameter in chosen(named, pattern).values() if parameter.ndim >= 2]
+    """Return the chosen parameters that are matrices, with a row for each output. Raises KiaraError if none is."""
+    found = [parameter for parameter in chosen(named, pattern).values() if parameter.ndim >= 2]
+    if not found:
+        raise KiaraError(f"with.parameters={pattern}: none of them is a matrix", "name another part of the model")
+    return found
+
+
+class OfParameters:
+    """What acts on chosen parameters: that there are some is known before the first step."""
+
+    parameters: str | None
+    choose: Callable[[Named, str | None], object] = staticmethod(matrices)
+
+    def prepare(self, setting: Setting) -> None:
+        self.choose(dict(setting.model.named_parameters()), self.parameters)
 
 
 @update(name="centralize")
-class Centralize:
+class Centralize(OfParameters):
     """Take from the gradient of each row of a matrix its mean (gradient centralization, Yong et al., 2020).
 
     A row holds what goes into one output. Norms and biases have no rows.
@@ -61,7 +74,7 @@ class Centralize:
 
 
 @update(name="project_gradient")
-class ProjectGradient:
+class ProjectGradient(OfParameters):
     """Take from the gradient of each row of a matrix the part along the row, which would only change its length.
 
     Where a norm follows, the length changes nothing but how fast the row turns (Heo et al., 2021, AdamP).
@@ -78,7 +91,7 @@ class ProjectGradient:
 
 
 @update(name="bound_norm")
-class BoundNorm:
+class BoundNorm(OfParameters):
     """Keep each row of a matrix no longer than `norm` (max-norm, Srebro and Shraibman, 2005).
 
     With `exactly` it is made as long as `norm` after every update (nGPT, Loshchilov et al., 2024).
@@ -97,13 +110,15 @@ class BoundNorm:
 
 
 @update(name="freeze")
-class Freeze:
+class Freeze(OfParameters):
     """Leave parameters as they are while the hook is on, bit for bit: from `from_step` to `to_step`.
 
     Their gradients are taken away, so that the optimizer passes them over: no step, no weight decay, and momentum and
     counts are as they were when they learn again. With a ramp their gradients shrink first. Other hooks that move
     weights by themselves, as lookahead does, are not held back.
     """
+
+    choose = staticmethod(chosen)
 
     def __init__(self, parameters: str) -> None:
         self.parameters = parameters
@@ -117,12 +132,14 @@ class Freeze:
 
 
 @update(name="layer_rates")
-class LayerRates:
+class LayerRates(OfParameters):
     """Give parameters a learning rate of their own: what an update changes of them is multiplied, decay included.
 
     By `factor`; and by `decay` for each block above (Howard and Ruder, 2018): of n blocks the last has 1, the first
     decay^(n - 1), the embeddings decay^n.
     """
+
+    choose = staticmethod(chosen)
 
     def __init__(self, parameters: str | None = None, factor: float = 1.0, decay: float = 1.0) -> None:
         if factor < 0 or decay < 0:

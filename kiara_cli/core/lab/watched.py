@@ -74,7 +74,7 @@ def figure(kind: Watched) -> Figure:
     for values in kind.places.values():
         known = {step: kind.drawn(value) for step, value in values}
         matrix.append([known.get(step, math.nan) for step in steps])
-    title = f"{kind.title}, by step{' (powers of ten)' if kind.by_decades else ''}"
+    title = f"{kind.title}{', log10' if kind.by_decades else ''}"
     return figures.heatmap(matrix, list(kind.places), [f"{step:,}" for step in steps], title)
 
 

@@ -195,3 +195,25 @@ def test_statistics_are_recorded_at_their_interval_and_change_no_bit(make: Calla
     squares = sum(value**2 for key, value in fourth.items() if key.startswith("stat_gradient/"))
     assert squares**0.5 == pytest.approx(fourth["grad_norm"], rel=0.01)  # of all but the norms' weights
     assert 0 <= fourth["stat_dead/blocks.0.feedforward.hidden"] <= fourth["stat_zero/blocks.0.feedforward.hidden"] < 1
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (
+            hook("freeze", "with.parameters=blocks.7", "from_step=9"),
+            r"hooks\.mine: with\.parameters=blocks\.7: the model has",
+        ),
+        (
+            hook("centralize", "with.parameters=blocks.*.norm_1"),
+            r"hooks\.mine: with\.parameters=.*: none of them is a matrix",
+        ),
+        (hook("lookahead", "with.every=0"), r"hooks\.mine: .*with\.every=0.* make no lookahead"),
+        (hook("lookahead") + hook("lookahead", "with.every=3", name="two"), "hooks.mine and hooks.two conflict"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_first_step(
+    make: Callable[..., Training], words: tuple[str, ...], cause: str
+) -> None:
+    with pytest.raises(KiaraError, match=cause):
+        make(*words)
