@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.data.worlds.judge import is_right
-from kiara_cli.core.data.worlds.talks import Turn, held_out_talks
+from kiara_cli.core.data.worlds.talks import Turn, held_out_talks, recognised
 from kiara_cli.core.data.worlds.world import World
 from kiara_cli.core.generate.engine import Engine
 from kiara_cli.core.generate.text import Completion, stream_text
@@ -43,7 +43,12 @@ def score_world(
         messages: list[Message] = []
         stories: dict[int, str] = {}  # what the model told, by the talk that it began
         for number, turn in enumerate(talk, 1):
-            messages.append({"role": "user", "content": turn.user})
+            rows = dict(turn.had.rows)
+            if (
+                turn.had.talk.tells and turn.exchange is not turn.had.talk.opening
+            ):  # asked about the model's own story
+                rows |= {name: found[0] for name, found in recognised(world, turn.had, stories[id(turn.had)]).items()}
+            messages.append({"role": "user", "content": turn.said(rows)})
             ids = template.encode(messages)
             while len(ids) + LONGEST_REPLY > context and len(messages) > 2:
                 del messages[:2]

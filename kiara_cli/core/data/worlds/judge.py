@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import re
 
-from kiara_cli.core.data.worlds.talks import Turn, recognised
-from kiara_cli.core.data.worlds.template import Rows, Template
+from kiara_cli.core.data.worlds.talks import Turn, recognised, suiting
+from kiara_cli.core.data.worlds.template import Rows, Template, fill
 from kiara_cli.core.data.worlds.world import Beat, World
 
 MOST = 64  # readings of a story that are tried
@@ -31,15 +31,15 @@ def is_right(world: World, turn: Turn, reply: str, story: str = "") -> bool:
 def _follows(world: World, turn: Turn, reply: str, story: str) -> bool:
     """Judge the answer to a question about a story: as the story says, or that it does not say."""
     readings, told = recognised(world, turn.had, story), False
-    for template in turn.exchange.reply[0]:
-        slots = list(template.slots())
-        names = sorted({slot.name for slot in slots})
-        for chosen in itertools.islice(itertools.product(*(readings.get(name, []) for name in names)), MOST):
-            rows = dict(turn.had.rows) | dict(zip(names, chosen, strict=True))
-            if all(_holds(story, slot.value(rows)) for slot in slots):
-                told = True
-                if _answers(world, turn, template, reply, rows):
-                    return True
+    template = suiting(turn.exchange, dict(turn.had.rows) | {name: rows[0] for name, rows in readings.items()}, story)
+    slots = list(template.slots())
+    names = sorted({slot.name for slot in slots})
+    for chosen in itertools.islice(itertools.product(*(readings.get(name, []) for name in names)), MOST):
+        rows = dict(turn.had.rows) | dict(zip(names, chosen, strict=True))
+        if all(_holds(story, fill(rows[slot.name][slot.column], rows)) for slot in slots):
+            told = True
+            if _answers(world, turn, template, reply, rows):
+                return True
     return not told and _says_one(world.unsaid, reply, turn.had.rows)
 
 
@@ -48,11 +48,10 @@ def _is_story(world: World, turn: Turn, reply: str) -> bool:
     had = turn.had
     choices = dict(world.choices(had.talk))
     beats = [
-        any(template.recognise(reply, choices) is not None for template in beat) for beat in had.talk.opening.reply
+        any(not template.text or template.recognise(reply, choices) is not None for template in beat)
+        for beat in had.talk.opening.reply
     ]
-    asked = {slot for template in turn.exchange.user for slot in template.slots()}
-    wanted = {value for slot in asked if _holds(turn.user, value := had.rows[slot.name][slot.column])}
-    return all(beats) and all(_holds(reply, value) for value in wanted)
+    return all(beats) and all(_holds(reply, had.rows[slot.name][slot.column]) for slot in turn.wording.slots())
 
 
 def _answers(world: World, turn: Turn, template: Template, reply: str, rows: Rows) -> bool:
@@ -65,7 +64,7 @@ def _answers(world: World, turn: Turn, template: Template, reply: str, rows: Row
     slots = list(template.slots())
     if not slots:
         return _holds(reply, template.fill(rows).rstrip(".!?"))
-    values = [rows[slot.name][slot.column] for slot in slots]
+    values = [fill(rows[slot.name][slot.column], rows) for slot in slots]
     named = {slot.name for user in exchange.user + exchange.held_out for slot in user.slots()}
     new = [
         value for slot, value in zip(slots, values, strict=True) if slot.column != "name" or slot.name not in named
@@ -77,7 +76,8 @@ def _answers(world: World, turn: Turn, template: Template, reply: str, rows: Row
     said = reply.lower()
     for value in values:
         said = re.sub(_whole(value), " ", said)
-    others = (row[slot.column] for slot in slots for row in world.tables[turn.had.talk.names[slot.name]])
+    draws = turn.had.talk.names
+    others = (fill(row[slot.column], rows) for slot in slots for row in world.tables[draws[slot.name].table])
     fixed = template.text.lower()
     return not any(_holds(said, other) and other.lower() not in fixed for other in others if other not in values)
 

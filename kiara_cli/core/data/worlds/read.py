@@ -11,21 +11,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from kiara_cli.config.folders import as_path
 from kiara_cli.config.text import UNREADABLE, Loader, first_line, read_text
 from kiara_cli.core.data.worlds.template import SLOT, Row, Slot, Template
-from kiara_cli.core.data.worlds.world import Beat, Exchange, Talk, World
+from kiara_cli.core.data.worlds.world import Beat, Draw, Exchange, Talk, World
 from kiara_cli.errors import KiaraError
 
 SUFFIXES = (".yaml", ".yml")
 HEAD = re.compile(r"^world\s*:", re.MULTILINE)
 WORLD_KEYS = ("world", "tables", "talks", "unsaid")
 EXCHANGE_KEYS = ("user", "reply", "held_out", "right", "wrong")
-TALK_KEYS = (*EXCHANGE_KEYS, "tells", "with", "later", "share", "place")
+TALK_KEYS = (*EXCHANGE_KEYS, "tells", "with", "later", "share", "place", "topic")
 LATER_KEYS = (*EXCHANGE_KEYS, "before")
 PLACES = ("first", "last")
 
@@ -100,6 +100,10 @@ class _Node:
         return str(self.node.value)
 
 
+Names: TypeAlias = Mapping[str, Draw]
+Tables: TypeAlias = Mapping[str, tuple[Row, ...]]
+
+
 @dataclass(frozen=True)
 class _Reader:
     path: Path
@@ -120,25 +124,35 @@ class _Reader:
 
     def _talk(self, name: str, node: _Node, tables: Mapping[str, tuple[Row, ...]]) -> Talk:
         keys = node.among(TALK_KEYS, f"the talk {name}")
-        names = {key: value.text for key, value in keys["with"].items.items()} if "with" in keys else {}
-        for key, table in names.items():
-            if table not in tables:
-                raise keys["with"].wrong(f"{key} is drawn from '{table}', which is no table", _choose(table, tables))
-            if len(tables[table]) < list(names.values()).count(table):
-                raise keys["with"].wrong(f"the table '{table}' has too few rows for {name}", "add some")
+        names = self._draws(name, keys["with"], tables) if "with" in keys else {}
         later = tuple(
             self._exchange(f"{name}, {key}", value, names, tables, LATER_KEYS)
-            for key, value in (keys["later"].items.items() if "later" in keys else ())
+            for part in (keys["later"].elements if "later" in keys else ())
+            for key, value in part.items.items()
         )
         place = keys["place"].text if "place" in keys else ""
         if place and place not in PLACES:
             raise keys["place"].wrong(f"no place '{place}'", "write first or last, or leave it out")
         opening = self._exchange(name, node, names, tables, TALK_KEYS)
-        return Talk(opening, names, later, _share(keys["share"]) if "share" in keys else 1.0, place)
+        topic = keys["topic"].text if "topic" in keys else name
+        return Talk(opening, names, later, _share(keys["share"]) if "share" in keys else 1.0, place, topic)
 
-    def _exchange(
-        self, name: str, node: _Node, names: Mapping[str, str], tables: Mapping[str, Any], known: Iterable[str]
-    ) -> Exchange:
+    def _draws(self, talk: str, node: _Node, tables: Tables) -> dict[str, Draw]:
+        """Read where the names of a talk are drawn from: `table`, or `table by other.column`."""
+        draws: dict[str, Draw] = {}
+        for name, value in node.items.items():
+            table, _, by = value.text.partition(" by ")
+            other, _, column = by.partition(".")
+            if table not in tables:
+                raise value.wrong(f"{name} is drawn from '{table}', which is no table", _choose(table, tables))
+            if by and (other not in draws or column not in tables[table][0]):
+                raise value.wrong(f"'{by}' is no column of a name before it", "write `table by name.column`")
+            draws[name] = Draw(table, (other, column) if by else None)
+            if len(tables[table]) < [draw.table for draw in draws.values()].count(table):
+                raise value.wrong(f"the table '{table}' has too few rows for {talk}", "add some")
+        return draws
+
+    def _exchange(self, name: str, node: _Node, names: Names, tables: Tables, known: Iterable[str]) -> Exchange:
         keys = node.among(known, name)
         beats = {
             key: self._beat(keys[key], names, tables)
@@ -149,14 +163,22 @@ class _Reader:
         if ("tells" in keys) == ("reply" in keys):
             raise node.wrong(f"{name} needs either 'reply' or 'tells'", "`tells` is a list of sentences")
         told = keys["tells"].elements if "tells" in keys else [keys["reply"]]
-        reply = tuple(self._beat(beat, names, tables) for beat in told)
+        reply = tuple(self._beat(beat, names, tables, "tells" in keys) for beat in told)
         return Exchange(name, beats.pop("user"), reply, **beats)
 
-    def _beat(self, node: _Node, names: Mapping[str, str], tables: Mapping[str, tuple[Row, ...]]) -> Beat:
-        """Read the wordings of a sentence, and check their slots."""
-        return tuple(self._template(element, names, tables) for element in node.elements)
+    def _beat(self, node: _Node, names: Names, tables: Tables, may_be_empty: bool = False) -> Beat:
+        """Read the wordings of a sentence, and check their slots; lists in the list are part of it."""
+        found: list[Template] = []
+        for element in node.elements:
+            if isinstance(element.node, yaml.SequenceNode):
+                found += self._beat(element, names, tables, may_be_empty)
+            else:
+                found.append(self._template(element, names, tables, may_be_empty))
+        return tuple(found)
 
-    def _template(self, node: _Node, names: Mapping[str, str], tables: Mapping[str, tuple[Row, ...]]) -> Template:
+    def _template(self, node: _Node, names: Names, tables: Tables, may_be_empty: bool) -> Template:
+        if may_be_empty and isinstance(node.node, yaml.ScalarNode) and not node.node.value:
+            return Template("", node.line)
         text = node.text
         if SLOT.sub("", text).count("{") or SLOT.sub("", text).count("}"):
             raise node.wrong("a brace has no partner", "write a slot as {name} or {name.column}")
@@ -168,12 +190,18 @@ class _Reader:
                 raise node.wrong(
                     f"{{{inside}}}: nothing is called '{slot.name}' here", _choose(slot.name, names, "with")
                 )
-            rows = tables[names[slot.name]]
+            table = names[slot.name].table
+            rows = tables[table]
             if slot.column not in rows[0]:
-                table = names[slot.name]
                 raise node.wrong(
                     f"{{{inside}}}: no column '{slot.column}' in '{table}'", _choose(slot.column, rows[0])
                 )
+            for inner in {inner for row in rows for inner in SLOT.findall(row[slot.column])}:
+                nested = Slot.parse(inner)
+                if nested is None or nested.name not in names:
+                    raise node.wrong(
+                        f"{{{inside}}}: a row of '{table}' has {{{inner}}}, which is nothing here", "name it"
+                    )
         return Template(text, node.line)
 
 

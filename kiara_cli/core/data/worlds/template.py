@@ -13,6 +13,7 @@ which the sentence occurs, the rows that fit.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ Row = Mapping[str, str]
 Rows = Mapping[str, Row]  # which row each name stands for
 SLOT = re.compile(r"\{([^{}]*)\}")
 INSIDE = re.compile(r"(?:(?P<article>[aA]) )?(?P<name>[A-Za-z]\w*)(?:\.(?P<column>\w+))?")
+
+
+def pattern(value: str) -> str:
+    """Return a pattern of a value, in which its own slots may be anything short."""
+    return ".{1,60}?".join(re.escape(part) for part in SLOT.sub("\0", value).split("\0"))
 
 
 @dataclass(frozen=True)
@@ -44,13 +50,31 @@ class Slot:
 
     def value(self, rows: Rows) -> str:
         """Return what it becomes."""
-        return self.written(rows[self.name][self.column])
+        return self.written(fill(rows[self.name][self.column], rows))
 
     def written(self, value: str) -> str:
         """Write a value in this slot's way."""
         if self.article:
             value = f"{self.article}{'n' if value[:1].lower() in 'aeiou' else ''} {value}"
         return value[:1].upper() + value[1:] if self.capital else value
+
+
+def fill(text: str, rows: Rows) -> str:
+    """Put the values of slots in; a value may have slots of its own."""
+    if "{" not in text:
+        return text
+    return "".join([part if isinstance(part, str) else part.value(rows) for part in parts(text)])
+
+
+@functools.cache
+def parts(text: str) -> tuple[str | Slot, ...]:
+    """Return a sentence as what stands between its slots, and the slots."""
+    found: list[str | Slot] = []
+    for number, part in enumerate(SLOT.split(text)):
+        slot = Slot.parse(part) if number % 2 else None
+        assert number % 2 == 0 or slot is not None, "checked when the file was read"
+        found.append(slot or part)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -61,37 +85,35 @@ class Template:
     line: int = 0
 
     def slots(self) -> Iterator[Slot]:
-        """Yield its slots in order; those that cannot be read are left out."""
-        for inside in SLOT.findall(self.text):
-            if (slot := Slot.parse(inside)) is not None:
-                yield slot
+        """Yield its slots in order."""
+        return (part for part in parts(self.text) if isinstance(part, Slot))
 
     def fill(self, rows: Rows) -> str:
         """Put the values in."""
 
-        def value(match: re.Match[str]) -> str:
-            slot = Slot.parse(match[1])
-            assert slot is not None, "checked when the file was read"
-            return slot.value(rows)
-
-        return SLOT.sub(value, self.text)
+        return fill(self.text, rows)
 
     def recognise(self, text: str, choices: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]] | None:
         """Find the sentence in a text; return for each of its names the rows that it can mean there, or None."""
-        parts, groups, end = [], [], 0
-        for match in SLOT.finditer(self.text):
-            slot = Slot.parse(match[1])
-            assert slot is not None, "checked when the file was read"
-            values = {slot.written(row[slot.column]) for row in choices[slot.name]}
-            parts += [re.escape(self.text[end : match.start()])]
-            parts += [f"({'|'.join(re.escape(value) for value in sorted(values, key=len, reverse=True))})"]
-            groups.append(slot)
-            end = match.end()
-        found = re.search("".join([*parts, re.escape(self.text[end:])]), text, re.IGNORECASE)
+        found = self._expression(choices).search(text)
         if found is None:
             return None
+        groups = list(self.slots())
         fitting = {name: list(choices[name]) for name in {slot.name for slot in groups}}
         for slot, value in zip(groups, found.groups(), strict=True):
-            same = [row for row in fitting[slot.name] if slot.written(row[slot.column]).lower() == value.lower()]
-            fitting[slot.name] = same
+            fitting[slot.name] = [
+                row for row in fitting[slot.name]
+                if re.fullmatch(pattern(slot.written(row[slot.column])), value, re.IGNORECASE)
+            ]  # fmt: skip
         return fitting
+
+    def _expression(self, choices: Mapping[str, Sequence[Row]]) -> re.Pattern[str]:
+        """Return the sentence as a regular expression, each slot a group of all that it can be."""
+        found = []
+        for part in parts(self.text):
+            if isinstance(part, str):
+                found.append(re.escape(part))
+            else:
+                values = {pattern(part.written(row[part.column])) for row in choices[part.name]}
+                found.append(f"({'|'.join(sorted(values, key=len, reverse=True))})")
+        return re.compile("".join(found), re.IGNORECASE)

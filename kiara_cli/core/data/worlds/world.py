@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kiara_cli.core.data.worlds.template import Row, Template
+from kiara_cli.core.data.worlds.template import Row, Rows, Template
 
 Beat = tuple[Template, ...]  # the ways in which one sentence can be put
 
@@ -27,14 +27,26 @@ class Exchange:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """Where a name's row is drawn from: a table, and the column in which it equals another name's row."""
+
+    table: str
+    by: tuple[str, str] | None = None  # the other name, and the column
+
+    def fits(self, row: Row, rows: Rows) -> bool:
+        return self.by is None or row[self.by[1]] == rows[self.by[0]][self.by[1]]
+
+
+@dataclass(frozen=True)
 class Talk:
     """An exchange that can be had at any time, and those that can follow it, at once or later."""
 
     opening: Exchange
-    names: Mapping[str, str]  # which table each name of its slots is drawn from
+    names: Mapping[str, Draw]  # where each name of its slots is drawn from
     later: tuple[Exchange, ...] = ()
     share: float = 1.0  # how often it is had, beside the others
     place: str = ""  # "first" or "last": only there
+    topic: str = ""  # talks of one topic take each other's place: then only questions that name something go back
 
     @property
     def name(self) -> str:
@@ -57,4 +69,4 @@ class World:
 
     def choices(self, talk: Talk) -> dict[str, tuple[Row, ...]]:
         """Return the rows that each name of a talk can stand for."""
-        return {name: self.tables[table] for name, table in talk.names.items()}
+        return {name: self.tables[draw.table] for name, draw in talk.names.items()}

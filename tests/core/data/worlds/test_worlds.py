@@ -87,7 +87,7 @@ def test_conversations_are_the_same_on_every_machine_and_hold_no_reserved_pair(s
     first, again, other = (list(conversations(shop, seed, 60_000)) for seed in (0, 0, 1))
     assert first == again != other
     assert sum(len(message["content"]) for talk in first for message in talk) >= 60_000
-    assert [one["content"] for one in first[0][:2]] == ["Hello!", "Welcome to the corner shop! What would you like?"]
+    assert [one["content"] for one in first[0][:2]] == ["Hello!", "Hello! How can I help you?"]
     kept = {turn.reply for talk in held_out_talks(shop, 40, 1) for turn in talk if turn.exchange.name == "order"}
     said = {message["content"] for talk in first for message in talk}
     assert kept
@@ -136,7 +136,7 @@ def test_questions_about_a_story_are_judged_by_what_the_model_told() -> None:
     assert is_right(world, opening, f"The {boat} carried salt. The sea was calm.")
     assert not is_right(world, opening, f"The {other} carried salt. The sea was calm.")
     assert not is_right(world, opening, f"The {boat} carried salt.")
-    cargo, colour = (Turn("?", "", later, opening.had) for later in talk.later)
+    cargo, colour = (Turn(Template("?"), 0.9, "", later, opening.had) for later in talk.later)
     told = f"The {boat} carried wool. The sea was calm."
     assert is_right(world, cargo, "She carried wool.", told)
     assert not is_right(world, cargo, "She carried salt.", told)
@@ -153,6 +153,57 @@ def test_slots_take_articles_and_capitals_and_are_recognised() -> None:
     found = Template("{A g} here").recognise("there is an egg here", {"g": [rows["g"], cup]})
     assert found == {"g": [rows["g"]]}
     assert Template("{A g} here").recognise("nothing here", {"g": [rows["g"]]}) is None
+
+
+HARBOUR = """
+world: harbour
+tables:
+  boats: [{name: Swallow, kind: sail}, {name: Albatross, kind: steam}, {name: Gull, kind: sail}]
+  troubles:
+    - {name: calm, kind: sail, text: "the {b} had no wind"}
+    - {name: coal, kind: steam, text: "the {b} had no coal"}
+unsaid: ["The story does not say."]
+talks:
+  story:
+    topic: story
+    with: {b: boats, r: troubles by b.kind}
+    user: ["Tell me about the {b}."]
+    tells: [["There was trouble: {r.text}.", "Alas, {r.text}."], ["", "It rained."],
+            ["In the end she sank.", "In the end she came home."]]
+    later: &questions
+      - trouble: {user: ["What was the trouble?", "What was the {b}'s trouble?"], reply: ["{R.text}."]}
+      - end: {user: ["How did it end?"], reply: ["In the end she sank.", "In the end she came home."]}
+  other story: {topic: story, with: {b: boats, r: troubles by b.kind}, user: ["More about the {b}."],
+                tells: [["Sadly, {r.text}."], ["In the end she sank."]], later: *questions}
+"""
+
+
+def test_rows_are_joined_values_have_slots_and_older_stories_are_asked_about_by_name() -> None:
+    world = written(HARBOUR)
+    older = 0
+    for talk in held_out_talks(world, 60, 0, turns=8):
+        stories: list[str] = []
+        for turn in talk:
+            rows = turn.had.rows
+            assert rows["r"]["kind"] == rows["b"]["kind"]
+            if turn.exchange is turn.had.talk.opening:
+                stories.append(turn.reply)
+                assert rows["b"]["name"] in turn.reply
+                assert "{" not in turn.reply
+            elif turn.had.reply != stories[-1]:
+                older += 1
+                assert rows["b"]["name"] in turn.user
+            if turn.exchange.name.endswith("end"):
+                assert turn.reply in turn.had.reply
+            assert is_right(world, turn, turn.reply, turn.had.reply)
+    assert older
+
+
+def test_a_join_that_leads_nowhere_is_named() -> None:
+    with pytest.raises(KiaraError, match=r"line 12: 'x.kind' is no column of a name before it"):
+        written(HARBOUR.replace("troubles by b.kind", "troubles by x.kind", 1))
+    with pytest.raises(KiaraError, match=r"a row of 'troubles' has \{c\}, which is nothing here"):
+        written(HARBOUR.replace("the {b} had no wind", "the {c} had no wind"))
 
 
 def test_reserved_pairs_are_about_one_in_ten(shop: World) -> None:
