@@ -92,6 +92,14 @@ class LoraConfig(Section):
 
 
 @dataclass(frozen=True)
+class PreferenceConfig(Section):
+    section: ClassVar[str] = "train.preference"
+
+    beta: float | None = knob(None, above=0)
+    margin: float = knob(1.0, low=0)
+
+
+@dataclass(frozen=True)
 class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
@@ -124,6 +132,8 @@ class TrainConfig(Section):
     save_safetensors: bool = False
     loss_on: Literal["assistant", "all"] = "assistant"
     primer: bool = True
+    objective: Literal["next_token", "dpo", "simpo"] = "next_token"
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from kiara_cli.config.load import value_at
 from kiara_cli.console import output
 from kiara_cli.console.output import amount
+from kiara_cli.core.data.pairs import PairBatcher
 from kiara_cli.core.data.segments import Contents
 from kiara_cli.core.train.plan import LIMITS, Plan
 
@@ -41,7 +42,11 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
     if (lora := train.lora).rank:
         share = f"{amount(plan.trained)} parameters ({plan.trained / plan.count.parameters:.1%}), rank {lora.rank}"
         rows.insert(3 + len(plan.parts), ("adapter", f"{share}; the weights of the model stay as they are"))
-    if meta.conversations:
+    if isinstance(plan.batcher, PairBatcher):
+        pairs, out = plan.batcher.count, plan.batcher.left_out
+        said = f"; {out:,} more are too long" if out else ""
+        rows[1:1] = [("prefers", f"one reply to the other in {pairs - out:,} pairs{said}")]
+    elif meta.conversations:
         rows[1:1] = [("learns", contents_row(plan.learned)), ("measures", contents_row(plan.measured))]
     return rows
 

@@ -36,6 +36,7 @@ from kiara_cli.core.train.events import (
     ThreadsChanged,
 )
 from kiara_cli.core.train.plan import Plan
+from kiara_cli.core.train.preference import PairMetrics
 
 STYLES = "cyan", "bold green"  # of the loss, and of the validation loss
 POINTS = 2000  # of the loss curve: beyond that every second one goes
@@ -177,6 +178,11 @@ def plain_lines(event: Event, total: int) -> list[str]:
         ]
     if isinstance(event, Evaluated):
         metrics, mark = event.metrics, "  (best so far)" if event.is_best else ""
+        if isinstance(metrics, PairMetrics):
+            return [
+                f"step {event.step}/{total}  validation loss {metrics.loss:.4f}  "
+                f"preferred in {metrics.accuracy:.1%} of {metrics.pairs:,} pairs  margin {metrics.margin:.3f}{mark}"
+            ]
         return [
             f"step {event.step}/{total}  validation loss {metrics.loss:.4f}  "
             f"{metrics.bits_per_byte:.3f} bits per byte  accuracy {metrics.accuracy:.1%}{mark}"

@@ -82,6 +82,57 @@ class Objective:
         return objective, nats.detach()
 
 
+def segment_scores(states: Tensor, unembed: Unembed, batch: Batch, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of the targets of each segment, and their number, (B, S) each. states (B, T, D)."""
+    assert batch.segments is not None
+    assert batch.scores is not None
+    B, S = batch.scores.shape
+    place = torch.arange(B, device=states.device)[:, None] * S + batch.segments.clamp(max=S - 1)  # (B, T)
+    where = (batch.targets.flatten() != IGNORE).nonzero().squeeze(1)
+    rest = -len(where) % ROWS
+    chosen, targets = F.pad(states.flatten(0, 1)[where], (0, 0, 0, rest)), batch.targets.flatten()[where]
+    padded = F.pad(targets, (0, rest), value=IGNORE)
+
+    def nats_of(part: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(unembed(part).float(), wanted, ignore_index=IGNORE, reduction="none")
+
+    size = chunk or len(padded)
+    pieces = zip(torch.split(chosen, size), torch.split(padded, size), strict=True)
+    if chunk is None:
+        nats = torch.cat([nats_of(part, wanted) for part, wanted in pieces])
+    else:
+        nats = torch.cat([checkpoint(nats_of, part, wanted, use_reentrant=False) for part, wanted in pieces])
+    index, zeros = place.flatten()[where], states.new_zeros(B * S, dtype=torch.float32)
+    scores = zeros.index_add(0, index, -nats[: len(where)])
+    counts = zeros.index_add(0, index, torch.ones_like(index, dtype=torch.float32))
+    return scores.view(B, S), counts.view(B, S)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What training on pairs minimises: the preferred reply is to become likelier than the other.
+
+    dpo (Rafailov et al., 2023): beyond what the reference model says. simpo (Meng et al., 2024): by the mean over the
+    tokens of each, and by a margin; no reference.
+    """
+
+    kind: str
+    beta: float
+    margin: float = 0.0
+    chunk: int | None = None
+
+    def __call__(self, states: Tensor, unembed: Unembed, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the sum over pairs to minimise; and (3) that sum, how many are right, differences of rewards."""
+        assert batch.scores is not None
+        found, counts = segment_scores(states, unembed, batch, self.chunk)
+        there = ~batch.scores[::2].isnan()  # (B / 2, S)
+        against = found - batch.scores.nan_to_num() if self.kind == "dpo" else found / counts.clamp(min=1)
+        rewards = self.beta * against
+        ahead = (rewards[::2] - rewards[1::2])[there]
+        loss = -F.logsigmoid(ahead - (self.margin if self.kind == "simpo" else 0.0)).sum()
+        return loss, torch.stack((loss, (ahead > 0).sum(), ahead.sum())).detach()
+
+
 def batch_loss(model: Transformer, batch: Batch, objective: Objective = Objective()) -> tuple[Tensor, Tensor]:
     """Return the objective and the plain cross-entropy, summed over the targets of a batch."""
     return objective(*to_score(model, model.states(batch.inputs, segments=batch.segments), batch))

@@ -26,7 +26,8 @@ class Batch:
     inputs: Tensor  # (B, T) int64
     targets: Tensor  # (B, T) int64; IGNORE where nothing is predicted
     segments: Tensor | None  # (B, T) int64: positions of another segment are not seen; None: each row is one segment
-    target_count: int  # targets that are not IGNORE
+    target_count: int  # targets that are not IGNORE; of pairs: how many pairs
+    scores: Tensor | None = None  # (B, S) of pairs: what a reference model gives each segment; NaN: there is none
 
     @classmethod
     def of(cls, inputs: Tensor, targets: Tensor, segments: Tensor | None = None) -> Batch:
@@ -37,7 +38,8 @@ class Batch:
         """Return it on a device, without waiting for the copy."""
         inputs, targets = self.inputs.to(device, non_blocking=True), self.targets.to(device, non_blocking=True)
         segments = None if self.segments is None else self.segments.to(device, non_blocking=True)
-        return replace(self, inputs=inputs, targets=targets, segments=segments)
+        scores = None if self.scores is None else self.scores.to(device, non_blocking=True)
+        return replace(self, inputs=inputs, targets=targets, segments=segments, scores=scores)
 
     def pinned(self) -> Batch:
         """Return it in pinned memory, from which a GPU copies while the CPU goes on."""
@@ -45,11 +47,16 @@ class Batch:
         return replace(self, inputs=self.inputs.pin_memory(), targets=self.targets.pin_memory(), segments=segments)
 
     def split(self, rows: int) -> Iterator[Batch]:
-        """Yield pieces of at most so many rows."""
+        """Yield pieces of at most so many rows; of pairs, whose sides lie in two rows, of an even number."""
+        rows = rows if self.scores is None else max(2, rows - rows % 2)
         for first in range(0, len(self.inputs), rows):
             part = slice(first, first + rows)
             segments = None if self.segments is None else self.segments[part]
-            yield Batch.of(self.inputs[part], self.targets[part], segments)
+            piece = Batch.of(self.inputs[part], self.targets[part], segments)
+            if self.scores is not None:
+                pairs = int((~self.scores[part][::2].isnan()).sum())
+                piece = replace(piece, scores=self.scores[part], target_count=pairs)
+            yield piece
 
 
 class Batcher(Protocol):

@@ -88,7 +88,7 @@ class PackedBatcher:
 
     def at(self, places: NDArray[np.int64]) -> Batch:
         """Return the rows of these numbers, counted over all epochs."""
-        return self._gather(self._drawn(places))
+        return self.gather(self._drawn(places))
 
     def targets_at(self, places: NDArray[np.int64]) -> int:
         """Count the targets of the rows of these numbers."""
@@ -100,7 +100,7 @@ class PackedBatcher:
         fits = (found.targets > 0) & (found.lengths <= self.context_length + 1)
         rows = self._pack(fits & (found.conversation == conversations))
         for first in range(0, len(rows), self.batch_size):
-            yield self._gather([rows[row] for row in range(first, min(first + self.batch_size, len(rows)))])
+            yield self.gather([rows[row] for row in range(first, min(first + self.batch_size, len(rows)))])
 
     def _pack(self, wanted: NDArray[np.bool_]) -> Rows:
         chosen = np.flatnonzero(wanted).astype(np.int32)
@@ -120,7 +120,7 @@ class PackedBatcher:
             ]
         return drawn
 
-    def _gather(self, rows: Sequence[NDArray[np.int32]]) -> Batch:
+    def gather(self, rows: Sequence[NDArray[np.int32]]) -> Batch:
         """Make a batch of rows, given the segments of each. What is left of a row is a segment without targets."""
         found, shape = self.segments, (len(rows), self.context_length + 1)
         block = np.full(shape, self.specials[END_OF_TEXT], dtype=np.int64)

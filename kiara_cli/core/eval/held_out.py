@@ -15,6 +15,7 @@ import numpy as np
 from kiara_cli.core.data.encoding import bytes_of, encode_documents
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.inputs import STDIN
+from kiara_cli.core.data.pairs import preferred
 from kiara_cli.core.data.prepare import recorded_folder, reopen
 from kiara_cli.core.data.readers import read_documents
 from kiara_cli.core.data.shards import Tokens
@@ -62,6 +63,9 @@ def held_of(opened: Opened, where: HeldOut) -> Held:
         return encoded(opened, where)
     prepared = own_data(opened, where)
     meta = prepared.meta
+    if meta.train_pairs:  # of which the preferred replies are measured
+        tokens = prepared.val if where.split == "val" else prepared.train
+        return Held(preferred(tokens, prepared.tokenizer.specials))
     if where.split == "val":
         return Held(prepared.val, meta.val_bytes)
     return Held(prepared.train, meta.train_bytes)

@@ -37,6 +37,7 @@ from kiara_cli.core.train.average import Average
 from kiara_cli.core.train.numerics import FIRST_SCALE
 from kiara_cli.core.train.optimizer import make_optimizer
 from kiara_cli.core.train.plan import Plan
+from kiara_cli.core.train.preference import score_reference
 from kiara_cli.core.train.progress import Progress
 from kiara_cli.core.train.recompute import recompute_blocks
 from kiara_cli.core.train.state import Training
@@ -109,6 +110,8 @@ def begin(
     lock = run.lock()
     base = keep(weights, run.folder) if weights is not None and plan.config.train.lora.rank else None
     training = build(plan, model, run, lock, progress, base)
+    if plan.config.train.objective == "dpo":
+        score_reference(training.model, training.pairs, plan.runtime, run.folder)
     describe(training, {**known(plan, weights), **(facts or {})})
     return training
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from kiara_cli.core.eval.metrics import Metrics
 from kiara_cli.core.train.meter import Reading
 from kiara_cli.core.train.plan import Plan
+from kiara_cli.core.train.preference import PairMetrics
 
 Status: TypeAlias = Literal["finished", "interrupted", "diverged"]
 
@@ -84,7 +85,7 @@ class Evaluated:
     """The validation split was measured."""
 
     step: int
-    metrics: Metrics
+    metrics: Metrics | PairMetrics
     is_best: bool
     seconds: float
 

@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from kiara_cli.core.eval.metrics import evaluate
+from kiara_cli.core.eval.metrics import Metrics, evaluate
 from kiara_cli.core.eval.samples import FIRST_WORDS
 from kiara_cli.core.generate.text import complete, make_engine, stream_text
-from kiara_cli.core.loss import to_score
 from kiara_cli.core.runtime.device import matrix_rate, not_strict, peak_memory, refusals_in_words
 from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
 from kiara_cli.core.train.events import (
@@ -34,6 +33,7 @@ from kiara_cli.core.train.events import (
 )
 from kiara_cli.core.train.meter import Meter
 from kiara_cli.core.train.numerics import first_nonfinite, loss_spike, lower_loss_scale, raise_loss_scale
+from kiara_cli.core.train.preference import PairMetrics, measure_pairs
 from kiara_cli.core.train.records import describe, record_of, summary
 from kiara_cli.core.train.schedule import learning_rate
 from kiara_cli.core.train.state import Training
@@ -93,10 +93,10 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
             progress.losses.clear()
             left = (total - progress.step) * tokens / max(1e-9, reading.tokens_per_second)
             memory = peak_memory(training.runtime.device)
-            hooked = training.hooks.logged() if training.hooks is not None else {}
+            more = training.logged()
             progress.seconds += meter.lap()
             logged = Stepped(
-                progress.step, mean, lr, grad_norm, progress.tokens, left, reading, memory, hooked, progress.seconds
+                progress.step, mean, lr, grad_norm, progress.tokens, left, reading, memory, more, progress.seconds
             )
             training.metrics["train_loss"] = mean
             write(record_of(logged))
@@ -145,7 +145,7 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
         meter.begin("forward")
         with training.runtime.precision():
             states = model.states(batch.inputs, segments=batch.segments)  # (B, T, D)
-            objective, cross_entropy = training.objective(*to_score(model, states, batch))
+            objective, cross_entropy = training.score(states, batch)
             if hooks is not None:
                 objective = hooks.objective(objective, states, batch)
         meter.begin("backward")
@@ -196,10 +196,7 @@ def validate(training: Training, write: Write) -> Iterator[Event]:
     config, progress, metrics = training.config, training.progress, training.metrics
     with training.average.in_place() if training.average is not None else contextlib.nullcontext():
         started = time.perf_counter()
-        measured = evaluate(
-            training.model, training.data.val, training.data.tokenizer, training.runtime_now,
-            config.eval.batch_size, config.eval.max_tokens, stride=config.eval.stride, lengths=training.byte_lengths,
-        )  # fmt: skip
+        measured = measure(training)
         is_best = progress.best_val_loss is None or measured.loss < progress.best_val_loss
         metrics |= summary(measured) | {"step": progress.step, "tokens": progress.tokens}
         event = Evaluated(progress.step, measured, is_best, time.perf_counter() - started)
@@ -217,6 +214,18 @@ def validate(training: Training, write: Write) -> Iterator[Event]:
             with not_strict():
                 sampled = sample_text(training)
             yield sampled
+
+
+def measure(training: Training) -> Metrics | PairMetrics:
+    """Measure the validation split."""
+    config, runtime = training.config, training.runtime_now
+    if training.preference is not None:
+        pairs, limit = training.pairs["val"], config.eval.max_tokens
+        return measure_pairs(training.model, pairs, training.preference, runtime, limit)
+    return evaluate(
+        training.model, training.data.val, training.data.tokenizer, runtime, config.eval.batch_size,
+        config.eval.max_tokens, stride=config.eval.stride, lengths=training.byte_lengths,
+    )  # fmt: skip
 
 
 def save(training: Training) -> Saved:

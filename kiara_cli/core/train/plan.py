@@ -18,6 +18,7 @@ from kiara_cli.core.data.batches import Batcher
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.mixture import Part, mixed
 from kiara_cli.core.data.packing import PackedBatcher
+from kiara_cli.core.data.pairs import PairBatcher
 from kiara_cli.core.data.segments import Contents, find_segments
 from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.core.loss import positions_at_once
@@ -28,6 +29,7 @@ from kiara_cli.core.runtime.compile import decide_compile
 from kiara_cli.core.runtime.device import Runtime, decide, planning_rate
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.core.train.feed import rows_at_once
+from kiara_cli.core.train.preference import batcher_of, check_pairs
 from kiara_cli.core.train.writers import check_writers
 from kiara_cli.errors import KiaraError
 
@@ -162,6 +164,9 @@ def settle(config: Config, tokenizer: Tokenizer) -> Config:
 def make_batcher(config: Config, data: Prepared, packs: bool = False) -> Batcher:
     """Cut the training split into batches as the config says; documents are packed, too, if they are to be."""
     context, train, seed = config.model.context_length, config.train, config.runtime.seed
+    check_pairs(config, data)
+    if train.objective != "next_token":
+        return batcher_of(config, data)
     if data.meta.train_conversations or packs:
         specials = data.tokenizer.specials
         return PackedBatcher(data.train, specials, context, train.batch_size, seed, train.loss_on, train.primer)
@@ -174,6 +179,11 @@ def make_batcher(config: Config, data: Prepared, packs: bool = False) -> Batcher
 
 def with_parts(config: Config, data: Prepared, own: Batcher, parts: Sequence[Part]) -> Batcher:
     """Mix what is learned from besides into the run's own batches."""
+    if parts and isinstance(own, PairBatcher):
+        raise KiaraError(
+            f"train.objective={config.train.objective} learns from pairs alone",
+            "leave out data.replay and the weights of data.sources",
+        )
     packs = isinstance(own, PackedBatcher)
     if packs and config.train.primer:  # it is of the run's own conversations
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, primer=False))
@@ -190,7 +200,7 @@ def count_targets(config: Config, data: Prepared, batcher: Batcher) -> tuple[Con
     held_out = f"data.val_source={config.data.val_source}" if config.data.val_source else f"what {source} holds out"
     specials, val = data.tokenizer.specials, data.val if limit is None else data.val[: limit + 1]
     learned, measured = (Contents(document_targets=max(0, len(part) - 1)) for part in (data.train, val))
-    if isinstance(batcher, PackedBatcher):
+    if isinstance(batcher, PackedBatcher | PairBatcher):
         learned = batcher.contents
     if data.meta.conversations:
         measured = find_segments(val, specials, context + 1).contents

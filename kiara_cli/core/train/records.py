@@ -12,12 +12,19 @@ from typing import Any, TypeAlias
 
 from kiara_cli.core.eval.metrics import Metrics
 from kiara_cli.core.train.events import Evaluated, Finished, Skipped, Stepped, ThreadsChanged
+from kiara_cli.core.train.preference import PairMetrics
 
 Recorded: TypeAlias = Stepped | Skipped | ThreadsChanged | Evaluated | Finished
 
 
-def summary(metrics: Metrics) -> dict[str, float]:
+def summary(metrics: Metrics | PairMetrics) -> dict[str, float]:
     """Name the validation figures as metrics.jsonl and checkpoints do."""
+    if isinstance(metrics, PairMetrics):
+        return {
+            "val_loss": metrics.loss,
+            "val_reward_accuracy": metrics.accuracy,
+            "val_reward_margin": metrics.margin,
+        }
     return {
         "val_loss": metrics.loss,
         "val_perplexity": metrics.perplexity,
@@ -35,7 +42,7 @@ def record_of(event: Recorded) -> dict[str, Any]:
         return {
             "step": event.step,
             **summary(event.metrics),
-            "val_tokens": event.metrics.tokens,
+            ("val_pairs" if isinstance(event.metrics, PairMetrics) else "val_tokens"): event.metrics.tokens,
             "val_seconds": event.seconds,
         }
     if isinstance(event, Skipped):
@@ -52,7 +59,7 @@ def record_of(event: Recorded) -> dict[str, Any]:
     return {
         "step": event.step,
         "loss": event.loss,
-        "perplexity": math.exp(min(event.loss, 700.0)),
+        **({} if "reward_margin" in event.hooks else {"perplexity": math.exp(min(event.loss, 700.0))}),
         "lr": event.lr,
         "grad_norm": event.grad_norm,
         "tokens": event.tokens,

@@ -24,6 +24,7 @@ from kiara_cli.core.runtime.device import pick_device
 from kiara_cli.core.tokenizer.protocol import fingerprint
 from kiara_cli.core.train.build import build, describe
 from kiara_cli.core.train.plan import LIMITS, Plan, plan, total_steps
+from kiara_cli.core.train.preference import load_reference
 from kiara_cli.core.train.progress import Progress, set_random_state
 from kiara_cli.core.train.state import Training
 from kiara_cli.errors import KiaraError
@@ -111,6 +112,8 @@ def resume(plan: Plan, checkpoint: Checkpoint, run: Run, lock: Lock | None = Non
     if checkpoint.base is not None:
         training.model.load_state_dict(dict(checkpoint.model), strict=False)
     training.optimizer.load_state_dict(dict(checkpoint.optimizer or {}))
+    if plan.config.train.objective == "dpo":
+        load_reference(training.pairs, run.folder)
     training.metrics |= checkpoint.metrics
     if training.average is not None:
         training.average.load(progress.average)

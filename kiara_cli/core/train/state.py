@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kiara_cli.config import load as config_load
 from kiara_cli.config.schema import Config
@@ -20,9 +20,11 @@ from kiara_cli.core.checkpoint import files
 from kiara_cli.core.checkpoint.adapters import Base
 from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
+from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.data.folders import Prepared
+from kiara_cli.core.data.pairs import PairBatcher
 from kiara_cli.core.eval.lengths import Lengths, byte_lengths
-from kiara_cli.core.loss import Objective
+from kiara_cli.core.loss import Objective, Preference, to_score
 from kiara_cli.core.model.lora import adapter_weights
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.adaptive import Threads
@@ -30,6 +32,7 @@ from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.train.average import Average
 from kiara_cli.core.train.feed import Feed
 from kiara_cli.core.train.plan import Plan
+from kiara_cli.core.train.preference import batcher_of, preference_of
 from kiara_cli.core.train.progress import Progress, random_state
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class Training:
     progress: Progress
     base: Base | None = None  # of an adapter: the checkpoint that it belongs to
     hooks: Hooks | None = None  # what the config's hooks do, where it has some
+    preferred: list[Tensor] = field(default_factory=list)  # sums over pairs since the last record
     metrics: dict[str, Any] = field(default_factory=dict)  # the newest, as checkpoints carry them
 
     @property
@@ -86,6 +90,35 @@ class Training:
     def objective(self) -> Objective:
         train = self.config.train
         return Objective(train.z_loss, train.label_smoothing, train.loss_chunk)
+
+    @cached_property
+    def preference(self) -> Preference | None:
+        """The objective in the place of the other where pairs are learned."""
+        return preference_of(self.config.train)
+
+    @cached_property
+    def pairs(self) -> dict[str, PairBatcher]:
+        """Of pairs: both splits."""
+        if not isinstance(self.plan.batcher, PairBatcher):
+            return {}
+        return {"train": self.plan.batcher, "val": batcher_of(self.config, self.data, held_out=True)}
+
+    def score(self, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the sum to minimise of a piece of a batch, and the sum that is shown. states (B, T, D)."""
+        if self.preference is None:
+            return self.objective(*to_score(self.model, states, batch))
+        loss, sums = self.preference(states, self.model.unembed, batch)
+        self.preferred.append(torch.cat((sums, sums.new_tensor([batch.target_count]))))
+        return loss, sums[0]
+
+    def logged(self) -> dict[str, float]:
+        """Return what else is logged of the updates since the last time."""
+        found = self.hooks.logged() if self.hooks is not None else {}
+        if self.preferred:
+            _, right, ahead, pairs = torch.stack(self.preferred).sum(0).tolist()
+            self.preferred.clear()
+            found = {**found, "reward_accuracy": right / max(1, pairs), "reward_margin": ahead / max(1, pairs)}
+        return found
 
     @cached_property
     def weights(self) -> list[nn.Parameter]:

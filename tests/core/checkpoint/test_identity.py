@@ -26,7 +26,8 @@ model.feedforward model.residual model.scale_embeddings model.qk_norm model.tied
 train.batch_size train.accumulation train.optimizer train.lr train.schedule train.min_lr_ratio train.warmup_steps
 train.decay_share train.weight_decay train.beta1 train.beta2 train.grad_clip train.z_loss train.label_smoothing
 train.loss_chunk train.recompute train.ema_decay train.patience train.skip_batches train.eval_interval train.loss_on
-train.primer train.lora.rank train.lora.alpha train.lora.dropout train.lora.targets train.lora.lr
+train.primer train.objective train.preference.beta train.preference.margin
+train.lora.rank train.lora.alpha train.lora.dropout train.lora.targets train.lora.lr
 eval.batch_size eval.max_tokens eval.stride
 runtime.device runtime.dtype runtime.compile runtime.native runtime.seed runtime.deterministic
 """
