@@ -14,7 +14,7 @@ difference within a seed. Let d be the n differences of a variant, V their varia
 With one variant this is the paired t-test, which is exact. Where a study declares that all arms have equal noise, the
 noise is pooled over all of them, with (n - 1) k degrees of freedom, unless a check says that this is not fair. That
 tells smaller differences, but it is no default: with few seeds no check finds the unequal noise that makes pooling
-wrong (benchmarks/statistics.py measures both).
+wrong (benchmarks/studies.py measures both).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the statistics of `kiara runs ablate` are worth, on simulated studies: one table, and with --json a file.
 
-    python benchmarks/statistics.py [--studies 20000] [--looks-studies 2000] [--json FILE]
+    python benchmarks/studies.py [--studies 20000] [--looks-studies 2000] [--json FILE]
 
 Each cell simulates studies of k variants and n seeds, with a common effect of the seed, and counts, where no variant
 differs: how often any is called different (to be 5 %), and each by itself; where they do differ: how often all
