@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pty
+import re
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -113,3 +117,24 @@ def read_until(leader: int, wanted: bytes, seconds: float = 60.0) -> bytes:
             seen += os.read(leader, 4096)
     assert wanted in seen, seen
     return seen
+
+
+@pytest.mark.slow
+def test_every_command_of_the_chat_page_runs(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/chat.md").read_text(encoding="utf-8")
+    (schema,) = re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(home)
+    Path("person.json").write_text(schema)
+    for line in (line.split("  #")[0] for block in blocks for line in block.splitlines()):
+        before, _, command = line.rpartition(" | ")  # what is piped in by printf
+        said = before.removeprefix("printf '").removesuffix("'").replace("\\n", "\n")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said.encode())))
+        with pytest.raises(SystemExit, match="0"):
+            main(shlex.split(command.split(" > ")[0])[1:])
+    assert len(Path("talks.jsonl").read_text().splitlines()) == 2
+    made = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith('{"index"')]
+    assert {row["finish_reason"] for row in made} == {"stop"}
+    assert all(0 <= json.loads(row["text"])["age"] <= 120 for row in made)

@@ -66,14 +66,14 @@ class Constraint:
         """Return which ids may come next, (V,) bool. Raises KiaraError where none may."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         self._check()
-        mask = torch.from_numpy(np.unpackbits(bits, count=self._vocab_size, bitorder="little")).bool()
+        mask = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
         mask[self._stop_ids] = self._matcher.is_accepting()
-        if not bool(mask.any()):
+        if not mask.any():
             raise KiaraError(
                 "the model's tokenizer has nothing that could come next in this JSON",
                 "ask for names, values and patterns made of what it knows",
             )
-        return mask
+        return torch.from_numpy(mask)
 
     def take(self, token: int) -> None:
         """Go on behind an id. Raises KiaraError for one that may not come next."""

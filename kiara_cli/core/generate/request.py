@@ -141,7 +141,7 @@ class ActiveRequest:
     def constrain(self, scores: Tensor) -> Tensor:
         """Keep of scores (V,) what the grammar allows next. Raises KiaraError where that is nothing."""
         assert self.constraint is not None
-        return scores.masked_fill(~self.constraint.allowed().to(scores.device), sampling.NEVER)
+        return torch.where(self.constraint.allowed().to(scores.device), scores, sampling.NEVER)
 
     def penalize(self, scores: Tensor) -> Tensor:
         """Apply the penalties, which depend on the ids so far, to scores (1, V)."""

@@ -21,6 +21,7 @@ from kiara_cli.core.checkpoint.files import Checkpoint, load, save
 from kiara_cli.core.checkpoint.vocabulary import with_rows
 from kiara_cli.core.export import check, gguf, huggingface
 from kiara_cli.core.export.reading import as_imported, read_folder
+from kiara_cli.core.generate.grammar import Grammars
 from kiara_cli.core.generate.text import Completion, generate_text, make_engine, stream_text
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.quantize.apply import quantize
@@ -136,6 +137,23 @@ def test_a_turn_ends_where_the_template_says(imported: Imported) -> None:
     assert {imported.tokenizer.name_of(token) for token in imported.tokenizer.turn_end} == {expected} - {None}
     ends = json.loads((imported.folder / "generation_config.json").read_text())["eos_token_id"]
     assert imported.tokenizer.ends == set(ends if isinstance(ends, list) else [ends])
+
+
+def test_it_writes_json_of_a_schema(imported: Imported) -> None:
+    engine = make_engine(imported.model, imported.tokenizer, FP32)
+    schema = {
+        "type": "object", "additionalProperties": False, "required": ["name", "kind"],
+        "properties": {"name": {"type": "string", "maxLength": 5}, "kind": {"enum": ["ü漢", "a b"]}},
+    }  # fmt: skip
+    grammar = Grammars(imported.tokenizer, engine.forbidden).compile(schema)
+    for seed in range(4):
+        config = GenerateConfig(temperature=2.0, max_new_tokens=80, seed=seed)
+        *_, done = generate_text(engine, imported.tokenizer, "the", config, grammar=grammar)
+        assert isinstance(done, Completion)
+        assert done.finish_reason == "stop"
+        made = json.loads(done.text)
+        assert len(made["name"]) <= 5
+        assert made["kind"] in ("ü漢", "a b")
 
 
 def test_it_goes_back_as_it_came(imported: Imported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

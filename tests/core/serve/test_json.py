@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import re
+from pathlib import Path
 from typing import Any, Literal
 
 import openai
@@ -93,3 +96,12 @@ def test_json_does_not_go_on_with_a_message_that_has_begun(up: Any) -> None:
     answer = up.post("/v1/chat/completions", body)
     assert answer.status_code == 400
     assert re.search("begins at its beginning", answer.json()["error"]["message"])
+
+
+def test_the_program_on_the_chat_page_runs(up: Any) -> None:
+    page = (Path(__file__).parents[3] / "docs/chat.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        exec(compile(program.replace("http://127.0.0.1:8000", up.url), "chat.md", "exec", dont_inherit=True), {})
+    assert shown.getvalue().startswith("stop name=")
