@@ -20,6 +20,7 @@ from kiara_cli.core.lab.ablate import Event, GivenUp, RunEnded, RunGoesOn, RunSt
 from kiara_cli.core.lab.report import Report
 from kiara_cli.core.lab.study import Study
 from kiara_cli.core.lab.study_page import NOTHING, pairing_words, scaling_words
+from kiara_cli.core.lab.table import DONE
 from kiara_cli.core.train.plan import USUAL_SHARE, Plan
 
 SIGNS = {"better": "green", "worse": "red", "unstable": "yellow", "not judged": "yellow"}
@@ -77,14 +78,18 @@ class StudyView:
         elif isinstance(event, RunEnded):
             name = event.order.name
             self.running.pop(name, None)
-            self.ended += 1
+            self.ended += event.ending.status in DONE
             self.took.append(time.monotonic() - self.began[name])
             value = "" if math.isnan(event.value) else f"  {event.value:.4f}"
             reason = f": {event.ending.reason}" if event.ending.reason else ""
-            output.note(f"{self.ended}/{self.total}  {name}  {event.ending.status}{reason}{value}  {self.left()}")
+            self.say(f"{self.ended}/{self.total}  {name}  {event.ending.status}{reason}{value}  {self.left()}")
         elif isinstance(event, GivenUp) and event.arm in self.steps:
             why = "has its answer" if event.told else "cannot gain what matters any more"
-            output.note(f"{event.arm} {why} after {event.seeds} seeds: no more runs of it")
+            self.say(f"{event.arm} {why} after {event.seeds} seeds: no more runs of it")
+
+    def say(self, text: str) -> None:
+        """Print a line that stays, above the one that is redrawn."""
+        self.console.print(Text(text.rstrip()), soft_wrap=True)
 
     def left(self) -> str:
         if not self.took or self.ended >= self.total:

@@ -26,7 +26,8 @@ Interval: TypeAlias = tuple[float, float]
 
 SIZES = 3  # at least
 FREE_FLOOR = 4  # sizes from which on E is fitted
-SLOPES = np.geomspace(0.005, 3.0, 800)  # α
+SLOPES = np.geomspace(0.005, 3.0, 80)  # α
+FINER, STEPS = 3, 15  # grids after that one, each between the neighbours of the best
 DRAWS = 1000  # of the bootstrap
 
 
@@ -125,21 +126,31 @@ def _drawn(y: Array, means: Array, counts: Array) -> tuple[Array, Array]:
 
 
 def _fit(compute: Array, means: Array) -> list[Law]:
-    """Fit a law to each row of mean losses, (rows, sizes)."""
+    """Fit a law to each row of mean losses, (rows, sizes): the best α of a grid, then of finer ones around it."""
     unit = float(np.exp(np.log(compute).mean()))
-    x = (compute / unit) ** -SLOPES[:, None]  # (slopes, sizes)
-    weight = 1 / means**2  # of squared errors: relative ones, (rows, sizes)
-    total = weight.sum(1)[:, None]
-    wx, wy, wxx, wxy = weight @ x.T, (weight * means).sum(1)[:, None], weight @ (x.T**2), (weight * means) @ x.T
-    factor = (total * wxy - wx * wy) / (total * wxx - wx**2)  # (rows, slopes)
+    logs, rows = np.log(compute / unit), np.arange(len(means))
+    slopes = np.broadcast_to(SLOPES, (len(means), len(SLOPES)))
+    for _ in range(FINER + 1):
+        floors, factors, errors = _solve(logs, means, slopes)
+        best = np.argmin(errors, 1)
+        found = floors[rows, best], factors[rows, best], slopes[rows, best]
+        low, high = (slopes[rows, np.clip(best + side, 0, slopes.shape[1] - 1)] for side in (-1, 1))
+        slopes = np.linspace(low, high, STEPS, axis=1)
+    return [Law(float(e), float(a), float(slope), unit) for e, a, slope in zip(*found, strict=True)]
+
+
+def _solve(logs: Array, means: Array, slopes: Array) -> tuple[Array, Array, Array]:
+    """Return E, A and the sum of squared relative errors for each row of losses and each of its slopes."""
+    x = np.exp(-slopes[..., None] * logs)  # (rows, slopes, sizes)
+    y, weight = means[:, None, :], 1 / means[:, None, :] ** 2
+    total, wx, wy = weight.sum(-1), (weight * x).sum(-1), (weight * y).sum(-1)
+    wxx, wxy = (weight * x**2).sum(-1), (weight * x * y).sum(-1)
+    factor = (total * wxy - wx * wy) / (total * wxx - wx**2)
     floor = (wy - factor * wx) / total
-    bound = floor < 0 if len(compute) >= FREE_FLOOR else np.ones_like(floor, dtype=bool)
+    bound = floor < 0 if len(logs) >= FREE_FLOOR else np.ones_like(floor, dtype=bool)
     floor, factor = np.where(bound, 0.0, floor), np.where(bound, wxy / wxx, factor)
-    errors = len(compute) - 2 * (floor * wy + factor * wxy) + floor**2 * total + 2 * floor * factor * wx
-    best = np.argmin(np.where(factor > 0, errors + factor**2 * wxx, np.inf), 1)
-    rows = np.arange(len(means))
-    found = zip(floor[rows, best], factor[rows, best], SLOPES[best], strict=True)
-    return [Law(float(e), float(a), float(slope), unit) for e, a, slope in found]
+    errors = (weight * (floor[..., None] + factor[..., None] * x - y) ** 2).sum(-1)
+    return floor, factor, np.where(factor > 0, errors, np.inf)
 
 
 def _predict(
@@ -162,7 +173,7 @@ def _notes(law: Law, compute: Array, means: Array) -> list[str]:
         notes.append(f"with {len(compute)} sizes the floor E cannot be told from the slope: it is taken as 0")
     elif law.floor < 1e-3 * means.min():
         notes.append("the sizes show no floor: E is 0")
-    if law.slope in SLOPES[[0, -1]] or law.floor > 0.99 * means.min():
+    if not SLOPES[1] < law.slope < SLOPES[-2] or law.floor > 0.99 * means.min():
         notes.append("the loss hardly falls any more: the law is at the edge of what it can describe")
     if (np.diff(means) >= 0).any():
         notes.append("the loss does not fall from every size to the next: a law through it is doubtful")
