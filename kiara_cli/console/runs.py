@@ -104,22 +104,26 @@ def show_groups(groups: Sequence[Group], root: Path) -> None:
         record, left_out = each.records[0], len(each.records) - len(each.counted)
         row = {"group": each.name, "n": str(len(each.counted)), "left_out": str(left_out or ""),
                "params": _form(record.parameters, amount), "steps": _form(record.steps, "{:,}".format)}  # fmt: skip
-        row |= _spread("val_loss", each.loss) | _spread("bits_per_byte", each.bits_per_byte)
+        row |= {"val_loss": _mean(each.loss), "range": _range(each.loss), "bits_per_byte": _mean(each.bits_per_byte)}
         rows.append(row | {"settings": settings})
-    table(rows, ("group", "settings"))
-    if any(row["left_out"] for row in rows):
+    left_out = any(row["left_out"] for row in rows)
+    names = [name for name in rows[0] if left_out or name != "left_out"]
+    table([{name: row[name] for name in names} for row in rows], ("group", "settings"))
+    if any(" ± " in row["val_loss"] for row in rows):
+        output.note("± is the standard deviation over seeds.")
+    if left_out:
         output.note("Left out: runs that did not end as planned, and repeats of a seed.")
 
 
-def _spread(name: str, spread: Spread | None) -> dict[str, str]:
+def _mean(spread: Spread | None) -> str:
+    """Write the mean, and the standard deviation where there is one."""
     if spread is None:
-        return {name: NOTHING, f"sd_of_{name}": NOTHING, f"range_of_{name}": NOTHING}
-    several = spread.n > 1
-    return {
-        name: f"{spread.mean:.4f}",
-        f"sd_of_{name}": NOTHING if spread.sd is None else f"{spread.sd:.4f}",
-        f"range_of_{name}": f"{spread.low:.4f}-{spread.high:.4f}" if several else NOTHING,
-    }
+        return NOTHING
+    return f"{spread.mean:.4f}" + (f" ± {spread.sd:.4f}" if spread.sd is not None else "")
+
+
+def _range(spread: Spread | None) -> str:
+    return NOTHING if spread is None or spread.n == 1 else f"{spread.low:.4f}-{spread.high:.4f}"
 
 
 def show_run(run: Run, known: Known | None, held: Outcome | None) -> None:

@@ -159,6 +159,11 @@ def known(plan: Plan, weights: Checkpoint | None = None) -> dict[str, Any]:
         "data_hash": meta.hash,
         "text_hash": meta.text_hash,
         "tokenizer_hash": meta.tokenizer_hash,
+        "evaluation": {
+            "max_tokens": config.eval.max_tokens,
+            "window": config.model.context_length,
+            "stride": config.eval.stride,
+        },
         "parameters": plan.count.parameters,
         "flops_per_token": plan.flops_per_token,
         "threads": plan.runtime.threads,
