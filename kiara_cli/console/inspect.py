@@ -203,11 +203,8 @@ def ablation(report: Report, width: int) -> list[RenderableType | str]:
     reach = abs(found[0].change)
     for one in found[: asked.top]:
         table.add_row(one.name, bar(one.change, reach), f"{one.change:+.3f}", f"{one.loss:.3f}", f"{one.lead:.2f}")
-    lead = f"lead over the best other token {found[0].lead_before:.2f}"
-    return [
-        f"Ablation: loss on {on} {found[0].before:.3f} nats a token, {lead}; with {what} in the part's place",
-        table,
-    ]
+    before = f"{found[0].before:.3f} nats a token, {found[0].lead_before:.2f} ahead of the best other token"
+    return [f"Ablation: loss on {on} {before}; with {what} in a part's place:", table]
 
 
 def patching(report: Report, width: int) -> list[RenderableType | str]:

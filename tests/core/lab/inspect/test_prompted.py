@@ -86,3 +86,24 @@ def test_the_word_that_is_explained_is_where_two_answers_part(talking: Opened) -
     assert named.against is None
     with pytest.raises(KiaraError, match="the answer does not say 'hen'; it is 'The fox said'"):
         pair(talking, Wanted(["Hello"], answer="The fox said", raw=True, word="hen"))
+
+
+WRONG: list[tuple[Wanted, str]] = [
+    (Wanted(["  "]), "--prompt is empty; give a text"),
+    (Wanted(["Hello", "Jello"], raw=True), "--raw takes one --prompt"),
+    (Wanted(["Hello"], answer="", raw=True), "--answer is empty"),
+    (Wanted(["Hello"], corrupt=["Hello"], raw=True, tokens=4), "both answers begin with the same 4 tokens"),
+    (
+        Wanted(["Hello"], corrupt=["Hello fox"], raw=True, tokens=4),
+        "they differ, nothing against ␣fox; write something",
+    ),
+    (Wanted(["fox " * 96], raw=True), "tokens long, and this model reads 96 at once"),
+    (Wanted([" fox" * 96], raw=True), "there is no room for an answer; shorten --prompt"),
+]
+
+
+def test_a_prompt_that_cannot_be_looked_at_is_refused(talking: Opened) -> None:
+    for wanted, message in WRONG:
+        with pytest.raises(KiaraError) as refused:
+            pair(talking, wanted)
+        assert message in str(refused.value)
