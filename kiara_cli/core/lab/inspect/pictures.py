@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from kiara_cli.core.lab import figures
 from kiara_cli.core.lab.inspect.attention import SCORES
 from kiara_cli.core.lab.inspect.report import Report
@@ -80,22 +82,26 @@ def _attention(report: Report) -> Iterator[tuple[str, Figure]]:
 
 
 def patterns(report: Report) -> Figure:
-    """Draw the patterns of all heads side by side, a row for each layer."""
-    layers = max(one.layer for one in report.heads) + 1
-    heads = len(report.heads) // layers
+    """Draw the patterns of all heads as one picture, a row for each layer."""
+    layers, length = max(one.layer for one in report.heads) + 1, len(report.prompted.ids)
+    heads, side = len(report.heads) // layers, length + max(1, length // 20)  # with a gap between two
+    picture = torch.full((layers * side, heads * side), float("nan"))
+    for one in report.heads:
+        down, across = one.layer * side, one.head * side
+        picture[down : down + length, across : across + length] = one.pattern.sqrt()
     size = min(2.0, 16 / heads)
-    with figures.drawing((size * heads + 0.3, size * layers + 0.4)) as axes:
-        figure = axes.get_figure()
-        assert figure is not None
-        axes.remove()
-        for index, one in enumerate(report.heads):
-            place = figure.add_subplot(layers, heads, index + 1)
-            place.imshow(one.pattern.sqrt().tolist(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-            place.set_xticks([])
-            place.set_yticks([])
-            place.set_title(one.name, fontsize=8)
-        figure.suptitle("Square root of attention: queries down, keys across", fontsize=9, color=figures.INK)
-    return figure  # type: ignore[return-value]
+    with figures.drawing((size * heads + 0.8, min(40.0, size * layers) + 0.6)) as axes:
+        axes.imshow(picture.numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+        for axis, names in (
+            (axes.xaxis, [f"head {head}" for head in range(heads)]),
+            (axes.yaxis, [f"layer {layer}" for layer in range(layers)]),
+        ):
+            axis.set_ticks([index * side + length / 2 for index in range(len(names))], names)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.set_title("Square root of attention: queries down, keys across")
+    return axes.get_figure()  # type: ignore[return-value]
 
 
 def _lens(report: Report) -> Iterator[tuple[str, Figure]]:
