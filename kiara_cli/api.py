@@ -29,6 +29,7 @@ from kiara_cli.core.eval.metrics import Metrics
 from kiara_cli.core.generate import text as texts
 from kiara_cli.core.generate.engine import Engine
 from kiara_cli.core.generate.opened import Opened, open_model
+from kiara_cli.core.lab.baseline import held_to
 from kiara_cli.core.runtime.guest import as_guest, host_settings_kept
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.core.train import job
@@ -61,6 +62,8 @@ def train(
     allow_changed_data: bool = False,
     skip_bad: bool = False,
     hooks: Sequence[str | Path] = (),
+    baseline: str | None = None,
+    change: str | None = None,
     on_event: Callable[[Event], object] = lambda event: None,
     **more: Any,
 ) -> Finished:
@@ -68,8 +71,9 @@ def train(
 
     `source` is what there is to learn from; `settings`, and `more`, are by dotted keys, `{"train.max_steps": 100}`;
     `config` names config files; `weights` is a checkpoint to start from; `resume` continues the newest run, or the
-    one of that name; `skip_bad` leaves out what cannot be read; `hooks` are files of hooks to run. `on_event` is
-    called with every event, `Planned` first. A run that diverges does not raise: look at the result's `status`.
+    one of that name; `skip_bad` leaves out what cannot be read; `hooks` are files of hooks to run; `baseline` is
+    a run that this one is held to, and `change` says as `--change` does which settings are one. `on_event` is called
+    with every event, `Planned` first. A run that diverges does not raise: look at the result's `status`.
     Raises KiaraError.
     """
     files = load_config([config] if isinstance(config, str) else config, (), os.environ, check=False)
@@ -83,6 +87,7 @@ def train(
         weights=None if weights is None else str(weights),
         resume=resume,
         allow_changed_data=allow_changed_data,
+        check=held_to(baseline, change, resume, RUNS),
         skip_bad=skip_bad,
         hook_files=tuple(map(str, hooks)),
     )

@@ -101,3 +101,5 @@ def test_a_mistake_in_training_from_a_program_names_the_setting(book: Path) -> N
         api.train(book, {"model.n_layer": 4})
     with pytest.raises(KiaraError, match="--resume continues a run"):
         api.train(book, resume=True)
+    with pytest.raises(KiaraError, match="no run other in checkpoints"):
+        api.train(book, baseline="other")

@@ -10,7 +10,7 @@ from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug,
 
 if TYPE_CHECKING:
     from kiara_cli.core.train.events import Finished
-    from kiara_cli.core.train.job import Check, Job
+    from kiara_cli.core.train.job import Job
 
 
 def train(
@@ -50,6 +50,7 @@ def train(
 ) -> None:
     """Train a model on text: kiara train FILE."""
     from kiara_cli.commands import signals
+    from kiara_cli.core.lab.baseline import held_to
     from kiara_cli.core.train.job import Job
 
     given = read(words, config)
@@ -66,31 +67,13 @@ def train(
         allow_changed_hooks=allow_changed_hooks,
         skip_bad=skip_bad,
         dry_run=dry_run,
-        check=held_to(baseline, change, resume),
+        check=held_to(baseline, change, resume, RUNS_ROOT),
     )
     finished = show(job, json_)
     if finished is not None and finished.status == "diverged":
         raise typer.Exit(1)
     if finished is not None and finished.status == "interrupted":
         raise typer.Exit(128 + (signals.received() or signals.SIGINT))
-
-
-def held_to(baseline: str | None, change: str | None, resume: bool) -> Check:
-    """Return the check of a run that is held to a baseline; of any other, one that accepts all. Raises KiaraError."""
-    from kiara_cli.core.train.job import accept
-    from kiara_cli.errors import KiaraError
-
-    if baseline is None:
-        if change is not None:
-            raise KiaraError("--change goes with --baseline", "name the run that it is a change to, or leave it out")
-        return accept
-    if resume:
-        raise KiaraError("--resume continues a run as it was", "leave out --baseline: the run keeps its own")
-    from kiara_cli.core.lab.compare import Change, check_baseline, known_run
-    from kiara_cli.core.lab.records import find_run
-
-    known = known_run(find_run(baseline, RUNS_ROOT))
-    return check_baseline(known, None if change is None else Change.parse(change))
 
 
 def show(job: Job, json_: bool) -> Finished | None:

@@ -163,7 +163,7 @@ def _facts(record: Record, facts: Mapping[str, Any], best: Mapping[str, Any]) ->
         ("data", f"{record.data or ''}  {str(facts.get('data_hash') or '')[:12]}".strip()),
         ("tokenizer", str(facts.get("tokenizer_hash") or "")[:12]),
         ("parameters", _form(record.parameters, "{:,}".format)),
-        ("steps", f"{_form(record.step, '{:,}'.format)} of {_form(record.steps, '{:,}'.format)}"),
+        ("steps", " of ".join(f"{steps:,}" for steps in (record.step, record.steps) if steps is not None)),
         ("validation loss", _form(measured.get(LOSS), "{:.4f}".format)),
         ("bits per byte", _form(measured.get("val_bits_per_byte"), "{:.4f}".format)),
         ("accuracy", _form(measured.get("val_accuracy"), "{:.1%}".format)),

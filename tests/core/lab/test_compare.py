@@ -10,7 +10,8 @@ import pytest
 from kiara_cli.config.load import load_config
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.run import Run
-from kiara_cli.core.lab.compare import Change, Known, check_baseline, compare, from_defaults, known_run
+from kiara_cli.core.lab.baseline import Change, check_baseline
+from kiara_cli.core.lab.compare import Known, compare, from_defaults, known_run
 from kiara_cli.core.lab.groups import group, group_of, tell_apart
 from kiara_cli.core.lab.outcome import outcome
 from kiara_cli.core.lab.records import read_records
