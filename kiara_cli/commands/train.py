@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from kiara_cli.core.train.events import Finished
     from kiara_cli.core.train.job import Job
 
+Baseline = Annotated[
+    str | None,
+    typer.Option("--baseline", metavar="RUN", help="Hold the run to this one: refuse more than one change."),
+]
+OneChange = Annotated[
+    str | None,
+    typer.Option("--change", metavar="NAME=KEY,KEY", help="With --baseline: settings that are one change."),
+]
+
 
 def train(
     words: Annotated[
@@ -28,14 +37,8 @@ def train(
         str | None, typer.Option("--from", metavar="CHECKPOINT", help="Start a new run from these weights.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name the run; by default after its data.")] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option("--baseline", metavar="RUN", help="Hold the run to this one: refuse more than one change."),
-    ] = None,
-    change: Annotated[
-        str | None,
-        typer.Option("--change", metavar="NAME=KEY,KEY", help="With --baseline: settings that are one change."),
-    ] = None,
+    baseline: Baseline = None,
+    change: OneChange = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     skip_bad: SkipBad = False,
     allow_changed_data: Annotated[
