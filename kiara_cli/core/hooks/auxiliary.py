@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kiara_cli.config.load import from_mapping
-from kiara_cli.core.checkpoint.files import model_from, weights_of
+from kiara_cli.core.checkpoint.files import load_weights, model_from, weights_of
 from kiara_cli.core.checkpoint.find import open_checkpoint
 from kiara_cli.core.data.batches import IGNORE, Batch
 from kiara_cli.core.hooks.context import LossContext, Setting
@@ -160,7 +160,7 @@ class SelfDistillation:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._step = state["step"]
         if self._model is not None and self.teacher is None:
-            self._model.load_state_dict(state["average"], strict=False)  # a tied head is not stored
+            load_weights(self._model, state["average"], "the average of the weights")
 
 
 def load_teacher(word: str, setting: Setting) -> Transformer:
