@@ -40,8 +40,8 @@ def checkpoint() -> Path:
     return path
 
 
-def opened(checkpoint: Path, *words: str) -> tuple[Opened, Hooks]:
-    runtime = "runtime.device=cpu", "runtime.dtype=fp32", "runtime.threads=1"
+def opened(checkpoint: Path, *words: str, dtype: str = "fp32") -> tuple[Opened, Hooks]:
+    runtime = "runtime.device=cpu", f"runtime.dtype={dtype}", "runtime.threads=1"
     found = open_model(str(checkpoint), load_config(overrides=[*runtime, *words], check=False))
     return found, use(found)
 
@@ -105,6 +105,15 @@ def test_noise_is_the_same_at_every_try_and_stays_out_of_evaluation_unless_asked
     assert 0.4 < float(drawn.std()) < 0.6
     other = seen(checkpoint, *words, "hooks.a.with.in_evaluation=true", "runtime.seed=2")[1]
     assert not torch.equal(other["logits"], first["logits"])
+    found, hooks = opened(checkpoint, *words, "hooks.a.with.in_evaluation=true")
+    assert hooks.attached is not None
+    passes = []
+    for step in (1, 1, 2):
+        hooks.attached.begin(step)
+        with torch.no_grad():
+            passes += [found.model(torch.tensor([[1, 2, 3]])) for _ in range(2)]
+    assert torch.equal(passes[0], passes[2])
+    assert len({float(logits.sum()) for logits in passes}) == 4  # two passes of step 1, twice; two of step 2
 
 
 def test_a_patch_brings_another_prompts_values_by_position_and_from_another_checkpoint(checkpoint: Path) -> None:
@@ -139,6 +148,15 @@ def test_what_is_generated_follows_the_hooks_of_the_config_with_a_cache_and_with
     words = ["hooks.a.use=set", "hooks.a.at=logits", f"hooks.a.channels={token}", "hooks.a.with.value=1000"]
     found, _ = opened(checkpoint, *words, "hooks.a.positions=[-1]")
     assert complete(found.engine(), found.tokenizer, "the", config).text == "ccccc"
+    last = "hooks.a.use=suppress", "hooks.a.at=final_norm.out", "hooks.a.positions=-1"
+    written = {}
+    for dtype in ("fp32", "bf16"):
+        for hook in ((), last):  # with it every id has the same score: the first of them, again and again
+            found, _ = opened(checkpoint, *hook, dtype=dtype)
+            written[dtype, bool(hook)] = complete(found.engine(), found.tokenizer, "the", config).text
+    assert written["fp32", True] == written["bf16", True]
+    assert len({*written.values()}) > 1
+    assert written["bf16", True] not in (written["fp32", False], written["bf16", False])
     found, _ = opened(checkpoint, *words, "hooks.a.positions=[4, 5]")  # what follows them is replaced
     engines = [found.engine(), make_engine(found.model, found.tokenizer, found.runtime)]
     texts = {complete(engine, found.tokenizer, "the", config).text for engine in engines}

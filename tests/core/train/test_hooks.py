@@ -22,6 +22,7 @@ from kiara_cli.core.hooks.registry import auxiliary, forward, update
 from kiara_cli.core.model import fused
 from kiara_cli.core.model.feedforward import Gated
 from kiara_cli.core.runtime.native import CompilerError
+from kiara_cli.core.train import feed
 from kiara_cli.core.train import plan as planning
 from kiara_cli.core.train.build import begin
 from kiara_cli.core.train.events import Evaluated, Stepped
@@ -47,6 +48,7 @@ def _mine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @forward
     def touch(x: Tensor, at: At) -> Tensor:
+        assert x.ndim == len(at.axes)
         if at.training:
             SEEN[at.step, at.number, at.point, at.again] += 1
         return x.clone()
@@ -106,13 +108,14 @@ def same_weights(one: Training, other: Training) -> bool:
     [
         ("model.n_kv_heads=2", "train.accumulation=2", "train.ema_decay=0.9"),
         ("train.recompute=true", "model.drop_rate=0.1", "model.positions=learned", "model.tied_head=true"),
-        ("runtime.dtype=bf16", "runtime.native=true", "model.drop_rate=0.1"),
+        ("runtime.dtype=bf16", "runtime.native=true", "model.drop_rate=0.1", "model.emb_dim=64"),
     ],
     ids=lambda words: " ".join(words),
 )
 def test_a_hook_that_changes_nothing_changes_no_bit_and_is_called_once_a_forward_pass(
-    configure: Any, data: Prepared, words: tuple[str, ...]
+    configure: Any, data: Prepared, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(feed, "PIECE", 32)  # two pieces a batch
     if "runtime.native=true" in words:
         try:
             fused.load()
@@ -123,8 +126,10 @@ def test_a_hook_that_changes_nothing_changes_no_bit_and_is_called_once_a_forward
     hooked, after = run(configure, data, *words, "hooks.all.use=touch", f"hooks.all.at={NOT_WRITTEN_OUT}")
     assert losses(after) == losses(before)
     assert same_weights(hooked, expected)
+    for block in hooked.model.blocks:
+        assert ("place" in vars(block.attention)) == ("runtime.native=true" in words)  # the C loop is there
     passes = {(step, number) for step, number, _, _ in SEEN}
-    assert len(passes) == 4 * (2 if "train.accumulation=2" in words else 1)
+    assert len(passes) == 4 * (4 if "train.accumulation=2" in words else 2)
     names = {point for _, _, point, _ in SEEN}
     assert len(names) == 2 * 12 + 3
     assert set(SEEN.values()) == {1}
@@ -184,6 +189,18 @@ def test_one_head_is_taken_out_from_yaml_alone_and_the_loss_follows(configure: A
         torch.testing.assert_close(training.model(batch.inputs), without)
         assert (whole - without).abs().max() > 1e-3
     assert evaluated.metrics.loss > 0
+
+
+def test_what_is_computed_again_for_its_gradients_draws_the_same_noise(configure: Any, data: Prepared) -> None:
+    words = (
+        "hooks.n.use=noise",
+        "hooks.n.at=blocks.*.attention.out",
+        "hooks.n.with.deviation=0.3",
+        "train.max_steps=3",
+    )
+    stored, again = (run(configure, data, *words, f"train.recompute={word}")[0] for word in ("false", "true"))
+    assert same_weights(stored, again)
+    assert not same_weights(stored, run(configure, data, "train.max_steps=3")[0])
 
 
 STATEFUL = (
