@@ -36,6 +36,8 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
         ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.peak_bytes, 'B')} of memory"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
+    if hooks := plan.config.hooks:
+        rows.insert(4, ("hooks", ", ".join(f"{name} ({hook['use']})" for name, hook in hooks.items())))
     for part in reversed(plan.parts):
         said = f"{part.share:.0%} of all rows" if part.share is not None else f"{part.weight:g} × an epoch"
         rows.insert(1, ("and" if part.share is None else "replays", f"{part.data.meta.source}: {said}"))

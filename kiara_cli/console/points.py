@@ -14,7 +14,12 @@ from kiara_cli.core.hooks.registry import Registered
 from kiara_cli.core.hooks.select import shape_of
 from kiara_cli.core.model.points import kind_of, lens_name, off_fast_path, point_names
 
-AXES = ("B batch, T positions, S all positions so far", "a hook is written as `at: blocks.*.attention.heads`")
+WIDE = 150  # characters from which on there is room to say what a point holds
+LEGEND = (
+    "B batch, T positions, S all positions so far; in a config: at: blocks.*.attention.heads",
+    "decode: the fast decode steps of generate, chat and serve; attention: this layer's fused one, which is",
+    "written out; selection: all positions are scored, not only those with a target.",
+)
 
 
 def show_points(config: ModelConfig, json_: bool) -> None:
@@ -25,12 +30,15 @@ def show_points(config: ModelConfig, json_: bool) -> None:
             output.record(row)
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("point", "shape", "holds", "a hook leaves", "TransformerLens"):
-        table.add_column(column, no_wrap=column != "holds")
+    console = output.console(sys.stdout, width=None if sys.stdout.isatty() else 200)
+    columns = {"point": "point", "shape": "shape", "leaves": "a hook leaves", "transformer_lens": "TransformerLens"}
+    columns |= {"holds": "holds"} if console.width >= WIDE else {}
+    for title in columns.values():
+        table.add_column(title, no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(value) for value in row.values()))
-    output.console(sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)
-    for line in AXES:
+        table.add_row(*(escape(row[column]) for column in columns))
+    console.print(table)
+    for line in LEGEND:
         output.hint(line)
 
 

@@ -109,12 +109,16 @@ def sizes(config: ModelConfig) -> dict[str, int]:
 
 
 def off_fast_path(name: str) -> str:
-    """Say which fast paths a hook at a point takes a model off."""
+    """Say which fast paths a hook at a point takes a model off.
+
+    Always the decode steps of generation; at some the layer's fused attention, which is written out then, or the
+    selection of the positions that have a target, as all are scored.
+    """
     if matches(name, WRITTEN_OUT):
-        return "decode steps; this layer's attention is written out"
+        return "decode, attention"
     if name == "logits":
-        return "decode steps; every position is scored, at once"
-    return "decode steps"
+        return "decode, selection"
+    return "decode"
 
 
 def hooked(*modules: nn.Module) -> bool:
