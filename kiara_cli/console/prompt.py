@@ -17,7 +17,10 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.key_processor import KeyPress
 
 from kiara_cli.config import keys
 from kiara_cli.config.folders import state_folder
@@ -40,6 +43,15 @@ def make_prompt(remember: bool, **more: Any) -> PromptSession[str]:
         reserve_space_for_menu=MENU,
         **more,
     )
+
+
+def type_ahead(prompt: PromptSession[str], typed: bytes) -> None:
+    """Let what was typed earlier be the first that the prompt reads."""
+    presses: list[KeyPress] = []
+    parser = Vt100Parser(presses.append)
+    parser.feed(typed.decode("utf-8", errors="replace"))
+    parser.flush()
+    store_typeahead(prompt.app.input, presses)
 
 
 def message_of(text: str) -> tuple[str, bool]:

@@ -27,12 +27,15 @@ def hold(talk: Talk, **more: Any) -> None:
     """Hold a conversation in a terminal until /exit or the end of input; `more` is for tests: input and output."""
     from prompt_toolkit.formatted_text import HTML
 
-    from kiara_cli.console.prompt import make_prompt, message_of
+    from kiara_cli.console.prompt import make_prompt, message_of, type_ahead
 
     prompt = make_prompt(talk.session.chat.history, **more)
     output.note(f"Talking with {talk.name}. /help lists the commands, /exit leaves.")
     while not talk.over:
         draft, talk.draft = talk.draft, ""
+        if talk.ahead:
+            type_ahead(prompt, talk.ahead)
+            talk.ahead = b""
         try:
             typed = prompt.prompt(HTML("<ansicyan><b>you</b></ansicyan> "), default=draft)
             text, quoted = message_of(typed)

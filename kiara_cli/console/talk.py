@@ -29,6 +29,7 @@ class Talk:
     open_model: Callable[[str], Opened]
     in_terminal: bool = False
     draft: str = ""  # stands at the next prompt, to be edited
+    ahead: bytes = b""  # what was typed while the last reply came
     last: Completion | None = None  # what the last reply cost
     over: bool = False
 
@@ -50,15 +51,16 @@ class Talk:
                 else:
                     self.last = event
             return output.result("")
-        with terminal.quiet(), terminal.stoppable() as stopped:
+        with terminal.quiet() as ahead, terminal.stoppable() as stopped:
             try:
-                self._stream(text, stopped)
+                self._stream(text, ahead, stopped)
             except KiaraError as error:
                 self.tell(f"\n({error})")
             except KeyboardInterrupt:
                 self.tell("\n(Stopped.)")
+        self.ahead = ahead.typed
 
-    def _stream(self, text: str, stopped: Callable[[], bool]) -> None:
+    def _stream(self, text: str, ahead: terminal.Ahead, stopped: Callable[[], bool]) -> None:
         """Print a reply between words, until it ends or is stopped."""
         before, begun = len(self.session.messages), False
         wrapper = label()
@@ -73,6 +75,8 @@ class Talk:
                     wrapper = Wrapper(terminal.columns) if begun else label()
                 else:
                     self.last = event
+                while ahead.read():
+                    pass
                 if stopped():
                     break
         output.stream(wrapper.end() + "\n")

@@ -1,12 +1,14 @@
 """The terminal while a reply is written: how wide it is, keys that are pressed meanwhile, and Ctrl-C.
 
 In: nothing. Out: contexts to write a reply in. What is typed ahead is neither shown in the middle of the reply nor
-lost: it waits in the terminal for the next prompt.
+lost: it is kept for the next prompt. It is read while the reply comes: a terminal holds 4 kB, and no Ctrl-C gets
+past them.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"  # a paste is marked as one, so that its newlines send nothing
+PASTE_BEGINS, PASTE_ENDS = b"\x1b[200~", b"\x1b[201~"
 
 
 def columns() -> int:
@@ -24,16 +27,42 @@ def columns() -> int:
         return 80
 
 
+class Ahead:
+    """What is typed while a reply comes, as bytes."""
+
+    def __init__(self, number: int | None) -> None:
+        self._number = number  # of the terminal's file; None: there is none
+        self.typed = b""
+
+    def read(self, seconds: float = 0.0) -> bool:
+        """Take what has been typed, or is within some seconds; say whether there was anything."""
+        if self._number is None or not select.select([self._number], [], [], seconds)[0]:
+            return False
+        try:
+            data = os.read(self._number, 65_536)
+        except OSError:  # the terminal is gone
+            data = b""
+        if not data:
+            self._number = None
+        self.typed += data
+        return bool(data)
+
+    def finish(self) -> None:
+        """Wait for the rest of a paste that has begun."""
+        while self.read(0.0 if self.typed.count(PASTE_BEGINS) == self.typed.count(PASTE_ENDS) else 1.0):
+            pass
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Within this block what is typed is not shown, and waits to be read."""
+def quiet() -> Iterator[Ahead]:
+    """Within this block what is typed is not shown, but can be read."""
     try:
         import termios
 
         number = sys.stdin.fileno()
         before = termios.tcgetattr(number)
     except (ImportError, OSError, ValueError, termios.error):  # Windows, or no terminal
-        yield
+        yield Ahead(None)
         return
     silent = termios.tcgetattr(number)
     silent[0] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR)  # Enter stays what the prompt takes for Enter
@@ -43,9 +72,11 @@ def quiet() -> Iterator[None]:
     termios.tcsetattr(number, termios.TCSANOW, silent)
     sys.stdout.write(PASTE_ON)
     sys.stdout.flush()
+    ahead = Ahead(number)
     try:
-        yield
+        yield ahead
     finally:
+        ahead.finish()
         termios.tcsetattr(number, termios.TCSANOW, before)
         sys.stdout.write(PASTE_OFF)
         sys.stdout.flush()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,6 +197,7 @@ def held(talk: Talk, typed: str, capsys: Any) -> str:
     talk.in_terminal = True
     with create_pipe_input() as keyboard:
         keyboard.send_text(typed)
+        keyboard.close()  # a test that waits for more ends
         repl.hold(talk, input=keyboard, output=DummyOutput())
     out: str = capsys.readouterr().out
     return out
@@ -252,6 +255,33 @@ def test_ctrl_c_stops_a_reply_and_keeps_what_was_said(talk: Talk, capsys: Any, m
     whole = "".join(event.text for event in replying(tiny_session(), "hello") if isinstance(event, Piece))
     assert whole.startswith(kept)
     assert len(kept) < len(whole)
+
+
+def test_what_is_typed_while_a_reply_comes_is_not_shown_and_not_lost(
+    talk: Talk, capsys: Any, monkeypatch: Any
+) -> None:
+    leader, follower = os.openpty()
+    os.set_blocking(leader, False)
+    replying = type(talk.session).reply
+    paste = "\x1b[200~" + "a line\r" * 1500 + "\x1b[201~"
+
+    def typing(session: Session, text: str) -> Iterator[Any]:
+        typed = list(map(paste.encode().__getitem__, [slice(0, 4000), slice(4000, 8000), slice(8000, None)]))
+        typed.append(b"\r/exit\r")
+        for event in replying(session, text):
+            assert not select.select([follower], [], [], 0)[0]  # read at once: a full terminal lets no Ctrl-C through
+            if text == "hello" and typed:
+                os.write(leader, typed.pop(0))
+            yield event
+        assert text != "hello" or not typed
+
+    with os.fdopen(follower) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(type(talk.session), "reply", typing)
+        held(talk, f"hello{ENTER}", capsys)
+        assert not select.select([leader], [], [], 0)[0]  # no echo
+    os.close(leader)
+    assert [message["content"] for message in talk.session.messages[::2]] == ["hello", ("a line\n" * 1500).strip()]
 
 
 def test_a_fault_of_the_model_is_said_and_the_conversation_goes_on(talk: Talk, capsys: Any, monkeypatch: Any) -> None:
