@@ -29,7 +29,7 @@ def bench(
     from kiara_cli.console.bench import show_bench
     from kiara_cli.core.lab.bench import bench_of
 
-    given = read(words, config)
+    given = read(words, config, command="bench")
     if shape and given.word:
         raise KiaraError(f"both {given.word} and --shape {shape}", "give one of them")
     name, work = bench_of(given.loaded, given.word, shape, rounds)

@@ -14,7 +14,7 @@ def chat(words: Words = None, config: ConfigFiles = None, debug: Debug = False) 
     from kiara_cli.console import repl, slash
     from kiara_cli.console.talk import Talk
 
-    given = read(words, config)
+    given = read(words, config, command="chat")
     opened = open_model(given)
     from kiara_cli.core.chat.session import Session
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, HookFiles, Json, SkipBad, Words, read
+from kiara_cli.errors import KiaraError
 
 Split = Annotated[Literal["val", "train"], typer.Option(help="Which split of the model's own data.")]
 Text = Annotated[
@@ -65,7 +66,12 @@ def eval(
     """Measure a model: loss, perplexity, bits per byte and accuracy over a whole split."""
     from kiara_cli.commands.model import open_model, sections_for
 
-    given = read([*(words or ()), *([] if stride is None else [f"eval.stride={stride}"])], config)
+    given = read([*(words or ()), *([] if stride is None else [f"eval.stride={stride}"])], config, command="eval")
+    check_together(
+        tasks is not None,
+        {"--text": text, "--stride": stride, "--details": details, "--samples": samples, "--chat": chat},
+        {"--limit": limit, "--shots": shots, "--online": online, "--trust-code": trust_code},
+    )
     if tasks:
         stay_offline(online)
         from kiara_cli.console.scores import show_tasks
@@ -90,6 +96,14 @@ def eval(
         where = HeldOut(DATA_ROOT, split, text, skip_bad, progress, sys.stdin.buffer)
         found = report(opened, where, samples, details)
     show_report(found, json_)
+
+
+def check_together(tasks: bool, measuring: dict[str, object], answering: dict[str, object]) -> None:
+    """Refuse an option that would do nothing beside --tasks, or without it."""
+    for name, given in (measuring if tasks else answering).items():
+        if given not in (None, False, 0):
+            cause = f"--tasks and {name}" if tasks else f"{name} without --tasks"
+            raise KiaraError(cause, f"leave {name} out" if tasks else "say which: --tasks FILE")
 
 
 def stay_offline(online: bool) -> None:

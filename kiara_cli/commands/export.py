@@ -48,7 +48,7 @@ def export(
     from kiara_cli.core.export import formats, modelfile
 
     formats.check(to, quant, check)
-    opened = open_model(read(words, config), sections_for(text), hooks=None)
+    opened = open_model(read(words, config, command="export"), sections_for(text), hooks=None)
     formats.check_merge(opened, to, merge)
     report = None
     with formats.writing(opened, to, out, quant) as partial:

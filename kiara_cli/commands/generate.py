@@ -54,7 +54,7 @@ def generate(
     from kiara_cli.commands.model import open_model
     from kiara_cli.config.schema import GenerateConfig
 
-    given = read(words, config)
+    given = read(words, config, command="generate")
     texts = texts_of(prompt, prompts, given)
     chosen = {
         "max_new_tokens": max_new_tokens, "temperature": 0.0 if greedy else temperature, "top_k": top_k,

@@ -39,7 +39,7 @@ def import_(
     from kiara_cli.core.export.reading import read_folder
     from kiara_cli.core.export.target import check_free, check_suffix
 
-    given = read(words, config)
+    given = read(words, config, command="import")
     if given.word is None:
         raise KiaraError("no folder to import", "kiara import FOLDER --out PATH")
     check_suffix(out, files.SUFFIXES)

@@ -87,7 +87,7 @@ def inspect(
     from kiara_cli.commands.generate import texts_of
     from kiara_cli.commands.model import open_model
 
-    given = read(words, config)
+    given = read(words, config, command="inspect")
     if points or list_hooks:
         return lists(given, points, list_hooks, hooks or [], json_)
     if not prompt:

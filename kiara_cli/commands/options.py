@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from kiara_cli.config.layers import check_word, is_override
+from kiara_cli.config.layers import check_word, is_override, split_override
 from kiara_cli.config.load import Loaded, load_config
-from kiara_cli.config.schema import Config, LoggingConfig
+from kiara_cli.config.schema import RENAMED, Config, LoggingConfig
+from kiara_cli.config.uses import unused
 from kiara_cli.errors import KiaraError
 
 ConfigFiles = Annotated[
@@ -51,10 +52,12 @@ class Given:
     more: tuple[str, ...] = ()  # further ones, where several are welcome
 
 
-def read(words: Iterable[str] | None, config: list[str] | None, several: bool = False) -> Given:
+def read(
+    words: Iterable[str] | None, config: list[str] | None, several: bool = False, command: str | None = None
+) -> Given:
     """Tell paths from overrides and load the config; how its values go together is checked when it is used.
 
-    Raises KiaraError for several paths where they are not welcome.
+    An override that the `command` does not read is said. Raises KiaraError for several paths where one is wanted.
     """
     words = list(words or ())
     overrides = [word for word in words if is_override(word) and not names_file(word)]
@@ -72,6 +75,9 @@ def read(words: Iterable[str] | None, config: list[str] | None, several: bool = 
     for notice in loaded.notices:
         output.note(notice)
     logs.start_logging(loaded.values.get("logging.level", LoggingConfig.level))
+    typed = [RENAMED.get(key, key) for key, _ in map(split_override, overrides)]
+    if command is not None and (idle := unused(command, typed)):
+        output.warn(f"{' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} not used by kiara {command}")
     return Given(others[0] if others else None, loaded, tuple(others[1:]))
 
 

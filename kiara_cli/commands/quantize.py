@@ -46,7 +46,7 @@ def quantize(
     check_free(out)
     chosen = {"quantize.method": method, "quantize.group_size": group_size}
     settings = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-    opened = open_model(read([*(words or ()), *settings], config), sections_for(text), hooks=None)
+    opened = open_model(read([*(words or ()), *settings], config, command="quantize"), sections_for(text), hooks=None)
     scheme = asked_for(int(bits), opened.config.quantize, opened.config.model)
     quantizing.check(opened, scheme)
     with showing() as report:

@@ -37,7 +37,7 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a chat page: kiara serve."""
-    given = read(words, config)
+    given = read(words, config, command="serve")
     keys = read_keys(api_key_file, os.environ.get(KEY_VARIABLE, ""))
     host = host or str(given.loaded.values.get("serve.host", ServeConfig.host))
     check_exposure(host, bool(keys), no_auth)

@@ -56,7 +56,7 @@ def tokenize(
     from kiara_cli.core.data.listing import is_pipe
     from kiara_cli.core.export.tokenizer import writing
 
-    given = read(words, config, several=True)
+    given = read(words, config, several=True, command="tokenize")
     settings, began = with_source(given, given.loaded.config), time.perf_counter()
     kind = settings.tokenizer.kind
     if encode is not None or decode is not None:

@@ -56,7 +56,7 @@ def train(
     from kiara_cli.core.lab.baseline import held_to
     from kiara_cli.core.train.job import Job
 
-    given = read(words, config)
+    given = read(words, config, command="train")
     job = Job(
         given.loaded,
         DATA_ROOT,

@@ -78,3 +78,35 @@ def test_json_is_the_whole_config(kiara: Kiara, monkeypatch: pytest.MonkeyPatch)
     assert json.loads(ran.out) == to_mapping(Config())
     Path("c.json").write_text(ran.out)
     assert load_config(["c.json"]).config == Config()
+
+
+def test_what_a_command_does_not_use_is_marked_and_left_out_of_json(kiara: Kiara) -> None:
+    marked = {
+        line.split(":")[0].strip(): line.rpartition("# ")[2]
+        for line in kiara("config", "--for", "generate", "train.grad_clip=0.5").out.splitlines()
+    }
+    assert marked["grad_clip"] == "command line; not used by generate"
+    assert marked["model_name"] == "default; not used by generate"
+    assert marked["top_k"] == marked["n_layers"] == "default"
+    found = json.loads(kiara("config", "--for", "generate", "--json").out)
+    assert "train" not in found
+    assert found["data"] == {"encoding": None}
+    assert found["generate"] == to_mapping(Config())["generate"]
+    Path("c.json").write_text(kiara("config", "--for", "train", "--json").out)
+    assert load_config(["c.json"]).config.train == Config().train
+    assert (
+        "--for frain: no such command reads a config; choose one of: tokenize, train"
+        in kiara("config", "--for", "frain").mistake
+    )
+
+
+def test_a_setting_that_the_command_does_not_use_is_said_once_and_one_of_a_file_is_not(
+    kiara: Kiara, trained: Path
+) -> None:
+    Path("life.yaml").write_text("train: {lr: 0.5}\nserve: {port: 1}\n")
+    few = ("--max-new-tokens", "1", "-c", "life.yaml")
+    assert kiara("generate", *few, "generate.top_k=3").err == ""
+    ran = kiara("generate", *few, "train.lr=1", "runtime.seed=2")
+    assert ran.err == "warning: train.lr and runtime.seed are not used by kiara generate\n"
+    assert kiara("generate", *few, "train.lr=1").err == "warning: train.lr is not used by kiara generate\n"
+    assert kiara("config", "train.lr=1").err == ""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,8 @@ def test_multiple_choice_in_a_file_of_ones_own_is_answered(kiara: Kiara, trained
     assert found["accuracy"] in (0.0, 1.0)
     assert "accuracy per byte" in kiara("eval", "--tasks", "q.jsonl,q.jsonl").out
     Path("bad.jsonl").write_text("\n".join(map(json.dumps, [lines[0], {"choices": ["a", "b"]}])))
+    assert "--tasks and --text; leave --text out" in kiara("eval", "--tasks", "q.jsonl", "--text", "x").mistake
+    assert "--limit without --tasks; say which" in kiara("eval", "--limit", "3").mistake
     assert "bad.jsonl, line 2 has no 'context'" in kiara("eval", "none-such", "--tasks", "bad.jsonl").mistake
 
 
@@ -222,3 +225,19 @@ def test_a_task_of_the_harness_without_the_extra_names_it(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "lm-eval, which is not installed; pip install 'kiara-slm[eval]'" in kiara("eval", "--tasks", "arc").mistake
+
+
+def test_the_lines_of_the_documentation_run(kiara: Kiara, trained: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    Path("docs").symlink_to(docs)
+    Path("mybook.txt").write_text("the cat sat on the mat\n" * 9)
+    text = (docs / "evaluation.md").read_text(encoding="utf-8")
+    lines = [line.split("  #")[0].split() for line in re.findall(r"^kiara eval.*$", text, flags=re.MULTILINE)]
+    assert len(lines) == 6
+    for _, *words in lines:
+        if any(word.endswith(".yaml") for word in words):
+            continue  # with the harness: tests/core/serve/test_harness.py
+        ran = kiara(*(word.replace("64", "8") for word in words), "eval.sample_tokens=2")
+        assert ran.status == 0, ran.err
+    program = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0].replace("64", "8")
+    exec(compile(program, "evaluation.md", "exec"), {})

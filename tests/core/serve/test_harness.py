@@ -6,6 +6,9 @@ import importlib.util
 import json
 import math
 import os
+import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,3 +149,24 @@ def test_tasks_of_files_are_answered_and_what_is_wrong_with_others_is_said(
             harness.run(opened, [task])
         assert reason in str(error.value)
     assert os.environ["HF_DATASETS_OFFLINE"] == "1"
+
+
+def test_the_line_of_the_documentation_runs_against_the_server(
+    up: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lm_eval.__main__ import cli_evaluate
+    from lm_eval.tasks import TaskManager
+
+    docs = Path(__file__).parents[3] / "docs"
+    text = (docs / "evaluation.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^lm_eval .*--model local-completions.*$", text, flags=re.MULTILINE)
+    line = line.replace("model=tales", "model=tiny").replace("http://127.0.0.1:8000", up.url)
+    line = line.replace("max_length=384", f"max_length={up.served.context}")
+    Path("docs").symlink_to(docs)
+    begin = TaskManager.__init__  # reading the thousands of tasks that come with it takes seconds
+    monkeypatch.setattr(
+        TaskManager, "__init__", lambda self, **given: begin(self, **{**given, "include_defaults": False})
+    )
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    cli_evaluate()
+    assert "|foxes|" in capsys.readouterr().out.replace(" ", "")
