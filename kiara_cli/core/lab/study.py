@@ -269,8 +269,9 @@ def differences(before: Mapping[str, Any], study: Study) -> list[str]:
             found += [f"variant {name}" for name, inner in (old or {}).items() if value.get(name) != inner]
         elif part == "baseline":
             flat, was = flatten(value, ""), flatten(old or {}, "")
-            changed = [key for key in {**was, **flat} if was.get(key) != flat.get(key)]
-            found += [f"{key} ({shown(was.get(key))} → {shown(flat.get(key))})" for key in changed]
+            defaults = flatten(to_mapping(Config()), "")  # of a setting that there was not when the study began
+            changed = [key for key, new in flat.items() if was.get(key, defaults.get(key)) != new]
+            found += [f"{key} ({shown(was.get(key))} → {shown(flat[key])})" for key in changed]
         elif old != value:
             found.append(f"{part} ({shown(old)} → {shown(value)})")
     return found

@@ -276,3 +276,13 @@ def test_a_run_that_was_stopped_goes_on_to_what_it_would_have_been() -> None:
         path.unlink()
     assert train_one(stopped).status == "finished"  # begun anew
     assert stopped.run.history().rows[-1]["val_loss"] == last[0]
+
+
+def test_a_setting_that_there_was_not_when_a_study_began_is_no_change_of_it() -> None:
+    given = a_study("seeds: 2\n")
+    place = ablate.open_place(given, Path("runs"), SETTINGS)
+    manifest = json.loads((place.folder / "study.json").read_text())
+    del manifest["definition"]["baseline"]["train"]["z_loss"]
+    manifest["definition"]["baseline"]["train"]["forgotten"] = 3
+    (place.folder / "study.json").write_text(json.dumps(manifest))
+    assert ablate.check_place(given, Path("runs"))
