@@ -114,7 +114,7 @@ def show_report(found: Report) -> None:
         row = {
             "arm": line.arm, "mean": _number(line.mean), "± sd": _number(line.sd), "seeds": str(line.seeds),
             "difference": NOTHING if judged is None else f"{judged.difference:+.4f}",
-            f"{found.level:.1%} interval".replace(".0%", "%"): NOTHING
+            f"{100 * found.level:.4g} % interval": NOTHING
             if judged is None else f"{judged.low:+.4f} to {judged.high:+.4f}",
             "p": NOTHING if judged is None else f"{judged.p:.2g}",
             "as % of steps": NOTHING if line.steps is None else f"{line.steps:.0%}",

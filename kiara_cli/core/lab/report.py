@@ -230,7 +230,7 @@ def _method(study: Study, compared: Sequence[tuple[Comparison | None, bool]]) ->
         said += "; noise declared equal was not pooled: it is not" if study.equal_noise and k > 1 else ""
     if study.looks:
         said += f"; declared looks at {', '.join(map(str, study.looks))} seeds share the error rate"
-    return f"{said}; level {found[0].level:.1%}"
+    return f"{said}; level {100 * found[0].level:.4g} %"
 
 
 def _warnings(table: Table, manifest: Mapping[str, Any]) -> tuple[str, ...]:

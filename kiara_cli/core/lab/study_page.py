@@ -75,7 +75,8 @@ def parts(found: Report) -> Iterator[Piece]:
         yield Table(("variant", "verdict"), [(line.arm, line.words) for line in found.judged])
         yield Picture("differences.png", _differences(found), "Difference from the baseline, with its interval.")
     yield Heading("Measurements")
-    yield Table(HEADER, [row_of(line, found) for line in found.lines])
+    yield Table(MEASURED, [measured(line) for line in found.lines])
+    yield Table(COSTS, [costs(line) for line in found.lines])
     yield Paragraph(EXPLAINED)
     if (picture := _curves(found)) is not None:
         yield picture
@@ -87,10 +88,8 @@ def parts(found: Report) -> Iterator[Piece]:
     yield Details("The study", [Preformatted(json.dumps(study.definition, indent=1))])
 
 
-HEADER = (
-    "arm", "change", "mean", "± sd", "seeds", "difference", "interval", "p", "as % of steps", "FLOPs", "tokens",
-    "seconds", "parameters",
-)  # fmt: skip
+MEASURED = ("arm", "change", "mean", "± sd", "seeds", "difference", "interval", "p")
+COSTS = ("arm", "as % of steps", "FLOPs", "tokens", "seconds", "parameters")
 EXPLAINED = (
     "sd: standard deviation over seeds. As % of steps: the share of its steps after which the baseline is as good; "
     "above 100 %, how much longer it would have to train; read off the validation curves, so an approximation where "
@@ -98,17 +97,21 @@ EXPLAINED = (
 )
 
 
-def row_of(line: Line, found: Report) -> tuple[str, ...]:
-    """Return an arm as a row under HEADER."""
+def measured(line: Line) -> tuple[str, ...]:
+    """Return an arm as a row under MEASURED."""
     judged = line.comparison
     difference = interval = p = NOTHING
     if judged is not None:
         difference, p = f"{judged.difference:+.4f}", f"{judged.p:.2g}"
         interval = f"{judged.low:+.4f} to {judged.high:+.4f}"
-    steps = NOTHING if line.steps is None else f"{line.steps:.0%}"
-    costs = [_number(value) for value in (line.flops, line.tokens, line.seconds, line.parameters)]
     mean, sd = _number(line.mean, ".4f"), _number(line.sd, ".4f")
-    return (line.arm, line.change, mean, sd, str(line.seeds), difference, interval, p, steps, *costs)
+    return (line.arm, line.change, mean, sd, str(line.seeds), difference, interval, p)
+
+
+def costs(line: Line) -> tuple[str, ...]:
+    """Return an arm as a row under COSTS."""
+    steps = NOTHING if line.steps is None else f"{line.steps:.0%}"
+    return (line.arm, steps, *map(_number, (line.flops, line.tokens, line.seconds, line.parameters)))
 
 
 def pairing_words(found: Report) -> str:
@@ -119,7 +122,13 @@ def pairing_words(found: Report) -> str:
     pairing = found.pairing
     if pairing is None:
         return said
-    gain = "narrows the intervals" if pairing.correlation > 0 else "does not narrow the intervals"
+    gain = (
+        "narrows the intervals"
+        if pairing.low > 0
+        else "may narrow the intervals"
+        if pairing.high > 0
+        else "widens them"
+    )
     ratio = "" if math.isinf(pairing.ratio) else f" Between arms it differs by up to {pairing.ratio:.1f} times."
     return (
         f"{said}{ratio} Runs of one seed correlate by {pairing.correlation:.2f} (95 %: {pairing.low:.2f} to "
@@ -137,7 +146,9 @@ def scaling_words(found: Report) -> list[str]:
     checked, reached = (f"{each.loss:.4f} ({each.low:.4f} to {each.high:.4f})" for each in (check, ahead))
     return [
         f"L = {law.law.floor:.4f} + {law.law.factor:.4f} · (C / {law.law.unit:.3g})^-{law.law.slope:.4f}",
-        f"the floor is {floor}, α is {slope} (95 %, for the noise of seeds)",
+        f"the floor is {floor}, α is {slope} (95 %, for the noise of seeds)"
+        if law.law.floor
+        else f"α is {slope} (95 %)",
         f"checked: from the smaller sizes, {check.compute:.3g} FLOP should reach {checked}; measured "
         f"{check.measured:.4f}: the prediction {verdict}",
         f"next: {ahead.compute:.3g} FLOP should reach {reached}, as a mean of {ahead.seeds} seeds",
