@@ -78,11 +78,13 @@ class StudyView:
         elif isinstance(event, RunEnded):
             name = event.order.name
             self.running.pop(name, None)
-            self.ended += event.ending.status in DONE
-            self.took.append(time.monotonic() - self.began[name])
+            if event.ending.status in DONE:
+                self.ended += 1
+                self.took.append(time.monotonic() - self.began[name])
             value = "" if math.isnan(event.value) else f"  {event.value:.4f}"
+            left = f"  {self.left()}" if event.ending.status in DONE else ""
             reason = f": {event.ending.reason}" if event.ending.reason else ""
-            self.say(f"{self.ended}/{self.total}  {name}  {event.ending.status}{reason}{value}  {self.left()}")
+            self.say(f"{self.ended}/{self.total}  {name}  {event.ending.status}{reason}{value}{left}")
         elif isinstance(event, GivenUp) and event.arm in self.steps:
             why = "has its answer" if event.told else "cannot gain what matters any more"
             self.say(f"{event.arm} {why} after {event.seeds} seeds: no more runs of it")

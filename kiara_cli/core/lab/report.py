@@ -28,6 +28,7 @@ Verdict: TypeAlias = Literal["better", "worse", "cannot tell", "same", "unstable
 UNITS = {"bits_per_byte": "bits per byte", "val_loss": "nats per token"}
 DEARER = 1.02  # times the baseline's FLOPs, from which on it is said; of seconds SLOWER
 SLOWER = 1.1
+NOISIER = 4.0  # times the median variant's noise
 FACTS = ("code_hash", "data_hash", "tokenizer_hash", "threads", "torch", "machine")  # which all runs should share
 
 
@@ -253,10 +254,25 @@ def _warnings(table: Table, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     for index, arm in enumerate(study.arms):
         if lost := table.seeds_of(index, "diverged"):
             found.append(f"{arm.name} diverged with {len(lost)} of {len(study.seeds)} seeds")
+    found += _noisier(table)
     missing = sum(cell.status not in ("finished", "diverged") for row in table.cells for cell in row)
     if missing and not study.looks:
         found.append(f"{missing} runs are missing: what is said may change")
     return tuple(found)
+
+
+def _noisier(table: Table) -> list[str]:
+    """Name variants whose differences scatter far more than the others': the noise that is shared grows by them."""
+    if table.study.scaling or len(table.study.variants) < 3:
+        return []
+    spreads = [statistics.spread(list(row - table.values[0]))[1] for row in table.values[1:]]
+    usual = float(np.nanmedian(spreads)) if np.isfinite(spreads).any() else math.nan
+    return [
+        f"{arm.name} is {spread / usual:.0f} times as noisy as the others usually are, which widens all intervals: "
+        "judge it in a study of its own"
+        for arm, spread in zip(table.study.variants, spreads, strict=True)
+        if usual and spread > NOISIER * usual
+    ]
 
 
 def _held(table: Table) -> dict[str, Any]:

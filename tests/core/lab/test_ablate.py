@@ -286,3 +286,12 @@ def test_a_setting_that_there_was_not_when_a_study_began_is_no_change_of_it() ->
     manifest["definition"]["baseline"]["train"]["forgotten"] = 3
     (place.folder / "study.json").write_text(json.dumps(manifest))
     assert ablate.check_place(given, Path("runs"))
+
+
+def test_a_variant_that_is_far_noisier_than_the_others_is_named_as_it_widens_all_intervals() -> None:
+    given = a_study("seeds: 5\n", "  a: {train.lr: 1}\n  b: {train.lr: 2}\n  c: {train.lr: 3}\n")
+    value = noisy({})
+    list(running(given, faking(lambda arm, seed: value(arm, seed) + (seed % 3) * (arm == "c"))))
+    (warning,) = reported(given).warnings
+    assert warning.startswith("c is ")
+    assert "which widens all intervals" in warning
