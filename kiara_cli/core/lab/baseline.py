@@ -65,6 +65,10 @@ def check_baseline(baseline: Known, change: Change | None = None) -> Check:
     def check(config: Config, facts: Mapping[str, Any]) -> Mapping[str, Any]:
         found = compare(Known("this run", config, facts), baseline)
         _refuse(found, baseline.name, change)
+        if (status := baseline.facts.get("status")) != "finished":
+            log.warning(
+                "%s did not come to its end (%s): its result is not that of its settings", baseline.name, status
+            )
         for caution in found.cautions:
             log.warning("compared with %s: %s", baseline.name, caution)
         if found.repeat:

@@ -138,6 +138,8 @@ def test_no_change_is_said_to_be_a_repeat(caplog: pytest.LogCaptureFixture) -> N
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == "Compared with base: nothing differs: a repeat, which is to give the same."
     assert said[1] == "Compared with base: another seed: a repeat."
+    check_baseline(known(status="killed"))(known().config, FACTS)
+    assert "base did not come to its end (killed)" in caplog.text
 
 
 def test_what_is_not_the_default_leaves_out_what_was_decided() -> None:
