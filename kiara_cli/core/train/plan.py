@@ -246,9 +246,10 @@ def decide_runtime(
     runtime = decide(wanted, trains=True)
     fuses, why_fused = decide_fused(wanted, runtime)
     usual = USUAL_SHARE * planning_rate(runtime)
-    compiles, why = decide_compile(False if fuses else wanted.compile, runtime.device, flops / usual)
     if hook is not None and not fuses and wanted.compile is not False:
         compiles, why = False, f"hooks.{hook} is on the model, and a compiled model would not call it"
+    else:
+        compiles, why = decide_compile(False if fuses else wanted.compile, runtime.device, flops / usual)
     found = {"compile": (compiles, why), "native": (fuses, why_fused)}
     unmet = {key: reason for key, (kept, reason) in found.items() if getattr(wanted, key) is True and not kept}
     threads = f"{runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
