@@ -90,6 +90,7 @@ def test_a_mistake_in_a_file_names_the_file() -> None:
         ({"from_step": 2, "to_step": 3}, [1, 0, 1, 1, 0, 0]),
         ({"ramp": 4}, [1, 0.25, 0.5, 0.75, 1, 1]),
         ({"from_step": 3, "ramp": 2}, [1, 0, 0, 0.5, 1, 1]),
+        ({"to_step": 4, "fade": 2}, [1, 1, 1, 1, 0.5, 0]),
     ],
 )
 def test_a_schedule_begins_ends_and_ramps_by_the_numbers_of_metrics_jsonl(

@@ -6,7 +6,6 @@ In: paths. Out: what they register. Raises KiaraError, in one line with the file
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import traceback
 import types
@@ -29,14 +28,6 @@ def sources_of(section: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the SHA-256 of each file that hooks of a config come from, by its path."""
     found = [find(config.use).source for config in hooks_of(section)]
     return {source.path: source.sha256 for source in found if source is not None}
-
-
-def hooks_hash(section: Mapping[str, Mapping[str, Any]], files: Iterable[str | Path] = ()) -> str:
-    """Return the SHA-256 of the section `hooks` and of the content of the files that it draws on."""
-    digest = hashlib.sha256(json.dumps(section, sort_keys=True).encode())
-    for path in files:
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def check_same(recorded: Mapping[str, str], section: Mapping[str, Mapping[str, Any]], allow_changed: bool) -> None:
