@@ -18,7 +18,10 @@ from kiara_cli.core.lab.inspect.why import Why, why
 from kiara_cli.errors import KiaraError
 
 ROWS = 12
-LEANED = "leaned on: earlier tokens, and what heads that look there add to the logit by themselves"
+LEANED = (
+    "leaned on: earlier tokens, those alike together, and what heads that look there add to the logit by themselves"
+)
+SOURCES = 8  # positions that are asked for; tokens alike are added up
 
 
 def show_why(session: Session, which: str = "") -> None:
@@ -26,16 +29,24 @@ def show_why(session: Session, which: str = "") -> None:
     ids, start = answered(session.template, session.system, session.messages, session.engine.context)
     tokenizer = session.tokenizer
     labels = [label(tokenizer, token) for token in ids]
-    chosen = pick(why(session.engine.original, ids, start), labels, which.strip())
+    chosen = pick(why(session.engine.original, ids, start, sources=SOURCES), labels, which.strip())
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for name in ("token", "p", "instead of it", "leaned on"):
         table.add_column(name, justify="right" if name == "p" else "left", no_wrap=name != "leaned on")
     for one in chosen:
         others = [f"{label(tokenizer, token)} {percent(share)}" for token, share in one.top if token != one.token]
-        sources = [f"{labels[place]} {value:+.1f}" for place, value in one.sources[:4] if value >= 0.05]
+        sources = [f"{text} {value:+.1f}" for text, value in leaning(one, labels) if value >= 0.05]
         table.add_row(labels[one.position], percent(one.probability), "  ".join(others[:2]), "  ".join(sources))
     output.console().print(table)
     output.hint(LEANED)
+
+
+def leaning(one: Why, labels: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the tokens that one leaned on most, those alike added up."""
+    sums: dict[str, float] = {}
+    for place, value in one.sources:
+        sums[labels[place]] = sums.get(labels[place], 0.0) + value
+    return sorted(sums.items(), key=lambda pair: -pair[1])[:4]
 
 
 def pick(whys: Sequence[Why], labels: Sequence[str], which: str) -> list[Why]:
