@@ -6,12 +6,15 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from kiara_cli.core.lab import figures
+from kiara_cli.core.lab.inspect import page
 from tests.commands.conftest import Kiara
 
 HERE = ["checkpoints/text/best.pt", "--raw", "--prompt", "the cat s"]
@@ -139,3 +142,31 @@ def test_a_head_taken_out_by_a_hook_costs_what_its_ablation_says(kiara: Kiara, t
     assert sum(nats) / 4 == pytest.approx(plain["ablation"]["loss"] + change, abs=1e-5)
     assert hooked["ablation"]["parts"]["head 1.2"]["change"] == pytest.approx(0, abs=1e-6)
     assert hooked["attribution"]["parts"]["head 1.2"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no Chromium on this machine")
+def test_the_page_shows_where_a_head_looks_from_a_token_without_matplotlib_too(
+    kiara: Kiara, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "find_spec", lambda name: None)
+        kiara("inspect", *HERE, "--answer", "at o", "--show", "lens", "--html", "page.html")
+    assert "Figures need matplotlib" in Path("page.html").read_text()
+    found = json.loads(
+        kiara("inspect", *HERE, "--answer", "at o", "--show", "attention", "--head", "1.2", "--json").out
+    )
+    row = found["attention"]["heads"][0]["pattern"][10]
+    most = max(range(11), key=row.__getitem__)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        view, complaints = browser.new_page(), []
+        view.on("console", lambda message: complaints.append(message.text))
+        view.on("pageerror", lambda error: complaints.append(str(error)))
+        view.goto(Path("page.html").absolute().as_uri())
+        view.get_by_role("button", name="1.2", exact=True).click()
+        view.locator(".words span").nth(10).hover()
+        told = view.locator(".told").inner_text()
+        browser.close()
+    assert complaints == []
+    assert f"Head 1.2 looks from 10 t at: {found['tokens'][most]} ({most}) " in told
+    assert "Next comes ␣: " in told

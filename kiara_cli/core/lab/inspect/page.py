@@ -6,10 +6,10 @@ from there is coloured; below, the figures of every view, where matplotlib is th
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def parts(report: Report) -> Iterator[Part]:
         yield Heading(f"Which heads copy {report.word}")
         header = ("head", "attention to it before", "adds through it", "adds in all")
         yield Table(header, rows[:12], f"direct effects on the logit of {report.word}")
-    if importlib.util.find_spec("matplotlib") is None:
+    if find_spec("matplotlib") is None:
         yield Paragraph("Figures need matplotlib: pip install 'kiara-slm[lab]'.")
     else:
         for name, figure in drawn(report):
