@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from kiara_cli.console import output
+from kiara_cli.console import output, terminal
 from kiara_cli.console.slash import is_command, obey, said
 from kiara_cli.console.talk import Talk
 
@@ -31,20 +31,19 @@ def hold(talk: Talk, **more: Any) -> None:
 
     prompt = make_prompt(talk.session.chat.history, **more)
     output.note(f"Talking with {talk.name}. /help lists the commands, /exit leaves.")
-    while not talk.over:
-        draft, talk.draft = talk.draft, ""
-        if talk.ahead:
-            type_ahead(prompt, talk.ahead)
-            talk.ahead = b""
-        try:
-            typed = prompt.prompt(HTML("<ansicyan><b>you</b></ansicyan> "), default=draft)
-            text, quoted = message_of(typed)
-            if is_command(text) and not quoted:
-                obey(talk, text)
-            elif text:
-                talk.say(text if quoted else said(text))
-        except KeyboardInterrupt:  # drops the line that was being typed
-            if not prompt.default_buffer.text:
-                output.note("(Ctrl-D or /exit leaves.)")
-        except EOFError:
-            return
+    with terminal.quiet() as talk.ahead:
+        while not talk.over:
+            draft, talk.draft = talk.draft, ""
+            try:
+                type_ahead(prompt, talk.ahead.take())
+                typed = prompt.prompt(HTML("<ansicyan><b>you</b></ansicyan> "), default=draft)
+                text, quoted = message_of(typed)
+                if is_command(text) and not quoted:
+                    obey(talk, text)
+                elif text:
+                    talk.say(text if quoted else said(text))
+            except KeyboardInterrupt:  # drops the line that was being typed
+                if not prompt.default_buffer.text:
+                    output.note("(Ctrl-D or /exit leaves.)")
+            except EOFError:
+                return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kiara_cli.console import output, terminal
 from kiara_cli.console.wrap import Wrapper
@@ -29,7 +29,7 @@ class Talk:
     open_model: Callable[[str], Opened]
     in_terminal: bool = False
     draft: str = ""  # stands at the next prompt, to be edited
-    ahead: bytes = b""  # what was typed while the last reply came
+    ahead: terminal.Ahead = field(default_factory=terminal.Ahead)  # what is typed before the next prompt
     last: Completion | None = None  # what the last reply cost
     over: bool = False
 
@@ -51,18 +51,18 @@ class Talk:
                 else:
                     self.last = event
             return output.result("")
-        with terminal.quiet() as ahead, terminal.stoppable() as stopped:
+        with terminal.stoppable() as stopped:
             try:
-                self._stream(text, ahead, stopped)
+                self._stream(text, stopped)
             except KiaraError as error:
                 self.tell(f"\n({error})")
             except KeyboardInterrupt:
                 self.tell("\n(Stopped.)")
-        self.ahead = ahead.typed
 
-    def _stream(self, text: str, ahead: terminal.Ahead, stopped: Callable[[], bool]) -> None:
+    def _stream(self, text: str, stopped: Callable[[], bool]) -> None:
         """Print a reply between words, until it ends or is stopped."""
         before, begun = len(self.session.messages), False
+        terminal.mark_pastes(True)
         wrapper = label()
         with contextlib.closing(self.session.reply(text)) as events:
             for event in events:
@@ -75,7 +75,7 @@ class Talk:
                     wrapper = Wrapper(terminal.columns) if begun else label()
                 else:
                     self.last = event
-                while ahead.read():
+                while self.ahead.read():
                     pass
                 if stopped():
                     break

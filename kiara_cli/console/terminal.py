@@ -1,6 +1,6 @@
-"""The terminal while a reply is written: how wide it is, keys that are pressed meanwhile, and Ctrl-C.
+"""The terminal between two prompts: how wide it is, keys that are pressed meanwhile, and Ctrl-C.
 
-In: nothing. Out: contexts to write a reply in. What is typed ahead is neither shown in the middle of the reply nor
+In: nothing. Out: contexts to write replies in. What is typed ahead is neither shown in the middle of the reply nor
 lost: it is kept for the next prompt. It is read while the reply comes: a terminal holds 4 kB, and no Ctrl-C gets
 past them.
 """
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"  # a paste is marked as one, so that its newlines send nothing
 PASTE_BEGINS, PASTE_ENDS = b"\x1b[200~", b"\x1b[201~"
 
 
@@ -27,10 +26,17 @@ def columns() -> int:
         return 80
 
 
-class Ahead:
-    """What is typed while a reply comes, as bytes."""
+def mark_pastes(yes: bool) -> None:
+    """Ask the terminal to mark a paste as one, so that its newlines send nothing. Each prompt ends by not asking."""
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[?2004h" if yes else "\x1b[?2004l")
+        sys.stdout.flush()
 
-    def __init__(self, number: int | None) -> None:
+
+class Ahead:
+    """What is typed while no prompt reads it, as bytes."""
+
+    def __init__(self, number: int | None = None) -> None:
         self._number = number  # of the terminal's file; None: there is none
         self.typed = b""
 
@@ -47,10 +53,12 @@ class Ahead:
         self.typed += data
         return bool(data)
 
-    def finish(self) -> None:
-        """Wait for the rest of a paste that has begun."""
+    def take(self) -> bytes:
+        """Return what has been typed since the last time, with the rest of a paste that has begun."""
         while self.read(0.0 if self.typed.count(PASTE_BEGINS) == self.typed.count(PASTE_ENDS) else 1.0):
             pass
+        typed, self.typed = self.typed, b""
+        return typed
 
 
 @contextmanager
@@ -62,7 +70,7 @@ def quiet() -> Iterator[Ahead]:
         number = sys.stdin.fileno()
         before = termios.tcgetattr(number)
     except (ImportError, OSError, ValueError, termios.error):  # Windows, or no terminal
-        yield Ahead(None)
+        yield Ahead()
         return
     silent = termios.tcgetattr(number)
     silent[0] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR)  # Enter stays what the prompt takes for Enter
@@ -70,16 +78,11 @@ def quiet() -> Iterator[Ahead]:
     silent[3] |= termios.NOFLSH  # Ctrl-C stops the reply and drops nothing
     silent[6][termios.VMIN], silent[6][termios.VTIME] = 1, 0
     termios.tcsetattr(number, termios.TCSANOW, silent)
-    sys.stdout.write(PASTE_ON)
-    sys.stdout.flush()
-    ahead = Ahead(number)
     try:
-        yield ahead
+        yield Ahead(number)
     finally:
-        ahead.finish()
         termios.tcsetattr(number, termios.TCSANOW, before)
-        sys.stdout.write(PASTE_OFF)
-        sys.stdout.flush()
+        mark_pastes(False)
 
 
 @contextmanager
