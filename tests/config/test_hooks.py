@@ -65,6 +65,7 @@ def test_a_changed_a_new_and_a_taken_out_hook_are_changes_of_a_stored_config() -
         ("hooks.to-day.use=scale", "'to-day' cannot name a hook"),
         ("hook.quiet.use=scale", "no section 'hook'; did you mean 'hooks'?"),
         ("hooks.quiet.to_step=0", "hooks.quiet.to_step=0 is before its first step, 1"),
+        ("hooks.quiet.fade=3", "hooks.quiet.fade=3: there is no end to fade to; set hooks.quiet.to_step"),
     ],
 )
 def test_a_wrong_setting_of_a_hook_is_one_line_that_says_what_is_right(word: str, message: str) -> None:
@@ -89,6 +90,7 @@ def test_a_mistake_in_a_file_names_the_file() -> None:
         ({"from_step": 3}, [1, 0, 0, 1, 1, 1]),
         ({"from_step": 2, "to_step": 3}, [1, 0, 1, 1, 0, 0]),
         ({"ramp": 4}, [1, 0.25, 0.5, 0.75, 1, 1]),
+        ({"to_step": 4, "fade": 4, "ramp": 2}, [1, 0.5, 0.75, 0.5, 0.25, 0]),
         ({"from_step": 3, "ramp": 2}, [1, 0, 0, 0.5, 1, 1]),
         ({"to_step": 4, "fade": 2}, [1, 1, 1, 1, 0.5, 0]),
     ],

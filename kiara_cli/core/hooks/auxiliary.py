@@ -130,6 +130,9 @@ class SelfDistillation:
         """Load the teacher, or make it of the model's weights as they are."""
         if self.teacher is not None:
             self._model = load_teacher(self.teacher, setting)
+        elif not all(weight.requires_grad for weight in setting.model.parameters()):
+            cause = "an adapter learns here, and the average of the model's own weights would be the model"
+            raise KiaraError(cause, "name a checkpoint as teacher: with.teacher")
         else:
             self._model = model_from(setting.model.config, weights_of(setting.model), "the model's own weights")
         self._model.eval().requires_grad_(False).to(setting.model.device)

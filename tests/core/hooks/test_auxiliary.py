@@ -145,12 +145,12 @@ def test_later_tokens_are_asked_for_within_their_segment_alone(model: Transforme
     total = torch.zeros(())
     for row in range(3):
         for t in range(8):
-            for k in (1, 2):
+            for k in (1, 2, 3):
                 if t + k > 7 or batch.segments[row, t + k] != batch.segments[row, t]:
                     continue
                 if IGNORE not in (int(batch.targets[row, t]), int(batch.targets[row, t + k])):
                     total = total + 0.5 ** (k - 1) * F.cross_entropy(logits[row, t], batch.targets[row, t + k])
-    torch.testing.assert_close(value(model, batch, "multi_token", ahead=2), total / batch.target_count)
+    torch.testing.assert_close(value(model, batch, "multi_token", ahead=3), total / batch.target_count)
     assert float(value(model, batch, "multi_token", ahead=8).detach()) > 0  # further than a row is long
     alone = Batch.of(batch.inputs[:, :1], batch.targets[:, :1])
     assert float(value(model, alone, "multi_token").detach()) == 0
