@@ -92,7 +92,7 @@ def checked(key: str, value: Any) -> Any:
     if first == WITH and argument and "." not in argument:
         return _argument(key, value)
     if setting not in KEYS or setting == WITH:
-        close = difflib.get_close_matches(setting, KEYS, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(first, KEYS, n=1, cutoff=0.5) if first != WITH else []
         meant_key = f"did you mean '{close[0]}'?" if close and setting != WITH else f"it has: {', '.join(KEYS)}"
         if setting == WITH:
             meant_key = f"write {key}.ARGUMENT=VALUE"

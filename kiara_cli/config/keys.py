@@ -105,7 +105,7 @@ def check_key(key: str, value: Any, origin: str) -> None:
     else:
         cause, names, wrong = (
             f"no section '{section}'",
-            sorted({known.partition(".")[0] for known in keys()}),
+            sorted({known.partition(".")[0] for known in keys()} | {HOOKS}),
             section,
         )
     close = difflib.get_close_matches(wrong.lower(), names, n=1, cutoff=0.5)

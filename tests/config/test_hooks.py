@@ -76,7 +76,7 @@ def test_a_wrong_setting_of_a_hook_is_one_line_that_says_what_is_right(word: str
 
 def test_a_mistake_in_a_file_names_the_file() -> None:
     Path("bad.yaml").write_text("hooks: {quiet: {at: logits, wiht: {factor: 2}}}\n")
-    with pytest.raises(KiaraError, match=r"bad.yaml: hooks.quiet.wiht=.*did you mean 'with'"):
+    with pytest.raises(KiaraError, match=r"bad.yaml: hooks.quiet.wiht.*did you mean 'with'"):
         load_config(["bad.yaml"])
     Path("bad.yaml").write_text("hooks: [scale]\n")
     with pytest.raises(KiaraError, match=r"bad.yaml: hooks=.* is a section; write hooks.NAME.use=HOOK"):
