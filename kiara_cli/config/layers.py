@@ -109,7 +109,7 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
                 add("", dict(hooks.settings(value)))
             elif key in sections() and (value is None or isinstance(value, Mapping)):
                 add(f"{key}.", value or {})
-            elif not prefix and isinstance(value, Mapping):  # no section: said where its keys are checked
+            elif not prefix and isinstance(value, Mapping) and "." not in key:  # said where its keys are checked
                 add(f"{key}.", value)
             elif key in flat:
                 raise mistake_at(origin, f"{key} is set twice", "keep one of the two")

@@ -78,6 +78,9 @@ def test_a_mistake_in_a_file_names_the_file() -> None:
     Path("bad.yaml").write_text("hooks: {quiet: {at: logits, wiht: {factor: 2}}}\n")
     with pytest.raises(KiaraError, match=r"bad.yaml: hooks.quiet.wiht.*did you mean 'with'"):
         load_config(["bad.yaml"])
+    Path("bad.yaml").write_text("hooks: {quiet: {}}\n")
+    with pytest.raises(KiaraError, match=r"bad.yaml: hooks.quiet={} is no hook; write hooks.quiet.use=NAME"):
+        load_config(["bad.yaml"])
     Path("bad.yaml").write_text("hooks: [scale]\n")
     with pytest.raises(KiaraError, match=r"bad.yaml: hooks=.* is a section; write hooks.NAME.use=HOOK"):
         load_config(["bad.yaml"])
