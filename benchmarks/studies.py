@@ -1,6 +1,6 @@
 """What the statistics of `kiara runs ablate` are worth, on simulated studies: one table, and with --json a file.
 
-    python benchmarks/studies.py [--studies 20000] [--looks-studies 2000] [--json FILE]
+    python benchmarks/studies.py [--studies 20000] [--looks-studies 2000] [--laws 500] [--json FILE]
 
 Each cell simulates studies of k variants and n seeds, with a common effect of the seed, and counts, where no variant
 differs: how often any is called different (to be 5 %), and each by itself; where they do differ: how often all
@@ -8,7 +8,8 @@ intervals hold the true differences (to be 95 %), and how often a variant 1, 2 o
 `resolves` is the difference, in standard deviations of a run, that 80 % of studies tell. Three procedures: `own` is
 what Kiara does; `equal` what it does where a study declares equal noise, its check included; `Dunnett` the same
 without a check. Noise: equal; one variant or the baseline with 2 or 3 times the others' standard deviation, or a
-third. The second table looks at the results several times, by the declared rule and without one.
+third. The second table looks at the results several times, by the declared rule and without one; the
+last lines are of the intervals of laws of scaling.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from scipy import stats
 from scipy.interpolate import RegularGridInterpolator
 
 from kiara_cli.core.lab import looks
+from kiara_cli.core.lab.scaling import scale
 from kiara_cli.core.lab.statistics import (
     UNFAIR,
     Array,
@@ -125,10 +127,25 @@ def anchors() -> dict[str, float]:
     }
 
 
+def scaling_holds(studies: int) -> dict[str, float]:
+    """Count how often a new size of 3 seeds lies in the interval that 4 or 5 sizes of 3 seeds predict."""
+    rng, rates = np.random.default_rng(5), {}
+    for sizes in (4, 5):
+        compute, held = 1e12 * 3.0 ** np.arange(sizes), 0
+        for _ in range(studies):
+            noise = np.exp(0.005 * rng.standard_normal((sizes + 1, 3)))
+            losses = (1.2 + 2.0 * 3.0 ** (-0.3 * np.arange(sizes + 1)))[:, None] * noise
+            found = scale(compute, losses[:-1]).next
+            held += found.low <= losses[-1].mean() <= found.high
+        rates[f"{sizes} sizes"] = held / studies
+    return rates
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=20_000)
     parser.add_argument("--looks-studies", type=int, default=2_000)
+    parser.add_argument("--laws", type=int, default=500)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     rows = []
@@ -155,8 +172,14 @@ def main() -> None:
     peeks = [several_looks(k, 8, given.looks_studies) for k in (1, 3)] if given.looks_studies else []
     for row in peeks:
         print("* " + ", ".join(f"{name} {value:.1%}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()))  # fmt: skip  # noqa: E501
+    laws = scaling_holds(given.laws) if given.laws else {}
+    print("\nThe interval of the next size of a law of scaling holds it:\n")
+    for name, rate in laws.items():
+        print(f"* {name}: {rate:.1%}")
     if given.json:
-        given.json.write_text(json.dumps({"cells": rows, "resolves": resolves | anchors(), "looks": peeks}, indent=1))
+        given.json.write_text(
+            json.dumps({"cells": rows, "resolves": resolves | anchors(), "looks": peeks, "laws": laws}, indent=1)
+        )
 
 
 if __name__ == "__main__":

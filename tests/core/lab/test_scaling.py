@@ -32,6 +32,13 @@ def test_a_law_is_found_and_predicts_the_largest_size_and_the_next() -> None:
     assert scale(COMPUTE, losses(COMPUTE, 1e-5), following=1e15).next.compute == 1e15
 
 
+def test_the_largest_size_has_no_part_in_its_own_prediction() -> None:
+    given, other = losses(COMPUTE, 0.001), losses(COMPUTE, 0.001)
+    other[-1] *= 0.9
+    one, two = scale(COMPUTE, given).check, scale(COMPUTE, other).check
+    assert (one.loss, one.holds, two.holds) == (pytest.approx(two.loss), True, False)
+
+
 def test_intervals_hold_a_new_size_in_most_studies() -> None:
     held = 0
     for seed in range(40):

@@ -205,3 +205,15 @@ def test_a_missing_scipy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "stats", None)
     with pytest.raises(statistics.KiaraError, match="kiara-slm\\[lab\\]"):
         compare(np.zeros((2, 3)))
+
+
+def test_an_interval_leaves_out_zero_where_its_p_value_tells_and_nowhere_else() -> None:
+    rng = np.random.default_rng(6)
+    for n in (3, 5, 5, 8):
+        values = rng.normal(size=(K + 1, n))
+        values[1:] += rng.normal(scale=4, size=(K, 1))
+        for found in compare(values):
+            assert found is not None
+            assert (not found.low < 0 < found.high) == found.told
+            edge = exceeding(found.margin / found.noise * math.sqrt(n), K, found.degrees, found.correlation)
+            assert edge == pytest.approx(0.05, abs=1e-4)
