@@ -198,13 +198,13 @@ def ablation(report: Report, width: int) -> list[RenderableType | str]:
     asked = report.asked
     on = report.word if asked.word_alone else "the answer"
     on = f"{sum(map(len, asked.windows)):,} tokens of text" if asked.windows else on
-    what = {"zero": "nothing", "mean": "its mean"}[asked.how]
+    what = {"zero": "zero", "mean": "its mean"}[asked.how]
     table = grid("~without", "~", "change", "loss", "lead")
     reach = abs(found[0].change)
     for one in found[: asked.top]:
         table.add_row(one.name, bar(one.change, reach), f"{one.change:+.3f}", f"{one.loss:.3f}", f"{one.lead:.2f}")
-    before = f"{found[0].before:.3f} nats a token, {found[0].lead_before:.2f} ahead of the best other token"
-    return [f"Ablation: loss on {on} {before}; with {what} in a part's place:", table]
+    before = f"{found[0].before:.3f} nats a token, {found[0].lead_before:.2f} ahead of the best other"
+    return [f"Ablation: loss on {on} {before}; a part set to {what}:", table]
 
 
 def patching(report: Report, width: int) -> list[RenderableType | str]:
