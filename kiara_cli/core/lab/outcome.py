@@ -6,6 +6,7 @@ is known from repeats.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from kiara_cli.core.lab.groups import Spread, group, group_of
 from kiara_cli.core.lab.records import read_records
 from kiara_cli.errors import KiaraError
 
-TWICE = 2.77  # 1.96 × √2: two single runs of one setting differ by more standard deviations in 1 of 20 cases
+# Student's t at 97.5 %, by degrees of freedom; beyond them its expansion in 1 / degrees (Fisher and Cornish, 1960).
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ class Outcome:
     @property
     def usual(self) -> float | None:
         """By how much two single runs of the baseline's settings differ at most in 19 of 20 cases, if it is known."""
-        return None if self.noise is None or self.noise.sd is None else TWICE * self.noise.sd
+        if self.noise is None or self.noise.sd is None:
+            return None
+        degrees = self.noise.n - 1
+        student = STUDENT.get(degrees, 1.960 + 2.372 / degrees + 2.823 / degrees**2)
+        return student * math.sqrt(2) * self.noise.sd
 
 
 def outcome(run: Run, root: Path) -> Outcome | None:

@@ -188,7 +188,7 @@ def test_an_outcome_says_the_difference_and_how_far_repeats_are_apart(make_run: 
     about = {"baseline": {"run": "base-1"}, "change": {"name": "rate", "keys": ["train.lr"]}}
     held = outcome(make_run("fast", "train.lr=0.1", loss=0.9, **about), root)
     assert held is not None
-    assert (held.values, held.change, held.usual) == ((0.9, 1.0), "rate", pytest.approx(2.77 * 0.2))
+    assert (held.values, held.change, held.usual) == ((0.9, 1.0), "rate", pytest.approx(4.303 * 2**0.5 * 0.2))
     alone = make_run("other", "train.beta1=0.5", baseline={"run": "fast"}, change={"name": "beta", "keys": []})
     held = outcome(alone, root)
     assert held is not None
