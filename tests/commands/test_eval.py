@@ -160,7 +160,7 @@ def test_the_window_the_stride_and_the_error_stand_beside_the_figures(kiara: Kia
 
 
 def test_details_say_where_the_loss_comes_from_and_what_the_samples_are_like(kiara: Kiara, trained: Path) -> None:
-    found = json.loads(kiara("eval", "--details", "--json", "eval.sample_tokens=8").out)
+    found = json.loads(kiara("eval", "--details", "--json", "eval.sample_tokens=8", "runtime.native=false").out)
     for key in ("loss_by_position", "loss_by_frequency"):
         assert sum(group["tokens"] for group in found[key]) == found["tokens"]
         mean = sum(group["tokens"] * group["loss"] for group in found[key]) / found["tokens"]
@@ -170,7 +170,7 @@ def test_details_say_where_the_loss_comes_from_and_what_the_samples_are_like(kia
     (folder,) = trained.glob("data/*")
     assert found["novelty"]["scanned"] == len(open_folder(folder).train)
     assert 0 <= found["calibration_error"] <= 1
-    shown = kiara("eval", "--details", "--samples", "1", "eval.sample_tokens=8").out
+    shown = kiara("eval", "--details", "--samples", "1", "eval.sample_tokens=8", "runtime.native=false").out
     for words in ("How sure it is", "Loss by the tokens read before", "stands in the training data", "is repeated"):
         assert words in shown
     assert shown.count("---") == 2
@@ -179,7 +179,7 @@ def test_details_say_where_the_loss_comes_from_and_what_the_samples_are_like(kia
         file.rename(trained / f"gone-{file.name}")
     folder.rmdir()
     Path("other.txt").write_text("the cat sat on the mat")
-    alone = kiara("eval", "--details", "--text", "other.txt", "eval.sample_tokens=8")
+    alone = kiara("eval", "--details", "--text", "other.txt", "eval.sample_tokens=8", "runtime.native=false")
     assert "its training data is not there" in alone.err
     assert "Loss by the tokens read before" in alone.out
     assert "training data" not in alone.out
@@ -237,7 +237,7 @@ def test_the_lines_of_the_documentation_run(kiara: Kiara, trained: Path) -> None
     for _, *words in lines:
         if any(word.endswith(".yaml") for word in words):
             continue  # with the harness: tests/core/serve/test_harness.py
-        ran = kiara(*(word.replace("64", "8") for word in words), "eval.sample_tokens=2")
+        ran = kiara(*(word.replace("64", "8") for word in words), "eval.sample_tokens=2", "runtime.native=false")
         assert ran.status == 0, ran.err
     program = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0].replace("64", "8")
     exec(compile(program, "evaluation.md", "exec"), {})
