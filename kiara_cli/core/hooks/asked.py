@@ -103,7 +103,10 @@ def _points(config: HookConfig, hook: Registered, model: ModelConfig) -> tuple[s
 
 def _check_width(argument: str, value: Any, point: str, model: ModelConfig) -> None:
     """Refuse a vector that is neither one number nor as long as the last axis at a point."""
-    width = sizes(model).get(kind_of(point).axes[-1])
+    axis = kind_of(point).axes[-1]
+    width = sizes(model).get(axis)
+    if axis == "V" and width is None:  # the vocabulary is not known yet: asked again when it is
+        return
     numbers = len(value) if isinstance(value, list | tuple) else 1
     if numbers != 1 and numbers != width:
         wanted = f"1 or {width}" if width is not None else "1, as the last axis there grows with the text"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kiara_cli.config.model import ModelConfig
-from kiara_cli.core.model.points import kind_of, lens_name, point_names, sizes
+from kiara_cli.core.model.points import KINDS, kind_of, lens_name, point_names, sizes
 from kiara_cli.errors import KiaraError
 
 WHERE = "kiara inspect --points lists them"
@@ -112,7 +112,7 @@ def unknown_point(pattern: str, config: ModelConfig) -> KiaraError:
     if layer and int(layer[1]) >= config.n_layers:
         meant = f"did you mean one of the blocks 0 to {config.n_layers - 1}"
     else:
-        theirs = {lens_name(name): name for name in names}
+        theirs = {lens_name(name): name for name in names} | {kind.lens: kind.name for kind in KINDS}
         close = difflib.get_close_matches(pattern, list(dict.fromkeys(starred)), n=1, cutoff=0.4)
         close = [theirs[pattern]] if pattern in theirs else close
         meant = f"did you mean '{close[0]}'" if close else "is it one that another model has"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ def test_patterns_name_points_and_selectors_parts_of_them() -> None:
         (("hooks.quiet.at=blocks.*.resid_middle",), "did you mean 'blocks.*.resid_mid'? kiara inspect --points"),
         (("hooks.quiet.at=blocks.3.resid_mid",), "did you mean one of the blocks 0 to 2?"),
         (("hooks.quiet.at=blocks.1.attn.hook_z",), "did you mean 'blocks.1.attention.heads'?"),
+        (("hooks.quiet.at=blocks.*.attn.hook_z",), "did you mean 'blocks.*.attention.heads'?"),
         (("hooks.quiet.at=pos_embed.out",), "there is no point 'pos_embed.out' in this model"),
         (("hooks.quiet.heads=1",), "heads: blocks.0.resid_mid has no heads; its shape is (B, T, 32)"),
         (("hooks.quiet.channels=[0, 32]",), "32 is not there, blocks.0.resid_mid has 32 channels; give -32 to 31"),
@@ -84,6 +86,14 @@ def test_what_is_asked_for_wrongly_is_one_line_that_names_the_hook(words: tuple[
 )
 def test_two_that_replace_are_welcome_where_they_do_not_meet(words: tuple[str, ...]) -> None:
     assert len(ask(section(*QUIET, "hooks.b.use=set", "hooks.b.with.value=1", *words), MODEL)) == 2
+
+
+def test_what_depends_on_the_vocabulary_is_asked_once_it_is_known() -> None:
+    words = "hooks.a.use=set", "hooks.a.at=logits", f"hooks.a.with.value={[0] * 64}", "hooks.a.channels=63"
+    for vocab_size in (None, 64):
+        assert len(ask(section(*words), replace(MODEL, vocab_size=vocab_size))) == 1
+    with pytest.raises(KiaraError, match="with.value has 64 numbers, which do not fit logits; give 1 or 128"):
+        ask(section(*words), replace(MODEL, vocab_size=128))
 
 
 def test_a_persons_file_is_run_recorded_by_its_hash_and_known_by_its_hooks() -> None:
