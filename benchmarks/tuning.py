@@ -119,10 +119,10 @@ def memory(base: str, folder: Path, results: Results, seeds: int, toy: bool) -> 
     if not small.exists():
         kiara("quantize", base, "--bits", "4", "--out", str(small), *(("--method", "rtn") if toy else ()))
     held = held_of(opened(base), HeldOut(Path("data")))
-    ids = held.tokens[:4000] if toy else held.tokens
+    held = dataclasses.replace(held, tokens=held.tokens[:4000], bytes=None) if toy else held
 
     def forgotten(word: str) -> float:
-        return measure(opened(word), ids).loss
+        return measure(opened(word), held).loss
 
     results.once({"part": "memory", "method": "none", "base": "full"}, lambda: {"base_loss": forgotten(base)})
     results.once({"part": "memory", "method": "none", "base": "4 bits"}, lambda: {"base_loss": forgotten(str(small))})
