@@ -87,7 +87,7 @@ class LoraConfig(Section):
     rank: int = knob(0, low=0)
     alpha: float = knob(16.0, above=0)
     dropout: float = knob(0.0, low=0, high=0.9)
-    targets: tuple[str, ...] = ("blocks.*",)
+    targets: tuple[str, ...] = ("*",)
     lr: float = knob(0.003, above=0)
 
 

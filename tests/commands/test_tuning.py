@@ -75,7 +75,7 @@ def test_every_command_loads_an_adapter_on_its_base(here: Path, kiara: Kiara) ->
         f"blocks.{block}.{name}"
         for block in range(2)
         for name in ("attention.qkv", "attention.out", "feedforward.gate_up", "feedforward.down")
-    ]
+    ] + ["head"]
     assert Path("checkpoints/mine/best.pt").stat().st_size < Path("checkpoints/text/best.pt").stat().st_size / 2
     base = json.loads(kiara("eval", "text", "--text", "mine.jsonl", "--json").out)
     for word in ("mine", "checkpoints/mine", "checkpoints/best.pt", "checkpoints/mine/last.pt"):
