@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ from kiara_cli.core.train.preference import score_reference
 from kiara_cli.core.train.progress import Progress
 from kiara_cli.core.train.recompute import recompute_blocks
 from kiara_cli.core.train.state import Training
+from kiara_cli.errors import KiaraError
 
 log = logging.getLogger("kiara.train")
 
@@ -108,8 +110,13 @@ def begin(
     progress = Progress(loss_scale=FIRST_SCALE if plan.runtime.dtype == "fp16" else 1.0)
     run = Run.create(root, name or plan.data.meta.name)
     lock = run.lock()
-    base = keep(weights, run.folder) if weights is not None and plan.config.train.lora.rank else None
-    training = build(plan, model, run, lock, progress, base)
+    try:
+        base = keep(weights, run.folder) if weights is not None and plan.config.train.lora.rank else None
+        training = build(plan, model, run, lock, progress, base)
+    except KiaraError:  # a hook that cannot be made: there is no run yet
+        lock.release()
+        shutil.rmtree(run.folder)
+        raise
     if plan.config.train.objective == "dpo":
         score_reference(training.model, training.pairs, plan.runtime, run.folder)
     describe(training, {**known(plan, weights), **(facts or {})})

@@ -218,3 +218,4 @@ def test_what_cannot_be_done_is_said_before_the_first_step(
 ) -> None:
     with pytest.raises(KiaraError, match=cause):
         make(*words)
+    assert not ROOT.exists() or not list(ROOT.iterdir())  # and no run is begun
