@@ -94,7 +94,7 @@ def inspect(
         raise KiaraError("there is nothing to look at", "give --prompt TEXT")
     said = [text for one in prompt for text in texts_of(one, None, given)]
     opened = open_model(given, hooks=hooks or ())
-    from kiara_cli.console.inspect import progress, tell
+    from kiara_cli.console.inspect import progress, tell, warn_of_transcript
     from kiara_cli.core.lab.inspect.pairing import Wanted, pair
     from kiara_cli.core.lab.inspect.pictures import check_places
     from kiara_cli.core.lab.inspect.report import Asked, look, views
@@ -107,6 +107,8 @@ def inspect(
         chosen, found.position, word is not None, found.against, found.corrupt, one_head, layer, one_neuron,
         "mean" if mean else "zero", windows_of(opened, text) if text else [], top,
     )  # fmt: skip
+    if not raw:
+        warn_of_transcript(opened)
     with progress() as done:
         report = look(opened, found.prompted, asked, done)
     tell(report, str(opened.checkpoint.path), json_, png, html)

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from kiara_cli.console import output
 from kiara_cli.console.blocks import bar, height, signed, spark
+from kiara_cli.core.generate.opened import Opened
 from kiara_cli.core.lab.inspect.ablation import Done
 from kiara_cli.core.lab.inspect.attention import SCORES
 from kiara_cli.core.lab.inspect.page import write_page
@@ -36,6 +37,12 @@ def tell(report: Report, checkpoint: str, json_: bool, png: Path | None, html: P
         show(report, checkpoint)
     for path in [*draw(report, png), *write_page(report, checkpoint, html)]:
         output.note(f"wrote {path}")
+
+
+def warn_of_transcript(opened: Opened) -> None:
+    """Say how a prompt is read by a model that has not learned to answer."""
+    if opened.template.kind == "transcript":
+        output.note("This model learned from plain text: it reads a transcript, User: … Assistant: …; see --raw.")
 
 
 def show(report: Report, checkpoint: str) -> None:
@@ -170,7 +177,8 @@ def attribution(report: Report, width: int) -> list[RenderableType | str]:
     reach = max(abs(value) for value in parts.values())
     for name, value in shown:
         table.add_row(name, bar(value, reach), f"{value:+.2f}")
-    table.add_row(f"{len(largest) - len(shown)} others", bar(rest, reach), f"{rest:+.2f}")
+    if len(largest) > len(shown):
+        table.add_row(f"{len(largest) - len(shown)} others", bar(rest, reach), f"{rest:+.2f}")
     sources = report.parts.sources.sum(dim=(0, 1)).tolist()
     best = sorted(range(len(sources)), key=lambda place: -sources[place])[:5]
     told = "  ".join(f"{report.prompted.labels[place]} ({place}) {sources[place]:+.2f}" for place in best)
