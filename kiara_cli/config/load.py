@@ -137,7 +137,7 @@ def adopt(loaded: Loaded, stored: Mapping[str, Any], sections: Iterable[str], ch
     sections = set(sections)
     kept = from_mapping(stored, checkpoint).config
     for change in changes(loaded, kept):
-        if section_of(change.key) in sections:
+        if section_of(change.key) in sections and change.wanted is not None:  # null: not given
             wanted, fixed = (f"{change.key}={shown(value)}" for value in (change.wanted, change.stored))
             raise mistake_at(
                 change.origin,

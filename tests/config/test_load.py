@@ -395,6 +395,8 @@ def stored() -> dict[str, object]:
 def test_a_checkpoint_gives_its_sections_and_leaves_the_others() -> None:
     config = adopt(load_config(overrides=["train.lr=0.1"]), stored(), ("model", "tokenizer"), "best.pt")
     assert (config.model.n_layers, config.model.vocab_size, config.train.lr) == (2, 99, 0.1)
+    file = write("all.yaml", "model: {vocab_size: null, n_layers: 2}")  # as default.yaml has it: null is not given
+    assert adopt(load_config([file]), stored(), ("model", "tokenizer"), "best.pt").model.vocab_size == 99
 
 
 def test_a_layer_that_contradicts_a_checkpoint_is_named() -> None:
