@@ -18,6 +18,7 @@ from kiara_cli.app import main
 from kiara_cli.config.model import ModelConfig
 from kiara_cli.config.schema import GenerateConfig, TrainConfig
 from kiara_cli.core.data.batches import IGNORE, Batch
+from kiara_cli.core.eval.lengths import Lengths
 from kiara_cli.core.eval.metrics import loader_metrics
 from kiara_cli.core.generate.embed import embed
 from kiara_cli.core.generate.engine import Engine, GenerationRequest, Options
@@ -168,7 +169,8 @@ def test_a_text_becomes_a_vector_and_held_out_text_is_measured_on_any_device(
     found = []
     for where in (device, CPU):
         net, runtime = model(tiny, where), Runtime(where, "fp32", 1)
-        measured = loader_metrics(net, batches(4), torch.ones(64, dtype=torch.int64), runtime)
+        lengths = Lengths(torch.ones(64, dtype=torch.int64), torch.zeros(64, dtype=torch.bool))
+        measured = loader_metrics(net, batches(4), lengths, runtime)
         found.append((*embed(Engine(net, runtime), [1, 2, 3]), measured.loss, measured.accuracy, measured.bytes))
     assert found[0] == pytest.approx(found[1], abs=1e-5)
 

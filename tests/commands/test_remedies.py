@@ -20,7 +20,9 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 def options() -> set[str]:
     """Return every option of every command."""
-    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    commands = list(typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
+    for group in [command for command in commands if hasattr(command, "commands")]:
+        commands += group.commands.values()
     return {name for command in commands for parameter in command.params for name in parameter.opts}
 
 

@@ -321,7 +321,7 @@ BAD = {
     "null.txt": (b"text\0text", "null.txt is a binary file"),
     "spaces.txt": (b" " * 2_000_000, "spaces.txt is empty"),
     "a.parquet": (b"PAR1", "a.parquet is damaged"),
-    "a.jsonl": (b'{"text": 5}', "a.jsonl, line 1: neither a list of messages nor a text called 'text'"),
+    "a.jsonl": (b'{"text": 5}', "a.jsonl, line 1: neither a conversation nor a text called 'text'"),
     "a.txt.gz": (b"not packed", "cannot read a.txt.gz"),
     "a.txt.zst": (pyarrow.compress(b"x" * 999, codec="zstd", asbytes=True)[:-2], "cannot read a.txt.zst"),
 }

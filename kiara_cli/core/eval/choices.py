@@ -111,7 +111,7 @@ def _score(model: Transformer, runtime: Runtime, rows: Sequence[_Row]) -> tuple[
     for part, wanted in zip(torch.split(states, at_once), torch.split(targets, at_once), strict=True):
         with runtime.precision():
             logits = model.unembed(part).float()  # (n, V)
-        logprobs.append(logits.log_softmax(-1).gather(1, wanted[:, None]).squeeze(1).double().cpu())
+        logprobs.append(logits.log_softmax(-1).gather(1, wanted[:, None]).squeeze(1).cpu().double())
         best.append((logits.argmax(-1) == wanted).cpu())
     sizes = [row.scored for row in rows]
     sums = [float(part.sum()) for part in torch.split(torch.cat(logprobs), sizes)]

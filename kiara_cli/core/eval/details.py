@@ -76,7 +76,7 @@ class Details(TopFive):
         best, guess = scored.logits.max(-1)
         own = scored.logits.gather(1, scored.targets[:, None]).squeeze(1)
         confidence = (best - own - scored.nats).exp()  # of the softmax: its log of the sum is own + nats
-        sure, nats = (x.double().cpu().numpy() for x in (confidence, scored.nats))
+        sure, nats = (x.cpu().double().numpy() for x in (confidence, scored.nats))
         right, seen, ids = (x.cpu().numpy() for x in (guess == scored.targets, scored.seen, scored.targets))
         place = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
         for row, weights in enumerate((None, sure, right)):

@@ -169,7 +169,7 @@ def loader_metrics(
     if not rows:
         return Metrics(0.0, 0, 0, 0)
     correct, read, unknown = torch.stack(counts).sum(0).tolist()
-    sums = torch.cat(rows, dim=1).double().cpu()  # (2, rows)
+    sums = torch.cat(rows, dim=1).cpu().double()  # (2, rows)
     unknown_bytes = round(unknown * lengths.average)
     return Metrics(
         float(sums[0].sum()), correct, int(sums[1].sum()), round(read * lengths.scale) + unknown_bytes,

@@ -94,7 +94,7 @@ def full(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 def product(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None, packed: Packed = UNPACKED) -> Tensor:
     """Return x (…, K) times a quantized matrix, by torch's product with codes where it is packed and rows are few."""
     rows = x.flatten(0, -2)
-    if x.requires_grad and torch.is_grad_enabled():
+    if x.requires_grad and torch.is_grad_enabled() and not scales.requires_grad:  # tuning learns the scales
         y: Tensor = Unheld.apply(x, codes, scales)  # type: ignore[no-untyped-call]
         return y if bias is None else y + bias.to(y.dtype)
     if packed[0] is None or len(rows) > FEW:

@@ -211,6 +211,7 @@ def test_without_a_compiler_torch_writes_or_the_error_says_so(
     tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("KIARA_CACHE", "empty")
     monkeypatch.setattr(native, "_loaded", {})
     engine = Engine(Transformer(tiny), RUNTIME, options=Options(native="auto"))
     assert engine.backend.compiled is None

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kiara_cli.config.model import ModelConfig
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.generate.engine import Engine, Token
+from kiara_cli.core.generate.request import GenerationRequest
 from kiara_cli.core.generate.text import (
     Completion,
     Piece,
@@ -39,10 +40,13 @@ class Script:
         self.ids = list(ids)
         self.prompt: list[int] = []
 
-    def generate(self, prompt: Sequence[int], config: GenerateConfig, stop_ids: frozenset[int]) -> Iterator[Token]:
-        self.prompt = list(prompt)
+    def submit(self, request: GenerationRequest) -> GenerationRequest:
+        self.prompt = list(request.prompt)
+        return request
+
+    def follow(self, request: GenerationRequest) -> Iterator[Token]:
         for left, token in zip(reversed(range(len(self.ids))), self.ids, strict=True):
-            reason: Any = "stop" if token in stop_ids else None if left else "length"
+            reason: Any = "stop" if token in request.stop_ids else None if left else "length"
             yield Token(token, reason)
             if reason:
                 return

@@ -468,7 +468,7 @@ def test_kiaras_own_routes_speak_like_its_commands(up: Any) -> None:
     assert "".join(event.get("text", "") for event in said) == done["text"]
     assert said[-1]["completion_tokens"] == 6
     ids = up.post("/tokenize", {"text": "héllo 🦊"}).json()
-    assert up.post("/detokenize", {"ids": ids["ids"]}).json() == {"text": "héllo 🦊"}
+    assert up.post("/detokenize", {"ids": ids["ids"]}).json()["text"] == "héllo 🦊"
     assert up.post("/detokenize", {"ids": [10**6]}).status_code == 400
 
 
