@@ -252,7 +252,7 @@ def finish(training: Training, status: Status, reason: str | None) -> Finished:
         best={key: value for key, value in (run.history().best or {}).items() if key != "val_seconds"},
         tokens=progress.tokens,
         seconds=progress.seconds,
-        training_flops=training.plan.count.training_flops * progress.tokens,
+        training_flops=training.plan.flops_per_token * progress.tokens,
         peak_memory_bytes=peak_memory(training.runtime.device),
         reason=reason,
         thread_changes=run.facts().get("thread_changes", 0) + training.threads.changes,
