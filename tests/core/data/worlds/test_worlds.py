@@ -117,6 +117,13 @@ def test_every_reply_of_the_world_is_right_and_those_of_other_turns_are_wrong(sh
     assert len(accepted) <= len(wrong) // 50, accepted
 
 
+def test_the_larger_world_of_the_page_judges_its_own_replies_right() -> None:
+    world = read_world(SHOP.with_name("talks.yaml"))
+    for talk in held_out_talks(world, 4, seed=1):
+        for turn in talk:
+            assert is_right(world, turn, turn.reply, turn.had.reply), (turn.user, turn.reply)
+
+
 def test_a_reply_that_hedges_between_two_answers_is_wrong(shop: World) -> None:
     turn = next(turn for talk in held_out_talks(shop, 30, 1) for turn in talk if turn.exchange.name == "price")
     price = turn.had.rows["g"]["price"]
