@@ -189,7 +189,7 @@ def _draw(world: World, rng: Random, talk: Talk, held_out: bool) -> dict[str, Ro
         rows: dict[str, Row] = {}
         for name, draw in talk.names.items():
             taken = [row["name"] for other, row in rows.items() if talk.names[other].table == draw.table]
-            fitting = [row for row in world.tables[draw.table] if draw.by is None or draw.fits(row, rows)]
+            fitting = [row for row in world.tables[draw.table] if draw.fits(row, rows)]
             rows[name] = pick(rng, [row for row in fitting if row["name"] not in taken])
         if len(rows) < 2 or reserved(rows) == held_out:
             return rows

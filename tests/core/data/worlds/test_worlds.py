@@ -147,6 +147,7 @@ def test_questions_about_a_story_are_judged_by_what_the_model_told() -> None:
     told = f"The {boat} carried wool. The sea was calm."
     assert is_right(world, cargo, "She carried wool.", told)
     assert not is_right(world, cargo, "She carried salt.", told)
+    assert not is_right(world, cargo, "The story does not say.", told)
     assert is_right(world, colour, "The story does not say.", told)
     assert not is_right(world, colour, "She was red.", told)
     assert is_right(world, colour, "She was red.", f"The {boat} carried wool. She was red.".replace(boat, "Swallow"))
