@@ -123,7 +123,7 @@ def test_an_interrupt_exits_130_and_a_fault_of_ours_is_raised(kiara: Kiara, monk
 
 def test_the_console_script_and_the_module_are_the_same_program() -> None:
     for arguments, status in ((["config", "model.n_layers=3"], 0), (["config", "nonsense.x=1"], 2)):
-        ran = subprocess.run([sys.executable, "-m", "kiara_cli.app", *arguments], capture_output=True, text=True)
+        ran = subprocess.run([sys.executable, "-m", "kiara_cli", *arguments], capture_output=True, text=True)
         assert ran.returncode == status
         assert ("n_layers: 3" in ran.stdout) == (status == 0)
         assert len(ran.stderr.splitlines()) == (status == 2)
