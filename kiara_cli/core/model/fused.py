@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.config.schema import RuntimeConfig
 from kiara_cli.core.model.attention import Attend, Attention, is_short
 from kiara_cli.core.model.fastpath import differences, unknown_settings
@@ -68,12 +69,17 @@ def fuse(model: Transformer, library: CDLL) -> Transformer:
 
     Modules that are not what the config makes keep theirs, and so does what reads their weights.
     """
-    small = small_model(model.config)
-    why = disagreement(small, put_loops(copy.deepcopy(small), library)) or drop_fault(library)
+    why = loops_fault(model.config, library)
     if why is not None:
         log.warning("Training runs on PyTorch's operators, without C loops: %s.", why)
         return model
     return put_loops(model, library)
+
+
+def loops_fault(config: ModelConfig, library: CDLL) -> str | None:
+    """Return what the loops compute wrong in a small model of this kind, or None."""
+    small = small_model(config)
+    return disagreement(small, put_loops(copy.deepcopy(small), library)) or drop_fault(library)
 
 
 def put_loops(model: Transformer, library: CDLL) -> Transformer:

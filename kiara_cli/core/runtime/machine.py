@@ -5,15 +5,14 @@ In: a runtime. Out: `Peaks`: floating-point operations a second in matrix produc
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from kiara_cli.config.schema import Dtype
 from kiara_cli.core.runtime.device import Runtime, matrix_rate, wait
+from kiara_cli.core.runtime.processor import processor_name
 
 BLOCK = 64_000_000  # numbers that are read to measure memory: 256 MB, more than caches hold
 ROUNDS = 5
@@ -51,8 +50,4 @@ def processor(runtime: Runtime) -> str:
     """Return the name of what computes."""
     if runtime.device.type == "cuda":
         return torch.cuda.get_device_name(runtime.device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return processor_name()

@@ -35,6 +35,11 @@ if platform.system() == "Darwin" and not X86:
 TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
 HEADER = Path(__file__).with_name("numbers.h")  # what a source may include
 PATIENCE = 60  # seconds that a compiler may take
+TRIAL = """#include <omp.h>
+int trial(int n) { int s = 0;
+#pragma omp parallel for reduction(+ : s)
+for (int i = 0; i < n; i++) s += i;
+return s; }"""
 
 
 class CompilerError(Exception):
@@ -107,6 +112,21 @@ def _made(source: Path, keep: Path) -> Library:
             library.compiler = name
             return library
     raise CompilerError("; ".join(f"{name}: {why}" for name, why in failures.items()) or "no C compiler")
+
+
+def try_compilers() -> Iterator[tuple[str, str | None]]:
+    """Have each compiler that is found make a small parallel library; yield its name, and what went wrong or None."""
+    with tempfile.TemporaryDirectory(prefix="kiara-", ignore_cleanup_errors=True) as place:
+        source = Path(place, "trial.c")
+        source.write_text(TRIAL)
+        for number, (name, command) in enumerate(_compilers()):
+            made = Path(place, f"trial-{number}.so")
+            try:
+                _compile([*command, "-fPIC", "-shared", str(source), "-o", str(made), "-lm"])
+                right = ctypes.CDLL(str(made)).trial(100) == 4950
+                yield name, None if right else "what it makes computes something else"
+            except (OSError, CompilerError, subprocess.TimeoutExpired) as error:
+                yield name, str(error)[:200]
 
 
 def _compilers() -> Iterator[tuple[str, list[str]]]:

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PROC, CPUS, CGROUPS = Path("/proc/self"), Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup")
+from kiara_cli.core.runtime.control_groups import CGROUPS, PROC, Group, groups, text_of
+
+CPUS = Path("/sys/devices/system/cpu")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def allowed_cpus() -> list[int]:
 
 def physical_cores(allowed: Sequence[int], cpus: Path = CPUS) -> int:
     """Count cores, two hardware threads of one core as one."""
-    return max(1, len({_text(cpus / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed}))
+    return max(1, len({text_of(cpus / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed}))
 
 
 def cpu_quota(proc: Path = PROC, cgroups: Path = CGROUPS) -> float | None:
@@ -61,34 +63,21 @@ def cpu_quota(proc: Path = PROC, cgroups: Path = CGROUPS) -> float | None:
 
 
 def _quotas(proc: Path, cgroups: Path) -> Iterator[float]:
-    """Yield every quota from the process's own groups up, of version 1 and 2.
-
-    In a container the path may be the host's, of which only the top is to be seen here.
-    """
-    for line in (_text(proc / "cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        own = [part for part in path.split("/") if part not in ("", "..")]
-        if not controllers:
-            mounts = [cgroups, cgroups / "unified"]
-        elif "cpu" in controllers.split(","):
-            mounts = [cgroups / controllers, cgroups / "cpu"]
-        else:
-            continue
-        for mount in mounts:
-            for depth in range(len(own), -1, -1):
-                group = mount.joinpath(*own[:depth])
-                quota = _quota_of_2(group) if not controllers else _quota_of_1(group)
-                if quota is not None:
-                    yield quota
+    """Yield every quota from the process's own groups up."""
+    for group in groups("cpu", proc, cgroups):
+        quota = _quota_of_2(group) if group.version == 2 else _quota_of_1(group)
+        if quota is not None:
+            yield quota
 
 
-def _quota_of_2(group: Path) -> float | None:
-    quota, _, period = (_text(group / "cpu.max") or "max").partition(" ")
+def _quota_of_2(group: Group) -> float | None:
+    quota, _, period = (text_of(group.folder / "cpu.max") or "max").partition(" ")
     return _share(quota, period or "100000")
 
 
-def _quota_of_1(group: Path) -> float | None:
-    return _share(_text(group / "cpu.cfs_quota_us") or "-1", _text(group / "cpu.cfs_period_us") or "100000")
+def _quota_of_1(group: Group) -> float | None:
+    quota, period = (text_of(group.folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return _share(quota or "-1", period or "100000")
 
 
 def _share(quota: str, period: str) -> float | None:
@@ -97,10 +86,3 @@ def _share(quota: str, period: str) -> float | None:
     except (ValueError, ZeroDivisionError):  # "max"
         return None
     return share if share > 0 else None
-
-
-def _text(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None

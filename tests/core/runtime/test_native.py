@@ -133,6 +133,19 @@ def test_the_error_says_what_each_compiler_said(source: Path, only_scripts: Path
         native.build(source, {"twice": "i"})
 
 
+@posix
+def test_trying_the_compilers_says_of_each_whether_what_it_makes_works(
+    source: Path, only_scripts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path("/usr/bin/cc").resolve()
+    script(only_scripts, "gcc", f'exec {real} "$@"')
+    tried = dict(native.try_compilers())
+    assert tried["gcc"] is None
+    assert "unsupported option" in str(tried["cc"])
+    no_compiler(monkeypatch)
+    assert dict(native.try_compilers()) == {}
+
+
 def test_a_library_in_use_that_cannot_be_replaced_or_removed_is_no_error(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
