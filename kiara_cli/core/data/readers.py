@@ -140,7 +140,7 @@ def _of_records(records: Callable[[Slice, Reading], Iterator[tuple[str, Any]]]) 
     def reader(part: Slice, reading: Reading) -> Iterator[Document]:
         for origin, value in records(part, reading):
             try:
-                document = _document(value, origin, reading.fields)
+                document = document_of(value, origin, reading.fields)
             except KiaraError as error:
                 reading.bad(error)
                 continue
@@ -152,7 +152,7 @@ def _of_records(records: Callable[[Slice, Reading], Iterator[tuple[str, Any]]]) 
     return reader
 
 
-def _document(value: Any, origin: str, where: Fields) -> Document | None:
+def document_of(value: Any, origin: str, where: Fields) -> Document | None:
     """Make a conversation of a record that is one, else a text of its field; a field that is null is absent.
 
     Where it is both, data.field is a text and wins over all but messages and the fields that were named for requests

@@ -1,0 +1,1 @@
+"""Question → passages of one's own documents: chunk, embed, index, search."""

@@ -1,0 +1,95 @@
+"""A document → chunks: pieces that respect headings and sentences, with overlap, each with the lines it stands on.
+
+In: sections, which never share a chunk: a heading path and numbered lines. Out: chunks of at most `Cutting.chars`
+characters. A chunk ends at the end of a paragraph or a sentence where one is near, else at a space.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+ENDS = re.compile(
+    r"(?:(?<=[.!?…])[\"'”’)\]]*[ \t]+(?=\S)|(?<=[。！？])|\n[ \t]*\n+|\n(?=[ \t]*(?:[-*+|>]|\d+[.)]|```|~~~)))"
+)  # what stands between two pieces: the end of a sentence, a blank line, or the start of an item of a list or a row
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How long chunks are and how much the next one repeats, in characters."""
+
+    chars: int = 600
+    overlap: int = 100
+
+
+@dataclass(frozen=True)
+class Section:
+    """Lines under one heading; `by_lines`: they are lines of code, where no sentence ends."""
+
+    heading: tuple[str, ...]
+    lines: tuple[tuple[int, str], ...]  # (number, text)
+    by_lines: bool = False
+
+
+@dataclass(frozen=True)
+class Chunk:
+    text: str
+    heading: tuple[str, ...]
+    first_line: int
+    last_line: int
+
+
+def cut(sections: Iterable[Section], cutting: Cutting) -> Iterator[Chunk]:
+    """Yield the chunks of a document in order; blank sections have none."""
+    for section in sections:
+        text = "\n".join(line for _, line in section.lines)
+        starts, at = [], 0
+        for _, line in section.lines:
+            starts.append(at)
+            at += len(line) + 1
+        for start, end in _spans(text, section.by_lines, cutting):
+            first, last = (bisect_right(starts, place) - 1 for place in (start, end - 1))
+            yield Chunk(text[start:end], section.heading, section.lines[first][0], section.lines[last][0])
+
+
+def _spans(text: str, by_lines: bool, cutting: Cutting) -> Iterator[tuple[int, int]]:
+    """Yield where chunks begin and end, without the blank space around them."""
+    pieces = list(_pieces(text, by_lines, cutting.chars))
+    first = 0
+    while first < len(pieces):
+        last = first
+        while last + 1 < len(pieces) and pieces[last + 1][1] - pieces[first][0] <= cutting.chars:
+            last += 1
+        yield pieces[first][0], pieces[last][1]
+        if last + 1 == len(pieces):
+            return
+        following = last + 1
+        while following - 1 > first and pieces[last][1] - pieces[following - 1][0] <= cutting.overlap:
+            following -= 1
+        while pieces[last + 1][1] - pieces[following][0] > cutting.chars:  # else the next one would hold nothing new
+            following += 1
+        first = following
+
+
+def _pieces(text: str, by_lines: bool, longest: int) -> Iterator[tuple[int, int]]:
+    """Yield where sentences, or lines, begin and end; what is longer than a chunk is cut at spaces."""
+    breaks = re.finditer("\n", text) if by_lines else ENDS.finditer(text)
+    start = 0
+    for end, following in [*((match.start(), match.end()) for match in breaks), (len(text), len(text))]:
+        while end - start > longest:
+            space = max(text.rfind(" ", start + 1, start + longest), text.rfind("\n", start + 1, start + longest))
+            middle = space if space > start else start + longest
+            yield from _stripped(text, start, middle, by_lines)
+            start = middle
+        yield from _stripped(text, start, end, by_lines)
+        start = following
+
+
+def _stripped(text: str, start: int, end: int, by_lines: bool) -> Iterator[tuple[int, int]]:
+    """Yield a span without the blank space around it, unless there is nothing else; code keeps its indentation."""
+    piece = text[start:end]
+    if piece.strip():
+        lead = 0 if by_lines else len(piece) - len(piece.lstrip())
+        yield start + lead, start + len(piece.rstrip())
