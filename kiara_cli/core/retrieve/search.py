@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kiara_cli.config.folders import expanded
+from kiara_cli.core.data.places import is_address
 from kiara_cli.core.retrieve.passage import Passage
 from kiara_cli.core.retrieve.rank import fuse, open_ranking
 from kiara_cli.core.retrieve.store import INDEX_ROOT, POINTER, Store, open_store
@@ -30,7 +31,7 @@ class Index:
         return self.store.name
 
     def search(self, question: str, k: int = 4) -> list[Passage]:
-        """Return the best passages, best first; none where nothing fits. Raises KiaraError for a question too long."""
+        """Return the best passages, best first; none where nothing fits. Raises KiaraError if it is too long."""
         if len(question) > LONGEST:
             raise KiaraError(
                 f"the question has {len(question):,} characters; a search takes at most {LONGEST:,}", "ask in fewer"
@@ -70,6 +71,5 @@ def names(folder: Path = INDEX_ROOT) -> list[str]:
 
 def vanished(passages: Sequence[Passage]) -> list[str]:
     """List the files of passages that are no longer there: what was indexed is still found, but cannot be opened."""
-    return sorted(
-        {passage.file for passage in passages if "://" not in passage.file and not Path(passage.file).exists()}
-    )
+    files = {passage.file for passage in passages if not is_address(passage.file)}
+    return sorted(file for file in files if not Path(file).exists())

@@ -1,7 +1,7 @@
 """data/index/<name>/: the one module that writes and reads the files of an index.
 
-In: chunks of documents. Out: a folder that is whole or the one before: everything is written to a folder of its own, and
-index.json, replaced in one step, says which one counts. What is large is mapped into memory, not read.
+In: chunks of documents. Out: a folder that is whole or the one before: everything is written to a folder of its own,
+and index.json, replaced in one step, says which one counts. What is large is mapped into memory, not read.
 
 ```
 index.json           which generation counts

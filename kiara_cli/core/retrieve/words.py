@@ -23,7 +23,7 @@ class Words:
 
     def terms(self, text: str) -> list[str]:
         """Return the terms of a text in order."""
-        known, found = self._known, []
+        known, found = self._known, list[str]()
         for word in WORD.findall(text):
             terms = known.get(word)
             if terms is None:
