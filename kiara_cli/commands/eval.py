@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, HookFiles, Json, SkipBad, Words, read
+from kiara_cli.commands.group import group, refuse_in_group
+from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Given, HookFiles, Json, SkipBad, Words, read
 from kiara_cli.errors import KiaraError
+
+if TYPE_CHECKING:
+    from kiara_cli.core.generate.opened import Opened
+    from kiara_cli.core.runtime.parallel import World
 
 Split = Annotated[Literal["val", "train"], typer.Option(help="Which split of the model's own data.")]
 Text = Annotated[
@@ -64,38 +70,75 @@ def eval(
     debug: Debug = False,
 ) -> None:
     """Measure a model: loss, perplexity, bits per byte and accuracy over a whole split."""
-    from kiara_cli.commands.model import open_model, sections_for
+    with group() as world:
+        given = read([*(words or ()), *([] if stride is None else [f"eval.stride={stride}"])], config, command="eval")
+        check_together(
+            tasks is not None,
+            {"--text": text, "--stride": stride, "--details": details, "--samples": samples, "--chat": chat},
+            {"--limit": limit, "--shots": shots, "--online": online, "--trust-code": trust_code},
+        )
+        if world.size > 1:
+            check_group(world, {"--tasks": tasks, "--chat": chat}, text)
+        if tasks:
+            return answer(given, tasks, limit, shots, online, trust_code, hooks or (), json_)
+        from kiara_cli.commands.model import open_model, sections_for
 
-    given = read([*(words or ()), *([] if stride is None else [f"eval.stride={stride}"])], config, command="eval")
-    check_together(
-        tasks is not None,
-        {"--text": text, "--stride": stride, "--details": details, "--samples": samples, "--chat": chat},
-        {"--limit": limit, "--shots": shots, "--online": online, "--trust-code": trust_code},
-    )
-    if tasks:
-        stay_offline(online)
-        from kiara_cli.console.scores import show_tasks
-        from kiara_cli.core.eval.tasks import read_tasks
+        opened = open_model(given, sections_for(text), hooks=hooks or ())
+        if chat:
+            return talk(opened, requests, seeds, json_)
+        from kiara_cli.console.preparing import showing
+        from kiara_cli.console.scores import show_report
+        from kiara_cli.core.eval.held_out import HeldOut
+        from kiara_cli.core.eval.report import report
 
-        wanted = read_tasks(tasks, limit, shots, trust_code)  # a wrong file is said before a checkpoint is looked for
-        return show_tasks(open_model(given, hooks=hooks or ()), wanted, json_)
-    opened = open_model(given, sections_for(text), hooks=hooks or ())
-    from kiara_cli.console.preparing import showing
-    from kiara_cli.console.scores import show_chat_scores, show_report
-    from kiara_cli.core.eval.held_out import HeldOut
-    from kiara_cli.core.eval.report import report
+        with showing() as progress:
+            where = HeldOut(DATA_ROOT, split, text, skip_bad, progress, sys.stdin.buffer)
+            found = report(opened, where, samples, details, world)
+        show_report(found, json_)
 
-    if chat:
-        from kiara_cli.console.worlds import show_world_scores
-        from kiara_cli.core.data.worlds.read import world_of
 
-        if (world := world_of(opened.config.data.source)) is not None:
-            return show_world_scores(opened, world, requests, seeds, json_)
-        return show_chat_scores(opened, requests, seeds, json_)
-    with showing() as progress:
-        where = HeldOut(DATA_ROOT, split, text, skip_bad, progress, sys.stdin.buffer)
-        found = report(opened, where, samples, details)
-    show_report(found, json_)
+def answer(
+    given: Given,
+    tasks: list[str],
+    limit: int | None,
+    shots: int | None,
+    online: bool,
+    trusted: bool,
+    hooks: Sequence[str],
+    json_: bool,
+) -> None:
+    """Answer the questions of tasks; a wrong file is said before a checkpoint is looked for."""
+    from kiara_cli.commands.model import open_model
+
+    stay_offline(online)
+    from kiara_cli.console.scores import show_tasks
+    from kiara_cli.core.eval.tasks import read_tasks
+
+    wanted = read_tasks(tasks, limit, shots, trusted)
+    show_tasks(open_model(given, hooks=hooks), wanted, json_)
+
+
+def talk(opened: Opened, requests: int, seeds: int, json_: bool) -> None:
+    """Score conversation: of a world of one's own by its file, else by the tales."""
+    from kiara_cli.console.scores import show_chat_scores
+    from kiara_cli.console.worlds import show_world_scores
+    from kiara_cli.core.data.worlds.read import world_of
+
+    if (world := world_of(opened.config.data.source)) is not None:
+        return show_world_scores(opened, world, requests, seeds, json_)
+    show_chat_scores(opened, requests, seeds, json_)
+
+
+def check_group(world: World, single: dict[str, object], text: Path | None) -> None:
+    """Raise KiaraError for what only one process can do; give each process of a machine a device of its own."""
+    from kiara_cli.core.data.listing import is_pipe
+    from kiara_cli.core.runtime.ranks import take_device
+
+    piped = text is not None and (text == Path("-") or is_pipe(str(text)))
+    for option, asked in {**single, "a text from a pipe": piped}.items():
+        if asked:
+            refuse_in_group(world, option)
+    take_device(world)
 
 
 def check_together(tasks: bool, measuring: dict[str, object], answering: dict[str, object]) -> None:

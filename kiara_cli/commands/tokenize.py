@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import sys
 import time
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kiara_cli.commands.group import beside, group, refuse_in_group
 from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, SkipBad, read, with_source
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
     from kiara_cli.config.schema import Config
     from kiara_cli.core.data.folders import Prepared
+    from kiara_cli.core.runtime.parallel import World
     from kiara_cli.core.tokenizer.protocol import Tokenizer
 
 
@@ -50,34 +53,70 @@ def tokenize(
     debug: Debug = False,
 ) -> None:
     """Turn text into token files: kiara tokenize FILE."""
+    with group() as world:
+        given = read(words, config, several=True, command="tokenize")
+        settings, began = with_source(given, given.loaded.config), time.perf_counter()
+        if world.size > 1:
+            settings = for_group(
+                world, settings, {"--shard": shard, "--merge": merge, "--encode": encode, "--decode": decode}
+            )
+        if encode is not None or decode is not None:
+            return convert(opened(tokenizer, settings), encode, decode)
+        if shard is not None:
+            if merge or export is not None:
+                raise KiaraError("--shard does a share of the work", "give --merge or --export when all are done")
+            return share(settings, shard, open_shared(tokenizer, settings), skip_bad, json_)
+        if merge:
+            prepared: Prepared | None = merged(settings, open_shared(tokenizer, settings), skip_bad, export)
+        else:
+            given_one = opened(tokenizer, settings) if tokenizer else None
+            prepared = whole(world, settings, given_one, skip_bad, export)
+        if prepared is not None:
+            finish(prepared, settings, began, export, skip_bad, json_)
+
+
+def for_group(world: World, config: Config, single: dict[str, object]) -> Config:
+    """Return the config for one of several processes, which share the cores of their machine.
+
+    Raises KiaraError for what only one process can do.
+    """
+    from kiara_cli.config.folders import as_path
+    from kiara_cli.core.data.listing import is_pipe
+    from kiara_cli.core.runtime.threads import allowed_workers
+
+    source = config.data.source
+    for name, value in {**single, "a text from a pipe": source == "-" or is_pipe(as_path(source))}.items():
+        if value not in (None, False):
+            refuse_in_group(world, name)
+    if config.runtime.threads != "auto":
+        return config
+    threads = max(1, allowed_workers() // beside(os.environ))
+    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, threads=threads))
+
+
+def opened(tokenizer: str | None, config: Config) -> Tokenizer:
+    """Open the tokenizer that was named, or the one there is."""
+    from kiara_cli.core.checkpoint.tokenizers import open_tokenizer
+
+    return open_tokenizer(tokenizer, config.tokenizer.kind, DATA_ROOT)
+
+
+def finish(
+    prepared: Prepared, config: Config, began: float, export: Path | None, skip_bad: bool, json_: bool
+) -> None:
+    """Export the tokenizer if that was asked for, and say what was made and what comes next."""
     from kiara_cli.config.folders import as_path
     from kiara_cli.console import output
-    from kiara_cli.core.checkpoint.tokenizers import open_tokenizer
     from kiara_cli.core.data.listing import is_pipe
     from kiara_cli.core.export.tokenizer import writing
 
-    given = read(words, config, several=True, command="tokenize")
-    settings, began = with_source(given, given.loaded.config), time.perf_counter()
-    kind = settings.tokenizer.kind
-    if encode is not None or decode is not None:
-        return convert(open_tokenizer(tokenizer, kind, DATA_ROOT), encode, decode)
-    if shard is not None:
-        if merge or export is not None:
-            raise KiaraError("--shard does a share of the work", "give --merge or --export when all are done")
-        return share(settings, shard, open_shared(tokenizer, settings), skip_bad, json_)
-    if merge:
-        prepared = merged(settings, open_shared(tokenizer, settings), skip_bad, export)
-    else:
-        prepared = whole(
-            settings, open_tokenizer(tokenizer, kind, DATA_ROOT) if tokenizer else None, skip_bad, export
-        )
     if export is not None:
-        with writing(prepared.tokenizer, export, settings.model.context_length):
+        with writing(prepared.tokenizer, export, config.model.context_length):
             pass
     show(prepared, began, json_)
     if not json_:
-        source = settings.data.source
-        once = source == "-" or is_pipe(as_path(source)) or settings.data.sources
+        source = config.data.source
+        once = source == "-" or is_pipe(as_path(source)) or config.data.sources
         again = f"{shlex.quote(source)}{' --skip-bad' if skip_bad else ''}"
         output.hint(f"Train on it:  kiara train {shlex.quote(str(prepared.folder)) if once else again}")
 
@@ -92,8 +131,10 @@ def check_export(folder: Path | None, tokenizer: Tokenizer) -> None:
         export.check(tokenizer)
 
 
-def whole(config: Config, tokenizer: Tokenizer | None, skip_bad: bool, export: Path | None) -> Prepared:
-    """Prepare all of the data."""
+def whole(
+    world: World, config: Config, tokenizer: Tokenizer | None, skip_bad: bool, export: Path | None
+) -> Prepared | None:
+    """Prepare all of the data, alone or as one of several processes, of which the first gets it."""
     from kiara_cli.console.preparing import prepare_showing
     from kiara_cli.core.data.source import means_of
     from kiara_cli.core.tokenizer import files
@@ -101,13 +142,13 @@ def whole(config: Config, tokenizer: Tokenizer | None, skip_bad: bool, export: P
     if export is not None:
         check_export(export, tokenizer or files.fit(config.tokenizer, ()))  # of that kind, if not yet fitted
     means = dataclasses.replace(means_of(config, skip_bad), stdin=sys.stdin.buffer)
-    return prepare_showing(config, DATA_ROOT, tokenizer, means)
+    return prepare_showing(config, DATA_ROOT, tokenizer, means, world)
 
 
 def merged(config: Config, tokenizer: Tokenizer, skip_bad: bool, export: Path | None) -> Prepared:
     """Put all shares of the work together."""
     from kiara_cli.console.preparing import describe, showing
-    from kiara_cli.core.data.prepare import merge_shares
+    from kiara_cli.core.data.shares import merge_shares
     from kiara_cli.core.data.source import means_of
 
     check_export(export, tokenizer)
@@ -147,7 +188,7 @@ def share(config: Config, shard: str, tokenizer: Tokenizer, skip_bad: bool, json
     """Do one share of the work and say where it lies."""
     from kiara_cli.console import output
     from kiara_cli.console.preparing import showing
-    from kiara_cli.core.data.prepare import prepare_share
+    from kiara_cli.core.data.shares import prepare_share
     from kiara_cli.core.data.source import means_of
     from kiara_cli.core.data.units import Share
 

@@ -14,17 +14,25 @@ from kiara_cli.console import output
 from kiara_cli.console.output import amount, note
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.prepare import prepare
+from kiara_cli.core.data.shares import prepare_together
 from kiara_cli.core.data.slices import BadInput
 from kiara_cli.core.data.source import Means, Preparing
+from kiara_cli.core.runtime.parallel import ALONE, World
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
 
-def prepare_showing(config: Config, root: Path, tokenizer: Tokenizer | None, means: Means) -> Prepared:
-    """Prepare data with a progress bar; say what came of it."""
+def prepare_showing(
+    config: Config, root: Path, tokenizer: Tokenizer | None, means: Means, world: World = ALONE
+) -> Prepared | None:
+    """Prepare data with a progress bar; say what came of it. Of several processes the first gets it."""
     with showing() as report:
-        prepared = prepare(config.data, config.tokenizer, root, tokenizer, report, means)
-    describe(prepared, config.tokenizer.vocab_size if tokenizer is None else None)
+        if world.size == 1:
+            prepared: Prepared | None = prepare(config.data, config.tokenizer, root, tokenizer, report, means)
+        else:
+            prepared = prepare_together(world, config.data, config.tokenizer, root, tokenizer, report, means)
+    if prepared is not None:
+        describe(prepared, config.tokenizer.vocab_size if tokenizer is None else None)
     return prepared
 
 

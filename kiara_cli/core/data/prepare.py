@@ -27,7 +27,6 @@ from kiara_cli.core.data.places import Place, copy_out
 from kiara_cli.core.data.shards import Stamp
 from kiara_cli.core.data.source import Means, Report, Source
 from kiara_cli.core.data.splitting import Split
-from kiara_cli.core.data.units import Share
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.protocol import Tokenizer, fingerprint
 from kiara_cli.core.tokenizer.report import count_unused
@@ -59,27 +58,27 @@ def prepare(
     with Source(data, means or Means(), report) as source:
         total = source.digest(tokenizing, tokenizer)
         name = f"{dataset_name(data)}-{total[:8]}"
-        if (prepared := _there(root / name, source)) is not None:
+        if (prepared := there(root / name, source)) is not None:
             return prepared
         folder, split = (scratch or root) / name, source.split()
         with claimed(folder.with_name(f".{dataset_name(data)}.lock"), source.waiting) as alone:
-            if (prepared := _there(folder, source)) is not None:
+            if (prepared := there(folder, source)) is not None:
                 return prepared
             _make(folder, source, split, tokenizing, tokenizer, total, alone)
-        made = dataclasses.replace(_published(folder, data), made=True)
-        return _told(made, source)
+        made = dataclasses.replace(published(folder, data), made=True)
+        return told(made, source)
 
 
-def _there(folder: Path, source: Source) -> Prepared | None:
+def there(folder: Path, source: Source) -> Prepared | None:
     """Open a folder that is there. Raises KiaraError if it is not whole."""
     if (folder / "meta.json").is_file():
-        return _told(open_folder(folder), source)
+        return told(open_folder(folder), source)
     if folder.exists():
         raise KiaraError(f"{folder} is not a whole data folder", "delete it and try again")
     return None
 
 
-def _told(prepared: Prepared, source: Source) -> Prepared:
+def told(prepared: Prepared, source: Source) -> Prepared:
     """Add what there is to say of the source."""
     return dataclasses.replace(prepared, notices=(*source.notices.lines(), *prepared.meta.notices))
 
@@ -101,56 +100,14 @@ def _make(
     place = Place(str(folder.with_name(source.parts_name(work) + ("" if alone else f".{uuid4().hex}"))))
     try:
         encode_units(place, work, range(len(work.units)), source.reporter("tokenizing"))
-        if _digests(place, work) != source.digests:
+        if digests_of(place, work) != source.digests:
             raise KiaraError(f"{source.data.source} was changed while it was read", "run the same again")
-        _assemble(folder, place, source, work, total)
+        assemble(folder, place, source, work, total)
     except BaseException as error:
         if not (alone and isinstance(error, KeyboardInterrupt) and list(place.scratch.glob("*.json"))):
             place.remove()  # nothing worth going on from, or not without a change to the source
         raise
     place.remove()
-
-
-def prepare_share(
-    data: DataConfig,
-    root: Path,
-    tokenizer: Tokenizer,
-    share: Share,
-    report: Report = lambda progress: None,
-    means: Means | None = None,
-) -> tuple[str, int, int]:
-    """Do one share of the work; return where it lies, its number of units and that of all. Raises KiaraError."""
-    with Source(data, means or Means(), report) as source:
-        work = source.work(source.split(), tokenizer)
-        place = Place(f"{data.output or root}/{source.parts_name(work)}")
-        mine = range(share.index, len(work.units), share.of)
-        try:
-            encode_units(place, work, mine, source.reporter("tokenizing", sum(work.units[n].size for n in mine)))
-        finally:
-            place.close()
-    return place.address, len(mine), len(work.units)
-
-
-def merge_shares(
-    data: DataConfig,
-    root: Path,
-    tokenizer: Tokenizer,
-    report: Report = lambda progress: None,
-    means: Means | None = None,
-) -> Prepared:
-    """Put the shares that were done together: the folder that one run would have made. Raises KiaraError."""
-    with Source(data, means or Means(), report) as source:
-        work = source.work(source.split(), tokenizer)
-        place = Place(f"{data.output or root}/{source.parts_name(work)}")
-        try:
-            total = source.combine(None, tokenizer, _digests(place, work))
-            folder = root / f"{dataset_name(data)}-{total[:8]}"
-            if not (folder / "meta.json").is_file():
-                _assemble(folder, place, source, work, total)
-        finally:
-            place.close()
-        place.remove()
-        return _told(dataclasses.replace(_published(folder, data), made=True), source)
 
 
 def reopen(
@@ -210,7 +167,7 @@ def _hashes(
         return {source.digest(tokenizing, used): used for used in (tokenizer, None)}
 
 
-def _assemble(folder: Path, place: Place, source: Source, work: Work, total: str) -> None:
+def assemble(folder: Path, place: Place, source: Source, work: Work, total: str) -> None:
     """Write the folder under another name and rename it when it is whole."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -262,13 +219,13 @@ def _note_share(notices: Notices, data: DataConfig, train_bytes: int, val_bytes:
         notices.add(f"held out for validation, and not data.val_fraction={data.val_fraction:g}", f"{share:.2g}")
 
 
-def _published(folder: Path, data: DataConfig) -> Prepared:
+def published(folder: Path, data: DataConfig) -> Prepared:
     """Open a new folder, copied to where the config wants it too."""
     if data.output is not None:
         copy_out(folder, f"{data.output.rstrip('/')}/{folder.name}")
     return open_folder(folder)
 
 
-def _digests(place: Place, work: Work) -> list[str]:
+def digests_of(place: Place, work: Work) -> list[str]:
     """Return the hashes of all slices as they were when they were tokenized. Raises KiaraError if some were not."""
     return [value for number in range(len(work.units)) for value in record_of(place, work, number).digests]

@@ -135,7 +135,11 @@ class Source:
     @cached_property
     def digests(self) -> list[str]:
         """The hash of each slice."""
-        slices, report, done = list(self._slices()), self.reporter("checking the source"), 0
+        return self.hashed(list(self._slices()))
+
+    def hashed(self, slices: Sequence[Slice]) -> list[str]:
+        """Return the hash of each of these slices, reading them."""
+        report, done = self.reporter("checking the source", sum(b - a for a, b in (part.range for part in slices))), 0
         found: list[str] = []
         with ThreadPoolExecutor(self.means.threads) as pool:
             for part, value in zip(slices, pool.map(lambda part: digest(part, self.reading), slices), strict=True):

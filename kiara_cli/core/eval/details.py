@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kiara_cli.core.eval.metrics import Scored
+from kiara_cli.core.runtime.parallel import World
+from kiara_cli.core.runtime.ranks import add_up
 
 BINS = 10  # of confidence, equally wide
 TENTHS = 10  # of the measured tokens, from rare to common
@@ -32,6 +34,11 @@ class TopFive:
         best = scored.logits.topk(min(TOP, scored.logits.shape[-1])).indices  # (n, 5)
         self._hits.append((best == scored.targets[:, None]).any(1).sum())
         self.tokens += len(scored.targets)
+
+    def put_together(self, world: World) -> None:
+        """Add what the other processes saw, once, after all have measured."""
+        tokens, hits = add_up(np.array([self.tokens, sum(int(one) for one in self._hits)]), world).tolist()
+        self.tokens, self._hits = tokens, [torch.tensor(hits)]
 
     @property
     def accuracy(self) -> float:
@@ -84,6 +91,10 @@ class Details(TopFive):
         for sums, where in ((self._seen, seen), (self._ids, ids)):
             sums[0] += np.bincount(where, minlength=sums.shape[1])
             sums[1] += np.bincount(where, nats, sums.shape[1])
+
+    def put_together(self, world: World) -> None:
+        super().put_together(world)
+        self._bins, self._seen, self._ids = (add_up(x, world) for x in (self._bins, self._seen, self._ids))
 
     def calibration(self) -> list[Bin]:
         """Return the bins that hold predictions, from unsure to sure (reliability diagram)."""

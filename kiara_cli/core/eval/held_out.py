@@ -25,6 +25,7 @@ from kiara_cli.core.eval.lengths import byte_lengths
 from kiara_cli.core.eval.metrics import Metrics, Watch, evaluate
 from kiara_cli.core.generate.opened import Opened
 from kiara_cli.core.model.transformer import Transformer
+from kiara_cli.core.runtime.parallel import ALONE, World
 from kiara_cli.errors import KiaraError
 
 log = logging.getLogger("kiara.eval")
@@ -122,13 +123,16 @@ def measure(
     model: Transformer | None = None,
     what: str = "the held-out text",
     watch: Watch | None = None,
+    world: World = ALONE,
 ) -> Metrics:
     """Measure a checkpoint's model, or another instead, as its config says; `watch` is shown all predictions.
+
+    Of several processes each measures its share, and all get the figures of the whole.
 
     Raises KiaraError, naming `what` is measured, if there is no target in it.
     """
     settings, tokenizer = opened.config.eval, opened.tokenizer
     return evaluate(
         model or opened.model, held.tokens, tokenizer, opened.runtime, settings.batch_size, settings.max_tokens,
-        what, settings.stride, byte_lengths(tokenizer, held.tokens, held.bytes), watch,
+        what, settings.stride, byte_lengths(tokenizer, held.tokens, held.bytes), watch, world,
     )  # fmt: skip

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +26,8 @@ from kiara_cli.core.loss import cross_entropy, positions_at_once, to_score, wher
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.adaptive import Threads
 from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.core.runtime.parallel import ALONE, World
+from kiara_cli.core.runtime.ranks import add_up, gather
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 
 BLOCKS = 100  # that a text is cut into, at most, to see how far the loss varies along it
@@ -96,8 +100,11 @@ def evaluate(
     stride: int | None = None,
     lengths: Lengths | None = None,
     watch: Watch | None = None,
+    world: World = ALONE,
 ) -> Metrics:
     """Measure a model over the whole of `tokens`, or over the first `max_tokens`.
+
+    Each process of a `world` takes every so many-th batch, all get the same figures, and a `watch` sees its share.
 
     Of conversations what the assistant says is measured, documents in full. Windows begin `stride` ids after each
     other, by default as many as the model reads at once. `lengths` are the bytes of the ids, `watch` is shown all
@@ -108,12 +115,16 @@ def evaluate(
     stride, lengths = check_stride(stride, context), lengths or byte_lengths(tokenizer)
     if not holds_conversations(part, specials):
         Contents(document_targets=max(0, len(part) - 1)).check(what, context)
-        found = loader_metrics(model, windows(part, context, batch_size, stride), lengths, runtime, watch, BLOCKS)
+        batches = windows(part, context, batch_size, stride)
+        found = loader_metrics(model, batches, lengths, runtime, watch, BLOCKS, world)
         return replace(found, window=context, stride=stride)
     longest = None if stride == context else WHOLE
     packed = PackedBatcher(part, specials, context, batch_size, seed=0, longest=longest)
     packed.contents.check(what, context)
-    a, b = (loader_metrics(model, in_order(packed, kind, stride), lengths, runtime, watch) for kind in (False, True))
+    a, b = (
+        loader_metrics(model, in_order(packed, kind, stride), lengths, runtime, watch, world=world)
+        for kind in (False, True)
+    )
     cut = packed.contents.too_long if longest is None else 0
     return replace(_sum(a, b), documents=a, conversations=b, window=context, stride=stride, cut=cut)
 
@@ -136,8 +147,9 @@ def loader_metrics(
     runtime: Runtime,
     watch: Watch | None = None,
     blocks: int | None = None,
+    world: World = ALONE,
 ) -> Metrics:
-    """Add up the metrics over batches.
+    """Add up the metrics over batches, of which each process of a `world` measures its share.
 
     Positions are scored at most `positions_at_once` at a time, so that a large vocabulary takes no more memory. How
     far the loss varies is told from rows, or from at most `blocks` stretches of neighbouring rows.
@@ -149,7 +161,7 @@ def loader_metrics(
     counts: list[Tensor] = []
     rows: list[Tensor] = []
     threads = Threads.of(runtime)
-    for batch in batches:
+    for batch in islice(batches, world.rank, None, world.size):
         batch = batch.to(runtime.device)
         with threads.step():
             with runtime.precision():
@@ -166,15 +178,26 @@ def loader_metrics(
                     _show(watch, Scored(logits, wanted, nats[-1], before))
             rows.append(_by_row(torch.cat(nats), batch))
     model.train(was_training)
-    if not rows:
+    own = torch.stack(counts).sum(0).cpu() if counts else torch.zeros(3, dtype=torch.int64)
+    correct, read, unknown = add_up(own.numpy(), world).tolist()
+    sums = _in_turn(rows, world)  # (2, rows)
+    if not sums.shape[1]:
         return Metrics(0.0, 0, 0, 0)
-    correct, read, unknown = torch.stack(counts).sum(0).tolist()
-    sums = torch.cat(rows, dim=1).cpu().double()  # (2, rows)
     unknown_bytes = round(unknown * lengths.average)
     return Metrics(
         float(sums[0].sum()), correct, int(sums[1].sum()), round(read * lengths.scale) + unknown_bytes,
         deviation=_deviation(sums, blocks), unknown=unknown, unknown_bytes=unknown_bytes,
     )  # fmt: skip
+
+
+def _in_turn(rows: list[Tensor], world: World) -> Tensor:
+    """Return what all processes found out of the rows of their batches, (2, rows), in the order of one process."""
+    sizes = gather(np.array([part.shape[1] for part in rows], dtype=np.int64), world)
+    own = torch.cat(rows, dim=1).cpu().double() if rows else torch.zeros(2, 0, dtype=torch.float64)
+    sums = [torch.from_numpy(part.reshape(2, -1).copy()) for part in gather(own.numpy().ravel(), world)]
+    parts = [torch.split(part, size.tolist(), dim=1) for part, size in zip(sums, sizes, strict=True)]
+    batches = sum(map(len, sizes))
+    return torch.cat([own[:, :0], *(parts[n % world.size][n // world.size] for n in range(batches))], dim=1)
 
 
 def _count(logits: Tensor, wanted: Tensor, lengths: Lengths) -> Tensor:

@@ -22,6 +22,7 @@ from kiara_cli.core.eval.metrics import Metrics
 from kiara_cli.core.eval.novelty import Novelty, Repetition, novelty, repetition
 from kiara_cli.core.eval.samples import Sample, write_samples
 from kiara_cli.core.generate.opened import Opened
+from kiara_cli.core.runtime.parallel import ALONE, World
 from kiara_cli.core.tokenizer.protocol import decode
 
 SAMPLES = 4  # at random, where details are asked for and no number is given
@@ -89,14 +90,20 @@ class Report:
         return values | (dataclasses.asdict(self.wrote) if self.wrote is not None else {})
 
 
-def report(opened: Opened, where: HeldOut, samples: int = 0, details: bool = False) -> Report:
-    """Measure a model, in detail if that is asked for, and let it write. Raises KiaraError."""
+def report(opened: Opened, where: HeldOut, samples: int = 0, details: bool = False, world: World = ALONE) -> Report:
+    """Measure a model, in detail if that is asked for, and let it write. Raises KiaraError.
+
+    Of several processes each measures its share; the first one writes and looks at what was written.
+    """
     held = held_of(opened, where)
     vocab_size = opened.model.config.vocab_size
     assert vocab_size is not None
     top = Details(opened.model.config.context_length, vocab_size) if details else TopFive()
     what = where.name if where.text is not None else f"the {where.split} split"
-    metrics = measure(opened, held, what=what, watch=top)
+    metrics = measure(opened, held, what=what, watch=top, world=world)
+    top.put_together(world)
+    if not world.is_first:
+        return Report(opened.checkpoint.path, where.name, metrics, top)
     if details:
         samples = samples or SAMPLES
     written = tuple(write_samples(opened, samples)) if samples else ()

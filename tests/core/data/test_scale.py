@@ -19,8 +19,9 @@ from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data import prepare as stage
 from kiara_cli.core.data import units
 from kiara_cli.core.data.encoding import in_order
-from kiara_cli.core.data.prepare import Means, merge_shares, prepare, prepare_share
+from kiara_cli.core.data.prepare import Means, prepare
 from kiara_cli.core.data.shards import Shards
+from kiara_cli.core.data.shares import merge_shares, prepare_share
 from kiara_cli.core.data.units import Share
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.bpe import BPETokenizer

@@ -1,0 +1,57 @@
+"""A command that several processes run together, as torchrun starts them: one speaks for all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import typer
+
+from kiara_cli.errors import KiaraError
+
+if TYPE_CHECKING:
+    from kiara_cli.core.runtime.parallel import World
+
+
+@contextlib.contextmanager
+def group() -> Iterator[World]:
+    """Join the processes that torchrun started; alone there is nothing to join. Only the first prints.
+
+    Where one fails, all exit with its status, and one says why. Raises KiaraError.
+    """
+    from kiara_cli.core.runtime.parallel import world
+
+    this = world(os.environ)
+    if this.size == 1:
+        yield this
+        return
+    from kiara_cli.core.runtime.ranks import FailedElsewhere, joined
+
+    try:
+        with contextlib.ExitStack() as stack:
+            if not this.is_first:  # what goes wrong is said after the block, where the streams are themselves again
+                silent = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (log handlers keep it)
+                stack.enter_context(contextlib.redirect_stdout(silent))
+                stack.enter_context(contextlib.redirect_stderr(silent))
+            stack.enter_context(joined(this))
+            yield this
+    except FailedElsewhere as error:
+        if error.rank is None and this.is_first:
+            raise KiaraError(
+                "another process of the group has died", "see what torchrun says of it, and run the same again"
+            ) from None
+        raise typer.Exit(2) from None
+
+
+def beside(environment: Mapping[str, str]) -> int:
+    """Return how many processes of the group share this machine: LOCAL_WORLD_SIZE, which torchrun sets."""
+    said = environment.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, int(said)) if said.isdecimal() else 1
+
+
+def refuse_in_group(this: World, option: str, remedy: str = "run it in one process, without torchrun") -> None:
+    """Raise KiaraError if there are several processes and an option that is for one."""
+    if this.size > 1:
+        raise KiaraError(f"{option} and {this.size} processes", remedy)

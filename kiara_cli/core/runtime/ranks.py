@@ -1,0 +1,132 @@
+"""What the processes of a group tell each other, so that they do one thing and fail together.
+
+In: an array or words of each process. Out: those of all, in the order of their ranks. A process alone gets its own
+back. Every call is one that all processes make; whoever cannot go on says so in it, and then none goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiara_cli.core.runtime.parallel import World
+from kiara_cli.errors import KiaraError
+
+PATIENCE = timedelta(days=30)  # one process may work long while the others wait; one that has died is noticed at once
+FAILED = -1  # sent in place of a length
+
+
+class FailedElsewhere(Exception):
+    """Another process of the group, number `rank`, cannot go on, and says why itself; None: it has died."""
+
+    def __init__(self, rank: int | None) -> None:
+        super().__init__("another process of the group failed")
+        self.rank = rank
+
+
+@contextlib.contextmanager
+def joined(world: World) -> Iterator[None]:
+    """Be one of the group within this block. A KiaraError in one process ends the block in all of them.
+
+    Raises FailedElsewhere in every process but the first of those that failed, and KiaraError where there is no
+    group to join.
+    """
+    if world.size == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    try:
+        dist.init_process_group("gloo", rank=world.rank, world_size=world.size, timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        raise KiaraError(
+            f"process {world.rank} of {world.size} cannot join the others: {str(error).splitlines()[0]}",
+            "start them with torchrun, which says where they meet; or give each its share: --shard I/N",
+        ) from None
+    try:
+        yield
+        _lengths(world, 0)
+    except KiaraError:
+        if (first := _first_failed(world)) != world.rank:
+            raise FailedElsewhere(first) from None
+        raise
+    finally:
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def take_device(world: World) -> None:
+    """Let each process of a machine compute on a CUDA device of its own, where there are several."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+
+
+def gather(values: NDArray[Any], world: World) -> list[NDArray[Any]]:
+    """Return the array (n,) of each process; they may differ in length and share their type."""
+    if world.size == 1:
+        return [values]
+    import torch
+    import torch.distributed as dist
+
+    lengths = _lengths(world, len(values))
+    raw = torch.zeros(max(lengths) * values.itemsize, dtype=torch.uint8)
+    raw[: values.nbytes] = torch.from_numpy(np.frombuffer(values.tobytes(), np.uint8).copy())
+    parts = [torch.empty_like(raw) for _ in lengths]
+    with _noticing_deaths():
+        dist.all_gather(parts, raw)
+    return [
+        np.frombuffer(part.numpy().tobytes(), values.dtype, length)
+        for part, length in zip(parts, lengths, strict=True)
+    ]
+
+
+def add_up(values: NDArray[Any], world: World) -> NDArray[Any]:
+    """Return the sum over all processes of an array, element by element, always added in the same order."""
+    parts = gather(values.ravel(), world)
+    total: NDArray[Any] = np.stack(parts).sum(0, dtype=values.dtype).reshape(values.shape)
+    return total
+
+
+def tell(value: Any, world: World) -> list[Any]:
+    """Return the JSON value of each process."""
+    raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    return [json.loads(part.tobytes()) for part in gather(raw, world)]
+
+
+def _lengths(world: World, own: int, raising: bool = True) -> list[int]:
+    """Exchange a length; raise FailedElsewhere if a process sends that it failed."""
+    import torch
+    import torch.distributed as dist
+
+    found = [torch.zeros(1, dtype=torch.int64) for _ in range(world.size)]
+    with _noticing_deaths():
+        dist.all_gather(found, torch.tensor([own]))
+    lengths = [int(one) for one in found]
+    if raising and FAILED in lengths:
+        raise FailedElsewhere(lengths.index(FAILED))
+    return lengths
+
+
+def _first_failed(world: World) -> int:
+    """Send that this process failed; return the first one that does, itself where others have died."""
+    try:
+        return _lengths(world, FAILED, raising=False).index(FAILED)
+    except FailedElsewhere:
+        return world.rank
+
+
+@contextlib.contextmanager
+def _noticing_deaths() -> Iterator[None]:
+    """Raise FailedElsewhere where a process has gone without a word."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise FailedElsewhere(None) from error
