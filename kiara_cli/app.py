@@ -12,8 +12,10 @@ import typer
 from kiara_cli.commands.ablate import ablate
 from kiara_cli.commands.bench import bench
 from kiara_cli.commands.chat import chat
+from kiara_cli.commands.completion import VARIABLE, answer
 from kiara_cli.commands.config import config
 from kiara_cli.commands.eval import eval
+from kiara_cli.commands.examples import HAND_ON, LEARN, MACHINE, MEASURE, USE, grouped, shown
 from kiara_cli.commands.export import export
 from kiara_cli.commands.generate import generate
 from kiara_cli.commands.import_ import import_
@@ -27,21 +29,21 @@ from kiara_cli.config.layers import OVERRIDE
 from kiara_cli.console import streams
 from kiara_cli.errors import KiaraError
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-app.command()(tokenize)
-app.command()(train)
-app.command()(eval)
-runs.command()(ablate)
-app.add_typer(runs, name="runs")
-app.command()(generate)
-app.command()(chat)
-app.command()(serve)
-app.command()(quantize)
-app.command()(export)
-app.command("import")(import_)
-app.command()(inspect)
-app.command()(bench)
-app.command()(config)
+app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+app.command(**grouped("tokenize", LEARN))(tokenize)
+app.command(**grouped("train", LEARN))(train)
+app.command(**grouped("eval", MEASURE))(eval)
+app.add_typer(runs, **grouped("runs", MEASURE))
+runs.command(**shown("runs ablate"))(ablate)
+app.command(**grouped("inspect", MEASURE))(inspect)
+app.command(**grouped("generate", USE))(generate)
+app.command(**grouped("chat", USE))(chat)
+app.command(**grouped("serve", USE))(serve)
+app.command(**grouped("quantize", HAND_ON))(quantize)
+app.command(**grouped("export", HAND_ON))(export)
+app.command(**grouped("import", HAND_ON))(import_)
+app.command(**grouped("bench", MACHINE))(bench)
+app.command(**grouped("config", MACHINE))(config)
 
 
 @app.callback()
@@ -54,6 +56,8 @@ def kiara(
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 2 the user's mistake in one line, 1 a fault, 128 + N after signal N."""
     streams.prepare()
+    if VARIABLE in os.environ:
+        answer(app)
     if arguments is None:
         streams.read_arguments_as_utf8()
         arguments = sys.argv[1:]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kiara_cli.commands import completion
 from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, Debug, Json
 from kiara_cli.commands.runs import Root
 
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
 def ablate(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE.yaml] [KEY=VALUE]...", help="A study, and settings of all its runs."),
+        typer.Argument(
+            metavar="[FILE.yaml] [KEY=VALUE]...",
+            help="A study, and settings of all its runs.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     leave_one_out: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="BASE ADDED", help="Take back, one by one, what a config adds to another."),
+        typer.Option(
+            metavar="BASE ADDED",
+            help="Take back, one by one, what a config adds to another.",
+            autocompletion=completion.configs,
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", min=2, help="Instead of the file's.")] = None,
     jobs: Annotated[

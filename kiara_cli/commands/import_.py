@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kiara_cli.commands import completion
 from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, read
 from kiara_cli.config.folders import expanded
 from kiara_cli.errors import KiaraError
@@ -23,7 +24,11 @@ def import_(
     config: ConfigFiles = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="FILE_OR_CHECKPOINT", help="A Kiara tokenizer instead of the folder's tokenizer.json."),
+        typer.Option(
+            metavar="FILE_OR_CHECKPOINT",
+            help="A Kiara tokenizer instead of the folder's tokenizer.json.",
+            autocompletion=completion.checkpoints,
+        ),
     ] = None,
     json_: Json = False,
     debug: Debug = False,

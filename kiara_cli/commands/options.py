@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from kiara_cli.commands import completion
 from kiara_cli.config.layers import check_word, is_override, split_override
 from kiara_cli.config.load import Loaded, load_config
 from kiara_cli.config.schema import RENAMED, Config, LoggingConfig
@@ -20,7 +21,11 @@ from kiara_cli.errors import KiaraError
 ConfigFiles = Annotated[
     list[str] | None,
     typer.Option(
-        "-c", "--config", metavar="FILE", help="A config file, or the name of a shipped one; may be repeated."
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="A config file, or the name of a shipped one; may be repeated.",
+        autocompletion=completion.configs,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable stdout.")]
@@ -35,7 +40,9 @@ HookFiles = Annotated[
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[CHECKPOINT] [KEY=VALUE]...", help="A checkpoint, and settings such as model.n_layers=4."
+        metavar="[CHECKPOINT] [KEY=VALUE]...",
+        help="A checkpoint, and settings such as model.n_layers=4.",
+        autocompletion=completion.checkpoints_or_settings,
     ),
 ]
 

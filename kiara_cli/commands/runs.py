@@ -7,20 +7,28 @@ from typing import Annotated, Literal
 
 import typer
 
+from kiara_cli.commands import completion
+from kiara_cli.commands.examples import shown
 from kiara_cli.commands.options import RUNS_ROOT, Debug, Json
 
 runs = typer.Typer(help="What has been trained: list, show, compare, plot, ablate, remove.")
 
 Root = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where the runs are.")]
-Several = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs, or their folders.")]
+Several = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="Names of runs, or their folders.", autocompletion=completion.runs),
+]
 Sort = Literal["name", "created", "val_loss", "bits_per_byte", "parameters", "step", "tokens", "seconds", "bytes"]
 Status = Literal["running", "finished", "interrupted", "diverged", "failed", "killed", "damaged"]
 
 
-@runs.command("list")
+@runs.command(**shown("runs list"))
 def list_(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these; * stands for anything.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Only these; * stands for anything.", autocompletion=completion.runs
+        ),
     ] = None,
     status: Annotated[Status | None, typer.Option(help="Only runs that stand so.")] = None,
     data: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs on this data.")] = None,
@@ -55,9 +63,11 @@ def list_(
         output.record(as_json(record))
 
 
-@runs.command()
+@runs.command(**shown("runs show"))
 def show(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its folder.")],
+    name: Annotated[
+        str, typer.Argument(metavar="RUN", help="The name of a run, or its folder.", autocompletion=completion.runs)
+    ],
     root: Root = RUNS_ROOT,
     json_: Json = False,
     debug: Debug = False,
@@ -81,7 +91,7 @@ def show(
     show_run(run, known, outcome(run, run.root))
 
 
-@runs.command()
+@runs.command(**shown("runs compare"))
 def compare(names: Several, root: Root = RUNS_ROOT, json_: Json = False, debug: Debug = False) -> None:
     """Put runs side by side: results, settings that differ, and whether they may be compared with the first."""
     from kiara_cli.console import output
@@ -101,7 +111,7 @@ def compare(names: Several, root: Root = RUNS_ROOT, json_: Json = False, debug: 
         output.record({"run": each.name, "with": known[0].name, **as_json(compared(each, known[0]))})
 
 
-@runs.command()
+@runs.command(**shown("runs plot"))
 def plot(
     names: Several,
     x: Annotated[Literal["steps", "tokens", "flops", "seconds"], typer.Option("--x", help="Over what.")] = "steps",
@@ -170,7 +180,7 @@ def _plot_statistics(names: list[str], png: Path | None, html: Path | None, root
     output.note(f"Written: {', '.join(map(str, written))}")
 
 
-@runs.command()
+@runs.command(**shown("runs remove"))
 def remove(
     names: Several,
     checkpoints_only: Annotated[

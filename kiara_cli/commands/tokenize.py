@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kiara_cli.commands import completion
 from kiara_cli.commands.group import beside, group, refuse_in_group
 from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, SkipBad, read, with_source
 from kiara_cli.errors import KiaraError
@@ -22,19 +23,26 @@ if TYPE_CHECKING:
     from kiara_cli.core.runtime.parallel import World
     from kiara_cli.core.tokenizer.protocol import Tokenizer
 
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATH]... [KEY=VALUE]...",
+        help="Text files, folders, globs, addresses, a corpus by name, or - for stdin; and settings.",
+        autocompletion=completion.texts_or_settings,
+    ),
+]
+
 
 def tokenize(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[PATH]... [KEY=VALUE]...",
-            help="Text files, folders, globs, addresses, a corpus by name, or - for stdin; and settings.",
-        ),
-    ] = None,
+    words: Texts = None,
     config: ConfigFiles = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="FILE_OR_CHECKPOINT", help="Use this tokenizer instead of fitting one."),
+        typer.Option(
+            metavar="FILE_OR_CHECKPOINT",
+            help="Use this tokenizer instead of fitting one.",
+            autocompletion=completion.checkpoints,
+        ),
     ] = None,
     encode: Annotated[str | None, typer.Option(metavar="TEXT|-", help="Print the ids of a text.")] = None,
     decode: Annotated[str | None, typer.Option(metavar="IDS|-", help="Print the text of ids.")] = None,

@@ -6,15 +6,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kiara_cli.commands import completion
 from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug, HookFiles, Json, SkipBad, read
 
 if TYPE_CHECKING:
     from kiara_cli.core.train.events import Finished
     from kiara_cli.core.train.job import Job
 
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATH] [KEY=VALUE]...",
+        help="Text to learn from, and settings such as model.n_layers=4.",
+        autocompletion=completion.texts_or_settings,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="CHECKPOINT",
+        help="Start a new run from these weights.",
+        autocompletion=completion.checkpoints,
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", help="Name the run; by default after its data.", autocompletion=completion.runs),
+]
 Baseline = Annotated[
     str | None,
-    typer.Option("--baseline", metavar="RUN", help="Hold the run to this one: refuse more than one change."),
+    typer.Option(
+        "--baseline",
+        metavar="RUN",
+        help="Hold the run to this one: refuse more than one change.",
+        autocompletion=completion.runs,
+    ),
 ]
 OneChange = Annotated[
     str | None,
@@ -23,20 +50,13 @@ OneChange = Annotated[
 
 
 def train(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[PATH] [KEY=VALUE]...", help="Text to learn from, and settings such as model.n_layers=4."
-        ),
-    ] = None,
+    words: Texts = None,
     config: ConfigFiles = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the newest run, or the one given by --name.")
     ] = False,
-    from_: Annotated[
-        str | None, typer.Option("--from", metavar="CHECKPOINT", help="Start a new run from these weights.")
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name the run; by default after its data.")] = None,
+    from_: Weights = None,
+    name: Name = None,
     baseline: Baseline = None,
     change: OneChange = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
