@@ -1,7 +1,7 @@
 """What a model learns from at a time, and in which order: the one `Batch` of training, evaluation and calibration.
 
-In: a step, and which of how many processes asks. Out: its batch. The order is a pure function of seed and step: there
-is no state to save, resume asks for the next step, and any step can be asked for at any time.
+In: a step, or the numbers of some rows. Out: a batch. The order is a pure function of the seed: there is no state to
+save, resume asks for the next step, and any rows can be asked for at any time, by any of several processes.
 """
 
 from __future__ import annotations
@@ -58,6 +58,17 @@ class Batch:
                 piece = replace(piece, scores=self.scores[part], target_count=pairs)
             yield piece
 
+    def with_blank(self, alone: bool = False) -> Batch:
+        """Return it with one more row, of pairs two, from which nothing is learned; or with `alone` that one only."""
+        last, new = slice(-1 if self.scores is None else -2, None), slice(len(self.inputs) if alone else 0, None)
+        targets = torch.cat((self.targets, torch.full_like(self.targets[last], IGNORE)))[new]
+        inputs = torch.cat((self.inputs, self.inputs[last]))[new]
+        segments = None if self.segments is None else torch.cat((self.segments, self.segments[last]))[new]
+        if self.scores is None:
+            return Batch.of(inputs, targets, segments)
+        scores = torch.cat((self.scores, torch.full_like(self.scores[last], torch.nan)))[new]
+        return Batch(inputs, targets, segments, 0 if alone else self.target_count, scores)
+
 
 class Batcher(Protocol):
     """A training split, cut into rows that are batched in an order."""
@@ -74,11 +85,15 @@ class Batcher(Protocol):
     def rows(self) -> int:
         """Rows of an epoch."""
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Return what one of `world` processes learns from at a step: together they take what one would."""
+    @property
+    def places(self) -> int:
+        """Numbers that a batch takes: a row each, of pairs two."""
 
-    def targets(self, step: int, world: int = 1) -> int:
-        """Count the targets of a step over all processes."""
+    def batch(self, step: int) -> Batch:
+        """Return batch number `step`."""
+
+    def targets(self, step: int) -> int:
+        """Count the targets of a batch."""
 
     def at(self, places: NDArray[np.int64]) -> Batch:
         """Return the rows of these numbers, counted over all epochs."""
@@ -87,10 +102,15 @@ class Batcher(Protocol):
         """Count the targets of the rows of these numbers."""
 
 
-def positions(step: int, batch_size: int, rank: int, world: int) -> NDArray[np.int64]:
-    """Return which rows, counted over all epochs, one of `world` processes takes at a step."""
-    first = (step * world + rank) * batch_size
-    return np.arange(first, first + batch_size)
+def positions(step: int, places: int) -> NDArray[np.int64]:
+    """Return the numbers of a batch's rows, counted over all epochs."""
+    return np.arange(step * places, (step + 1) * places)
+
+
+def share(places: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
+    """Return those of some rows that one of `world` processes takes: all together take each once, nearly as many."""
+    first, last = (len(places) * number // world for number in (rank, rank + 1))
+    return places[first:last]
 
 
 def epoch_key(seed: int, epoch: int) -> np.uint64:

@@ -78,13 +78,18 @@ class PackedBatcher:
         """Rows of an epoch."""
         return len(self.packed)
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Return what one of `world` processes learns from at a step."""
-        return self.at(positions(step, self.batch_size, rank, world))
+    @property
+    def places(self) -> int:
+        """Rows of a batch."""
+        return self.batch_size
 
-    def targets(self, step: int, world: int = 1) -> int:
-        """Count the targets of a step over all processes."""
-        return self.targets_at(positions(step, self.batch_size * world, 0, 1))
+    def batch(self, step: int) -> Batch:
+        """Return batch number `step`."""
+        return self.at(positions(step, self.places))
+
+    def targets(self, step: int) -> int:
+        """Count the targets of a batch."""
+        return self.targets_at(positions(step, self.places))
 
     def at(self, places: NDArray[np.int64]) -> Batch:
         """Return the rows of these numbers, counted over all epochs."""

@@ -69,13 +69,18 @@ class PairBatcher:
         """Rows of an epoch."""
         return 2 * len(self.packed)
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Return what one of `world` processes learns from at a step; its targets are counted in pairs."""
-        return self.at(positions(step, self._double, rank, world))
+    @property
+    def places(self) -> int:
+        """Double rows of a batch."""
+        return max(1, self.batch_size // 2)
 
-    def targets(self, step: int, world: int = 1) -> int:
-        """Count the pairs of a step over all processes."""
-        return self.targets_at(positions(step, self._double * world, 0, 1))
+    def batch(self, step: int) -> Batch:
+        """Return batch number `step`; its targets are counted in pairs."""
+        return self.at(positions(step, self.places))
+
+    def targets(self, step: int) -> int:
+        """Count the pairs of a batch."""
+        return self.targets_at(positions(step, self.places))
 
     def at(self, places: NDArray[np.int64]) -> Batch:
         """Return the double rows of these numbers, counted over all epochs."""
@@ -87,13 +92,9 @@ class PairBatcher:
 
     def in_order(self) -> Iterator[tuple[Batch, list[NDArray[np.int32]]]]:
         """Yield every pair once: batches, and which pairs the double rows of each hold."""
-        for first in range(0, len(self.packed), self._double):
-            rows = [self.packed[row] for row in range(first, min(first + self._double, len(self.packed)))]
+        for first in range(0, len(self.packed), self.places):
+            rows = [self.packed[row] for row in range(first, min(first + self.places, len(self.packed)))]
             yield self._gather(rows), rows
-
-    @property
-    def _double(self) -> int:
-        return max(1, self.batch_size // 2)
 
     def _drawn(self, places: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         found: list[NDArray[np.int32]] = []

@@ -52,9 +52,14 @@ class WindowBatcher:
         spare = min(self.stride - 1, len(self.tokens) - self.context_length - 1)  # room for the offset
         return (len(self.tokens) - self.context_length - 1 - spare) // self.stride + 1
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Return what one of `world` processes learns from at a step; every token is a target."""
-        return self.at(positions(step, self.batch_size, rank, world))
+    @property
+    def places(self) -> int:
+        """Rows of a batch."""
+        return self.batch_size
+
+    def batch(self, step: int) -> Batch:
+        """Return batch number `step`; every token is a target."""
+        return self.at(positions(step, self.places))
 
     def at(self, places: NDArray[np.int64]) -> Batch:
         """Return the windows of these numbers, counted over all epochs."""
@@ -63,9 +68,9 @@ class WindowBatcher:
         block = torch.from_numpy(rows.astype(np.int64))
         return Batch(block[:, :-1].contiguous(), block[:, 1:].contiguous(), None, len(starts) * self.context_length)
 
-    def targets(self, step: int, world: int = 1) -> int:
-        """Count the targets of a step over all processes."""
-        return world * self.batch_size * self.context_length
+    def targets(self, step: int) -> int:
+        """Count the targets of a batch."""
+        return self.targets_at(positions(step, self.places))
 
     def targets_at(self, places: NDArray[np.int64]) -> int:
         """Count the targets of the windows of these numbers."""

@@ -10,9 +10,11 @@ import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from kiara_cli.core.data.batches import Batch, Batcher
+from kiara_cli.core.data.batches import Batch, Batcher, share
+from kiara_cli.core.runtime.parallel import ALONE, World
 
 DEPTH = 2  # updates whose batches are drawn ahead
 PIECE = 4096  # tokens at once on a CPU: more leave its caches (6 × 384, 64 × 256 tokens: 3.9 s a step whole, 3.5 so)
@@ -35,14 +37,12 @@ def rows_at_once(batch_size: int, context_length: int, device: str) -> int:
 class Feed:
     """Hand out `accumulation` batches at a time, from any position on; those after them are drawn ahead.
 
-    Of `world` processes this one takes its own rows; targets are counted over all of them.
+    Of a `world` of processes this one takes its share of the rows; targets are counted over all of them. Each has the
+    same number of pieces: a process with a row less than another gets one from which nothing is learned.
     """
 
-    def __init__(
-        self, batcher: Batcher, accumulation: int, device: torch.device, rank: int = 0, world: int = 1
-    ) -> None:
-        self._batcher, self._accumulation, self._device = batcher, accumulation, device
-        self._rank, self._world = rank, world
+    def __init__(self, batcher: Batcher, accumulation: int, device: torch.device, world: World = ALONE) -> None:
+        self._batcher, self._accumulation, self._device, self._world = batcher, accumulation, device, world
         self._ready: dict[int, Future[Batches]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
@@ -67,10 +67,15 @@ class Feed:
         return self._ready[position]
 
     def _draw(self, position: int) -> Batches:
-        steps = range(position, position + self._accumulation)
-        batches = [self._batcher.batch(step, self._rank, self._world) for step in steps]
+        at_once, world = self._batcher.places, self._world
+        places = np.arange(position * at_once, (position + self._accumulation) * at_once)
+        mine, most = share(places, world.rank, world.size), -(-len(places) // world.size)
+        batches = [self._batcher.at(mine[first : first + at_once]) for first in range(0, len(mine), at_once)]
+        if len(mine) < most:
+            blank = len(mine) % at_once == 0  # the others have one batch more
+            batches[-1 + blank :] = [batches[-1].with_blank(alone=blank)]
         rows = rows_at_once(self._batcher.batch_size, self._batcher.context_length, self._device.type)
         parts = [part for batch in batches for part in batch.split(rows)]
         if self._device.type == "cuda":  # pinned, so that nobody waits for the copy
             parts = [part.pinned() for part in parts]
-        return Batches(parts, max(1, sum(self._batcher.targets(step, self._world) for step in steps)))
+        return Batches(parts, max(1, self._batcher.targets_at(places)))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kiara_cli.config.schema import DataConfig
+from kiara_cli.core.data.batches import share
 from kiara_cli.core.data.mixture import MixedBatcher, apart, weighted
 from kiara_cli.core.data.windows import WindowBatcher
 from kiara_cli.errors import KiaraError
@@ -25,21 +26,21 @@ def test_each_part_gives_its_share_of_any_stretch_and_its_own_rows_in_its_own_or
     mixed = MixedBatcher([(0.5, own), (0.3, second), (0.2, third)])
     assert mixed.rows == 2 * own.rows
     rows = torch.cat([mixed.at(np.array([place])).inputs[:, 0] for place in range(100)])
-    for part, (share, batcher) in enumerate(mixed.parts):
+    for part, (wanted, batcher) in enumerate(mixed.parts):
         mine = rows[rows // 1000 == part]
-        assert len(mine) == pytest.approx(100 * share, abs=1)
+        assert len(mine) == pytest.approx(100 * wanted, abs=1)
         assert torch.equal(mine, batcher.at(np.arange(len(mine))).inputs[:, 0]), "from its first row on, in its order"
         counts = np.cumsum((rows // 1000 == part).numpy())
-        assert (np.abs(counts - share * np.arange(1, 101)) < 2).all(), "evenly spread"
+        assert (np.abs(counts - wanted * np.arange(1, 101)) < 2).all(), "evenly spread"
     assert set(rows[rows < 1000][: own.rows].tolist()) == set(own.at(np.arange(own.rows)).inputs[:, 0].tolist())
 
 
 def test_a_batch_is_the_same_for_one_process_and_for_two() -> None:
     mixed = MixedBatcher([(0.7, windows(0, 9)), (0.3, windows(1000, 20))])
     whole = sorted(mixed.at(np.arange(8)).inputs[:, 0].tolist())
-    halves = [mixed.batch(0, rank, 2) for rank in (0, 1)]
+    halves = [mixed.at(share(np.arange(8), rank, 2)) for rank in (0, 1)]
     assert sorted(torch.cat([half.inputs[:, 0] for half in halves]).tolist()) == whole
-    assert mixed.targets(0, 2) == sum(half.target_count for half in halves) == 16
+    assert mixed.targets_at(np.arange(8)) == sum(half.target_count for half in halves) == 16
 
 
 def test_weights_are_read_off_the_end_of_a_source() -> None:

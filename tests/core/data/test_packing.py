@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kiara_cli.config.model import ModelConfig
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
-from kiara_cli.core.data.batches import IGNORE, Batch
+from kiara_cli.core.data.batches import IGNORE, Batch, positions, share
 from kiara_cli.core.data.packing import PackedBatcher, pack
 from kiara_cli.core.data.prepare import prepare
 from kiara_cli.core.data.readers import read_documents
@@ -164,12 +164,12 @@ def test_an_epoch_shuffles_rows_differently_from_the_next() -> None:
 @given(step=st.integers(0, 60), world=st.integers(1, 5), primer=st.booleans())
 def test_processes_together_take_what_one_would_and_count_it(step: int, world: int, primer: bool) -> None:
     tokens = np.concatenate(mixed()).astype(np.uint16)
-    alone, each = (PackedBatcher(tokens, MARKS, 32, size, 7, primer=primer) for size in (3 * world, 3))
-    each.batch(step + 1)  # what was asked for before changes nothing
-    whole, parts = alone.batch(step), [each.batch(step, rank, world) for rank in range(world)]
+    packed = PackedBatcher(tokens, MARKS, 32, 13, 7, primer=primer)
+    packed.batch(step + 1)  # what was asked for before changes nothing
+    whole, parts = packed.batch(step), [packed.at(share(positions(step, 13), rank, world)) for rank in range(world)]
     for name in ("inputs", "targets", "segments"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
-    assert each.targets(step, world) == sum(part.target_count for part in parts) == whole.target_count
+    assert packed.targets(step) == sum(part.target_count for part in parts) == whole.target_count
 
 
 def test_a_primer_shows_the_short_conversations_once_before_an_ordinary_epoch() -> None:

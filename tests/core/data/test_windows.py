@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kiara_cli.core.data import windows
+from kiara_cli.core.data.batches import positions, share
 from kiara_cli.core.data.shards import Shards, Tokens
 from kiara_cli.core.data.windows import WindowBatcher, eval_windows
 from kiara_cli.errors import KiaraError
@@ -155,10 +156,10 @@ def test_blocks_are_shuffled_within_and_among_themselves(monkeypatch: pytest.Mon
 @given(step=st.integers(0, 40), world=st.integers(1, 5), sampling=st.sampled_from(["windows", "blocks"]))
 def test_processes_together_take_what_one_would(step: int, world: int, sampling: str) -> None:
     tokens = counting(2000)
-    alone = WindowBatcher(tokens, 8, 4 * world, 8, 7, sampling)  # type: ignore[arg-type]
-    each = WindowBatcher(tokens, 8, 4, 8, 7, sampling)  # type: ignore[arg-type]
-    parts = [each.batch(step, rank, world).inputs for rank in range(world)]
-    assert torch.equal(torch.cat(parts), alone.batch(step).inputs)
+    batcher = WindowBatcher(tokens, 8, 7, 8, 7, sampling)  # type: ignore[arg-type]
+    parts = [batcher.at(share(positions(step, 7), rank, world)).inputs for rank in range(world)]
+    assert torch.equal(torch.cat(parts), batcher.batch(step).inputs)
+    assert {len(part) for part in parts} <= {7 // world, -(-7 // world)}
 
 
 def test_several_token_files_are_one_text() -> None:

@@ -3,13 +3,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from kiara_cli.core.data.batches import IGNORE, Batch
+from kiara_cli.core.data.packing import PackedBatcher
 from kiara_cli.core.data.windows import WindowBatcher
+from kiara_cli.core.runtime.parallel import World
+from kiara_cli.core.tokenizer.char import CharTokenizer
+from kiara_cli.core.tokenizer.chat_format import encode_conversation
 from kiara_cli.core.train.feed import PIECE, Feed, rows_at_once
 
 CPU = torch.device("cpu")
 TOKENS = np.arange(500, dtype=np.uint16)
+TOKENIZER = CharTokenizer.ascii()
+ASKED = [
+    ({"role": "user", "content": "a" * (n % 40)}, {"role": "assistant", "content": "b" * 3 * n}) for n in range(60)
+]
+TALKS = np.concatenate([encode_conversation(list(talk), TOKENIZER)[0] for talk in ASKED] * 9).astype(np.uint16)
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
@@ -29,10 +41,10 @@ def test_batches_drawn_ahead_are_the_same_in_any_order(accumulation: int) -> Non
 
 def test_what_goes_wrong_ahead_is_raised_where_it_is_asked_for() -> None:
     class Broken(WindowBatcher):
-        def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-            if step == 2:
+        def at(self, places: NDArray[np.int64]) -> Batch:
+            if 8 in places:
                 raise OSError("the disk is gone")
-            return super().batch(step)
+            return super().at(places)
 
     feed = Feed(Broken(TOKENS, 16, 4, 16, 3), 1, CPU)
     feed.take(0)
@@ -44,13 +56,13 @@ def test_what_goes_wrong_ahead_is_raised_where_it_is_asked_for() -> None:
 
 def test_only_what_is_learned_is_counted_and_nothing_counts_as_one() -> None:
     class Masked(WindowBatcher):
-        def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-            batch = super().batch(step)
-            batch.targets[:, 1 - step :] = IGNORE  # one column, then none
+        def at(self, places: NDArray[np.int64]) -> Batch:
+            batch = super().at(places)
+            batch.targets[:, 1 - places[0] // 4 :] = IGNORE  # one column, then none
             return Batch.of(batch.inputs, batch.targets)
 
-        def targets(self, step: int, world: int = 1) -> int:
-            return self.batch(step).target_count
+        def targets_at(self, places: NDArray[np.int64]) -> int:
+            return self.at(places).target_count
 
     feed = Feed(Masked(TOKENS, 16, 4, 16, 3), 1, CPU)
     assert feed.take(0).targets == 4
@@ -58,17 +70,27 @@ def test_only_what_is_learned_is_counted_and_nothing_counts_as_one() -> None:
     feed.close()
 
 
-def test_each_process_has_its_own_rows_and_counts_the_targets_of_all() -> None:
-    batcher = WindowBatcher(TOKENS, 16, 4, 16, 3)
-    feeds = [Feed(batcher, 2, CPU, rank, 3) for rank in range(3)]
-    each = [feed.take(0) for feed in feeds]
-    alone = WindowBatcher(TOKENS, 16, 12, 16, 3)
-    for step in range(2):
-        together = torch.cat([batches.parts[step].inputs for batches in each])
-        assert torch.equal(together, alone.batch(step).inputs)
-    assert [batches.targets for batches in each] == [2 * 12 * 16] * 3
-    for feed in feeds:
+@given(world=st.integers(1, 7), batch_size=st.integers(2, 9), accumulation=st.integers(1, 4), kind=st.booleans())
+def test_processes_learn_from_the_rows_of_one_in_as_many_pieces_each(
+    world: int, batch_size: int, accumulation: int, kind: bool
+) -> None:
+    places = np.arange(batch_size * accumulation * 5, batch_size * accumulation * 6)
+    if len(places) < world:
+        return
+    packed = PackedBatcher(TALKS, TOKENIZER.specials, 512, batch_size, 7)
+    batcher = packed if kind else WindowBatcher(np.arange(20_000, dtype=np.uint16), 512, batch_size, 512, 3)
+    each = []
+    for rank in range(world):
+        feed = Feed(batcher, accumulation, CPU, World(rank, world, rank))
+        each.append(feed.take(5 * accumulation))
         feed.close()
+    whole = batcher.at(places)
+    parts = [part for batches in each for part in batches.parts]
+    learned = torch.cat([part.inputs[(part.targets != IGNORE).any(1)] for part in parts])
+    assert torch.equal(learned, whole.inputs)
+    assert {batches.targets for batches in each} == {whole.target_count} == {sum(part.target_count for part in parts)}
+    shapes = [[len(part.inputs) for part in batches.parts] for batches in each]
+    assert all(shape == shapes[0] for shape in shapes), "or collective operations would wait for each other"
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -181,7 +181,7 @@ def test_one_head_is_taken_out_from_yaml_alone_and_the_loss_follows(configure: A
     assert not torch.equal(out[:, : 2 * 8], before[:, : 2 * 8])
     assert not torch.equal(others[:, columns], moved[:, columns])
     model = files.load(training.run.last).make_model(training.config.model)
-    batch = next(iter(training.feed._batcher.batch(step, 0, 1) for step in range(1)))  # any text
+    batch = next(iter(training.feed._batcher.batch(step) for step in range(1)))  # any text
     whole = model(batch.inputs)
     with torch.no_grad():
         model.blocks[0].attention.out.weight[:, columns] = 0  # type: ignore[index, union-attr]
