@@ -269,19 +269,19 @@ def test_the_step_size_is_that_of_the_schedule_and_clipping_limits_the_gradient(
 def test_a_target_counts_the_same_in_whichever_batch_it_is(configure: Configure, data: Prepared) -> None:
     """Of two accumulated batches the one has few targets; its mean must not weigh as much as the other's."""
     training = begin(plan(configure("train.accumulation=2"), data), ROOT)
-    draw = type(training.plan.batcher).batch
+    batcher, draw = training.plan.batcher, type(training.plan.batcher).at
 
-    def uneven(batcher: Any, step: int, rank: int = 0, world: int = 1) -> Batch:
-        batch = draw(batcher, step)
-        if step % 2:
+    def uneven(batcher: Any, places: Any) -> Batch:
+        batch = draw(batcher, places)
+        if places[0]:
             batch.targets[:, 1:] = IGNORE
         return Batch.of(batch.inputs, batch.targets)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(training.plan.batcher), "batch", uneven)
-        patch.setattr(type(training.plan.batcher), "targets", lambda self, step, world: 4 if step % 2 else 4 * 16)
+        patch.setattr(type(batcher), "at", uneven)
+        patch.setattr(type(batcher), "targets_at", lambda self, places: 4 + 4 * 16)
         with torch.no_grad():
-            sums = [batch_loss(training.model, uneven(training.plan.batcher, step))[0].item() for step in (1, 0)]
+            sums = [batch_loss(training.model, batcher.batch(step))[0].item() for step in (1, 0)]
         loss, _, _ = update(training, 0.0, Meter())
     assert loss == pytest.approx(sum(sums) / (4 + 4 * 16), rel=1e-5)
 
