@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kiara_cli.commands.knowledge import KnowledgeOption, knowledge_of
 from kiara_cli.commands.options import ConfigFiles, Debug, Given, HookFiles, Json, Words, read
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
     from kiara_cli.config.schema import GenerateConfig
+    from kiara_cli.console.completions import Prompt
+    from kiara_cli.core.generate.opened import Opened
+    from kiara_cli.core.retrieve.prompt import Knowledge
 
 
 def generate(
@@ -45,6 +49,7 @@ def generate(
     json_schema: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write JSON of the schema in this file, and nothing else.")
     ] = None,
+    knowledge: KnowledgeOption = None,
     stats: Annotated[bool, typer.Option("--stats", help="Say on stderr how fast it was.")] = False,
     hooks: HookFiles = None,
     json_: Json = False,
@@ -63,13 +68,14 @@ def generate(
     }  # fmt: skip
     settled(GenerateConfig(), chosen)  # a wrong option is said before a checkpoint is looked for
     schema = None if json_schema is None else schema_of(json_schema)
+    known = asked_of(knowledge, texts, given)
     opened = open_model(given, hooks=hooks or ())
     from kiara_cli.console.completions import show_in_order, stream_each
 
     settings = settled(opened.config.generate, chosen)
     if schema is not None and settings.stop:
         raise KiaraError("--json-schema, and texts to stop before, which could cut the JSON", "leave --stop out")
-    several = [(text, seeded(settings, index)) for text in texts for index in range(n)]
+    several = [again for text in texts for again in repeated(prompt_of(text, settings, opened, known), n)]
     if prompts is not None or (json_ and n > 1):
         show_in_order(opened, several, n, stats, schema)
     else:
@@ -86,9 +92,38 @@ def schema_of(path: Path) -> Any:
     return read_schema(path)
 
 
-def seeded(settings: GenerateConfig, index: int) -> GenerateConfig:
-    """Give the continuations of a prompt seeds in a row."""
-    return settings if settings.seed is None else dataclasses.replace(settings, seed=settings.seed + index)
+def asked_of(name: str | None, texts: list[str], given: Given) -> Knowledge | None:
+    """Open the index that texts are questions to. Raises KiaraError where one of them asks nothing."""
+    known = knowledge_of(name, given)
+    if known is not None and not all(map(str.strip, texts)):
+        raise KiaraError(f"an empty prompt, and passages of {known.name} for it", "ask something: --prompt TEXT")
+    return known
+
+
+def prompt_of(text: str, settings: GenerateConfig, opened: Opened, known: Knowledge | None) -> Prompt:
+    """Return what the model reads: the text, or with passages the question that it is. Raises KiaraError."""
+    from kiara_cli.console.completions import Prompt
+    from kiara_cli.core.chat.fit import prompt_budget
+    from kiara_cli.core.chat.knowledge import prompt_with
+    from kiara_cli.core.tokenizer.protocol import prompt_ids
+
+    ends = opened.ends | opened.tokenizer.ends
+    if known is None:
+        return Prompt(prompt_ids(opened.tokenizer, text), settings, ends)
+    budget = prompt_budget(opened.model.config.context_length, settings.max_new_tokens)
+    ids, grounded = prompt_with(known, opened.template, text, budget)
+    return Prompt(ids, settings, ends | opened.template.stop_ids, grounded.sources)
+
+
+def repeated(prompt: Prompt, n: int) -> list[Prompt]:
+    """Ask for n continuations of a prompt, with seeds in a row."""
+    seed = prompt.settings.seed
+    if seed is None:
+        return [prompt] * n
+    return [
+        dataclasses.replace(prompt, settings=dataclasses.replace(prompt.settings, seed=seed + index))
+        for index in range(n)
+    ]
 
 
 def texts_of(prompt: str, prompts: str | None, given: Given) -> list[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiara_cli.commands.options import ConfigFiles, Debug, Words, read
+from kiara_cli.commands.knowledge import OFF, open_knowledge
+from kiara_cli.commands.options import ConfigFiles, Debug, Given, Words, read
 from kiara_cli.config.schema import ServeConfig
 from kiara_cli.errors import KiaraError
 
 if TYPE_CHECKING:
     from kiara_cli.core.generate.opened import Opened
+    from kiara_cli.core.retrieve.prompt import Knowledge
     from kiara_cli.core.serve.served import Served
 
 KEY_VARIABLE = "KIARA_API_KEY"
@@ -34,6 +37,14 @@ def serve(
         typer.Option(metavar="FILE", help=f"Keys that clients must show, one a line; or ${KEY_VARIABLE}."),
     ] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everyone in who can reach the address.")] = False,
+    knowledge: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--knowledge",
+            metavar="NAME",
+            help="An index that requests may name; repeatable. Chats are answered from the first; off: from none.",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a chat page: kiara serve."""
@@ -45,6 +56,8 @@ def serve(
     from kiara_cli.commands.model import open_model
     from kiara_cli.console import logs, output
 
+    named = knowledge or [str(given.loaded.values.get("retrieve.knowledge") or OFF)]
+    known = open_all(named, given)
     opened = open_model(given)
     from kiara_cli.core.serve import server
     from kiara_cli.core.serve.origins import Hosts, Origins
@@ -54,7 +67,7 @@ def serve(
     Hosts(limits.allowed_hosts)  # what is no host or origin is refused before anything listens
     Origins(limits.allowed_origins)
     with server.listen(host, limits.port if port is None else port) as listener:
-        served = served_from(opened)
+        served = served_from(opened, known, named[0] == OFF)
         logs.start_access_log(limits.access_log)
         if no_auth:
             output.warn("no key is asked for (--no-auth): whoever reaches this address may use the model")
@@ -63,7 +76,11 @@ def serve(
         address = f"[{host}]" if ":" in host else host
         announce(served, f"http://{address}:{listener.getsockname()[1]}/")
         worker = Worker(served, limits.queue, opened.config.generate.streams)
-        server.serve(worker, limits, keys, listener, lambda: served_from(open_model(given, runtime=opened.runtime)))
+
+        def again() -> Served:
+            return served_from(open_model(given, runtime=opened.runtime), open_all(named, given), named[0] == OFF)
+
+        server.serve(worker, limits, keys, listener, again)
 
 
 def announce(served: Served, place: str) -> None:
@@ -72,6 +89,9 @@ def announce(served: Served, place: str) -> None:
     from kiara_cli.core.chat.fit import fit, prompt_budget
 
     output.note(f"Serving {served.name} at {place} (API: {place}v1). Ctrl-C stops.")
+    if served.knowledge:
+        chats = f"chats are answered from {served.consulted}" if served.consulted else "none unless it is asked for"
+        output.note(f"Indexes that requests may name: {', '.join(served.knowledge)}; {chats}.")
     if served.template.kind == "transcript":
         output.note("It learned from plain text: conversations reach it as a transcript.")
     if served.chat.system:
@@ -84,8 +104,17 @@ def announce(served: Served, place: str) -> None:
             )
 
 
-def served_from(opened: Opened) -> Served:
-    """Make what the server serves. Raises KiaraError."""
+def open_all(named: list[str], given: Given) -> list[Knowledge]:
+    """Open the indexes that requests may name. Raises KiaraError for two of one name."""
+    known = [open_knowledge(name, given) for name in named if name != OFF]
+    names = [one.name for one in known]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise KiaraError(f"two indexes are called {twice[0]}", "rename one of their folders, or name it once")
+    return known
+
+
+def served_from(opened: Opened, known: Sequence[Knowledge] = (), unasked: bool = False) -> Served:
+    """Make what the server serves; `unasked`: a chat that names no index gets none. Raises KiaraError."""
     from kiara_cli.core.serve.served import Served
 
     path, config = opened.checkpoint.path, opened.config
@@ -98,6 +127,8 @@ def served_from(opened: Opened) -> Served:
         ends=opened.ends,
         settings=config.generate,
         chat=config.chat,
+        knowledge={one.name: one for one in known},
+        consulted=known[0].name if known and not unasked else None,
     )
 
 

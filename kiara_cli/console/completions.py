@@ -1,52 +1,65 @@
 """Continuations of prompts as they are printed: streamed one after the other, or as JSON lines in order.
 
-In: an opened model, prompts with their settings, a JSON schema perhaps. Out: stdout; warnings and speeds on stderr.
+In: an opened model, prompts with their settings, a JSON schema perhaps. Out: stdout; sources, warnings and speeds on
+stderr.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kiara_cli.config.schema import GenerateConfig
-from kiara_cli.console import output
+from kiara_cli.console import output, sources
 from kiara_cli.core.generate.opened import Opened
-from kiara_cli.core.generate.text import Completion, complete_all, generate_text
+from kiara_cli.core.generate.text import Completion, complete_all, stream_text
+from kiara_cli.core.retrieve.prompt import Source
 
 
-def stream_each(
-    opened: Opened, several: list[tuple[str, GenerateConfig]], json_: bool, stats: bool, schema: Any = None
-) -> None:
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued, and how. `sources`: the passages it holds; None where no index was asked."""
+
+    ids: Sequence[int]
+    settings: GenerateConfig
+    ends: frozenset[int]
+    sources: tuple[Source, ...] | None = None
+
+
+def stream_each(opened: Opened, prompts: Sequence[Prompt], json_: bool, stats: bool, schema: Any = None) -> None:
     """Stream one continuation after the other."""
     engine = opened.engine()
     grammar = None if schema is None else opened.grammar(engine, schema)
-    for index, (text, settings) in enumerate(several):
+    for index, prompt in enumerate(prompts):
         if index and not json_:
             output.result("\n---")
-        for event in generate_text(engine, opened.tokenizer, text, settings, opened.ends, grammar):
+        for event in stream_text(engine, opened.tokenizer, prompt.ids, prompt.settings, prompt.ends, grammar):
             if isinstance(event, Completion):
-                finish(event, json_, stats, how=engine.backend.name, whole=grammar is None)
+                finish(event, prompt, json_, stats, how=engine.backend.name, whole=grammar is None)
             elif not json_:
                 output.stream(event.text)
 
 
-def show_in_order(
-    opened: Opened, several: list[tuple[str, GenerateConfig]], n: int, stats: bool, schema: Any = None
-) -> None:
+def show_in_order(opened: Opened, prompts: Sequence[Prompt], n: int, stats: bool, schema: Any = None) -> None:
     """Generate all continuations together; print one JSON object each, in the order of the prompts."""
     early: dict[int, Completion] = {}
     printed = 0
     engine = opened.engine()
     grammar = None if schema is None else opened.grammar(engine, schema)
-    for number, done in complete_all(engine, opened.tokenizer, several, opened.ends, grammar):
+    several = [(prompt.ids, prompt.settings) for prompt in prompts]
+    for number, done in complete_all(engine, opened.tokenizer, several, prompts[0].ends, grammar):
         early[number] = done
         while printed in early:
-            finish(early.pop(printed), True, stats, {"index": printed // n}, engine.backend.name, grammar is None)
+            about, how = {"index": printed // n}, engine.backend.name
+            finish(early.pop(printed), prompts[printed], True, stats, about, how, grammar is None)
             printed += 1
 
 
 def finish(
     done: Completion,
+    prompt: Prompt,
     json_: bool,
     stats: bool,
     about: dict[str, int] | None = None,
@@ -70,9 +83,13 @@ def finish(
                 "writing_tokens_per_second": done.writing_tokens_per_second,
                 "forgotten_tokens": done.forgotten_tokens,
             }
+            | ({} if prompt.sources is None else {"sources": [source.record() for source in prompt.sources]})
         )
     elif sys.stdout.isatty():
         output.stream("\n")
+    if not json_:
+        for line in sources.lines(prompt.sources or ()):
+            output.hint(line)
     if not whole and done.finish_reason == "length":
         output.warn(
             f"the JSON is cut off after {done.completion_tokens} tokens, and not valid: raise --max-new-tokens, or "

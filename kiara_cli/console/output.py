@@ -62,6 +62,11 @@ def harmless(text: str) -> str:
     return text.translate(SIGNS) if sys.stdout.isatty() else text
 
 
+def plain(text: str) -> str:
+    """Return a text without control characters, for stderr."""
+    return text.translate(SIGNS)
+
+
 def record(values: dict[str, Any]) -> None:
     """Write one JSON object on a line of its own."""
     sys.stdout.write(json.dumps(values) + "\n")

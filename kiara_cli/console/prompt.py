@@ -25,8 +25,9 @@ from prompt_toolkit.key_binding.key_processor import KeyPress
 from kiara_cli.config import keys
 from kiara_cli.config.folders import state_folder
 from kiara_cli.console import output
-from kiara_cli.console.slash import COMMANDS, SETTINGS, range_of
+from kiara_cli.console.slash import COMMANDS, OFF, SETTINGS, range_of
 from kiara_cli.core.checkpoint.find import listed
+from kiara_cli.core.retrieve.search import names
 
 QUOTES = '"""'
 MENU = 6  # lines that are kept free below the prompt for what Tab offers
@@ -127,6 +128,8 @@ def offers(command: str, rest: str) -> list[tuple[str, str]]:
     """Return the words that may follow a command, and what each is."""
     if command == "/model":
         return [(entry.word, "" if entry.loss is None else f"loss {entry.loss:.4f}") for entry in listed(Path())]
+    if command == "/knowledge":
+        return [(name, "") for name in (*names(), OFF)]
     if command == "/set" and " " not in rest:
         return [(name, range_of(path)) for name, path in SETTINGS.items()]
     if command == "/set":

@@ -15,11 +15,12 @@ from pathlib import Path
 from kiara_cli.config import keys
 from kiara_cli.config.folders import expanded
 from kiara_cli.config.load import set_value
-from kiara_cli.console import output
+from kiara_cli.console import output, sources
 from kiara_cli.console.talk import Talk
 from kiara_cli.console.why import show_why
 from kiara_cli.core.chat import saved
 from kiara_cli.core.checkpoint.find import listed
+from kiara_cli.core.retrieve.search import names
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
@@ -29,6 +30,7 @@ GENERATE = (
 )  # fmt: skip
 CHAT = ("max_new_tokens", "system")
 SETTINGS = {name: f"chat.{name}" for name in CHAT} | {name: f"generate.{name}" for name in GENERATE}
+OFF = "off"
 ATTEMPT = re.compile(r"/[A-Za-z?][\w-]*")
 
 
@@ -268,6 +270,25 @@ def why(talk: Talk, rest: str) -> None:
     show_why(talk.session, rest)
 
 
+def knowledge(talk: Talk, rest: str) -> None:
+    session = talk.session
+    if not rest:
+        used = f"Answers are taken from {session.knowledge.name}" if session.knowledge else "No index is in use"
+        there = ", ".join(names())
+        return talk.tell(f"{used}; {f'there is: {there}' if there else 'kiara index DOCS makes one'}.")
+    session.knowledge = None if rest == OFF else talk.open_knowledge(rest)
+    talk.tell("Without an index from now on." if rest == OFF else f"Answers are taken from {rest} from now on.")
+
+
+def sources_(talk: Talk, rest: str) -> None:
+    grounded = talk.session.newest_grounded
+    if grounded is None or not (grounded.sources or grounded.left_out):
+        why = "no passage was found for it" if grounded else "it was asked without an index; /knowledge NAME uses one"
+        raise KiaraError("the last reply has no sources", why)
+    for text in sources.passages(grounded):
+        talk.tell(text)
+
+
 def exit_(talk: Talk, rest: str) -> None:
     talk.over = True
 
@@ -288,6 +309,8 @@ COMMANDS: dict[str, Command] = {
         "[TEXT]", "show the tokens of the last messages or of a text, and how full the context is", tokens
     ),
     "/why": Command("[WORD]", "why the last reply: its least certain tokens, those of a word, or all", why),
+    "/knowledge": Command(f"[NAME|{OFF}]", "take answers from an index of kiara index, or from none", knowledge),
+    "/sources": Command("", "show the passages that the last reply was given", sources_),
     "/exit": Command("", "leave (Ctrl-D does too)", exit_),
 }
 ALIASES = {"/quit": "/exit", "/bye": "/exit", "/?": "/help"}

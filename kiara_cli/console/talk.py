@@ -9,12 +9,13 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kiara_cli.console import output, terminal
+from kiara_cli.console import output, sources, terminal
 from kiara_cli.console.wrap import Wrapper
 from kiara_cli.core.chat.fit import Forgot
 from kiara_cli.core.chat.session import Session
 from kiara_cli.core.generate.opened import Opened
 from kiara_cli.core.generate.text import Completion, Piece
+from kiara_cli.core.retrieve.prompt import Knowledge
 from kiara_cli.errors import KiaraError
 
 NAME = "kiara "
@@ -22,11 +23,13 @@ NAME = "kiara "
 
 @dataclass
 class Talk:
-    """The state of one conversation in the console. `name` is the checkpoint's; `open_model` opens another one."""
+    """The state of one conversation in the console. `name` is the checkpoint's; `open_model` opens another one, and
+    `open_knowledge` an index."""
 
     session: Session
     name: str
     open_model: Callable[[str], Opened]
+    open_knowledge: Callable[[str], Knowledge]
     in_terminal: bool = False
     draft: str = ""  # stands at the next prompt, to be edited
     ahead: terminal.Ahead = field(default_factory=terminal.Ahead)  # what is typed before the next prompt
@@ -50,7 +53,8 @@ class Talk:
                     self.tell(left_out(event, self.session.engine.context))
                 else:
                     self.last = event
-            return output.result("")
+            output.result("")
+            return self._cite()
         with terminal.stoppable() as stopped:
             try:
                 self._stream(text, stopped)
@@ -80,10 +84,17 @@ class Talk:
                 if stopped():
                     break
         output.stream(wrapper.end() + "\n")
+        if len(self.session.messages) > before:
+            self._cite()
         if stopped() and len(self.session.messages) > before:
             self.tell("(Stopped. What was said is kept; /retry asks again, /undo takes both back.)")
         elif stopped():
             self.tell("(Stopped before the first word; your message is taken back.)")
+
+    def _cite(self) -> None:
+        """Name the sources of the last reply."""
+        for line in sources.lines(self.session.sources):
+            output.hint(line)
 
 
 def label() -> Wrapper:

@@ -26,7 +26,7 @@ SOURCES = 8  # positions that are asked for; tokens alike are added up
 
 def show_why(session: Session, which: str = "") -> None:
     """Explain the last reply. Raises KiaraError if there is none, or no such word in it."""
-    ids, start = answered(session.template, session.system, session.messages, session.engine.context)
+    ids, start = answered(session.template, session.system, session.read(), session.engine.context)
     tokenizer = session.tokenizer
     labels = [label(tokenizer, token) for token in ids]
     chosen = pick(why(session.engine.original, ids, start, sources=SOURCES), labels, which.strip())

@@ -50,9 +50,13 @@ def no_model(word: str) -> Any:
     raise KiaraError(f"no checkpoint {word}", "train one first")
 
 
+def no_index(name: str) -> Any:
+    raise KiaraError(f"no index {name}", "make one first")
+
+
 @pytest.fixture
 def talk() -> Talk:
-    return Talk(tiny_session(), "checkpoints/best.pt", no_model)
+    return Talk(tiny_session(), "checkpoints/best.pt", no_model, no_index)
 
 
 def after(talk: Talk, capsys: pytest.CaptureFixture[str], *lines: str) -> str:

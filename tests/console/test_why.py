@@ -26,7 +26,7 @@ def test_the_last_reply_is_explained_token_by_token(capsys: pytest.CaptureFixtur
     session = Session(
         Engine(model, Runtime(torch.device("cpu"), "fp32", 1)), tokenizer, GenerateConfig(), ChatConfig()
     )
-    talk = Talk(session, "tiny", lambda word: pytest.fail("no other model is wanted"))
+    talk = Talk(session, "tiny", lambda word: pytest.fail("no other model is wanted"), pytest.fail)
     obey(talk, "/why")
     assert capsys.readouterr().err.strip() == "error: there is no reply to explain; say something first"
     session.messages += [{"role": "user", "content": "A fox?"}, {"role": "assistant", "content": TEXT[:-1]}]

@@ -13,10 +13,12 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from kiara_cli.config.schema import ChatConfig, GenerateConfig
-from kiara_cli.core.chat.fit import Forgot
+from kiara_cli.core.chat.fit import Forgot, prompt_budget
+from kiara_cli.core.chat.knowledge import as_read, consult, newest_question
 from kiara_cli.core.chat.reply import ReplyRequest
 from kiara_cli.core.generate.engine import Engine, GenerationRequest, Token
 from kiara_cli.core.generate.text import Completion, Piece, Writing
+from kiara_cli.core.retrieve.prompt import Grounded, Knowledge, Source
 from kiara_cli.core.tokenizer.chat_format import Message
 from kiara_cli.core.tokenizer.conversation import Template, template_for
 from kiara_cli.core.tokenizer.protocol import Tokenizer
@@ -25,7 +27,10 @@ from kiara_cli.errors import KiaraError
 
 @dataclass
 class Session:
-    """Hold the messages of one conversation. `settings` and `chat` may be changed between two turns."""
+    """Hold the messages of one conversation. `settings`, `chat` and `knowledge` may be changed between two turns.
+
+    `messages` are what was said; what a question was read with is in `grounded`, by the place of its message.
+    """
 
     engine: Engine
     tokenizer: Tokenizer
@@ -34,6 +39,8 @@ class Session:
     messages: list[Message] = field(default_factory=list)
     conversations: bool = True  # whether the model learned from any; if not, it reads a transcript
     told: set[str] = field(default_factory=set)  # what was said to be forgotten; once a conversation
+    knowledge: Knowledge | None = None  # an index whose passages stand before each question
+    grounded: dict[int, Grounded] = field(default_factory=dict)
 
     @property
     def template(self) -> Template:
@@ -48,6 +55,7 @@ class Session:
     def clear(self) -> None:
         """Start a new conversation."""
         self.messages.clear()
+        self.grounded.clear()
         self.told.clear()
 
     def switch(self, engine: Engine, tokenizer: Tokenizer, conversations: bool) -> None:
@@ -57,15 +65,30 @@ class Session:
 
     def ids(self) -> list[int]:
         """Return the ids of the whole conversation; the model may read fewer of them."""
-        return self.template.encode([*self.system, *self.messages]) if self.messages else []
+        return self.template.encode([*self.system, *self.read()]) if self.messages else []
+
+    def read(self) -> list[Message]:
+        """Return the messages as the model reads them: the newest question with the passages it was asked with."""
+        return as_read(self.messages, self.newest_grounded)
+
+    @property
+    def newest_grounded(self) -> Grounded | None:
+        """What the newest question was read with; None if it was asked without an index."""
+        place = newest_question(self.messages)
+        return None if place is None else self.grounded.get(place)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The passages that the newest question was read with."""
+        return self.newest_grounded.sources if self.newest_grounded is not None else ()
 
     def undo(self) -> str | None:
         """Take back the last thing that a person said, and the reply to it; return it, or None if there is none."""
-        last = next((i for i in reversed(range(len(self.messages))) if self.messages[i]["role"] == "user"), None)
+        last = newest_question(self.messages)
         if last is None:
             return None
         text = self.messages[last]["content"]
-        del self.messages[last:]
+        self._forget(last)
         return text
 
     def reply(self, text: str) -> Generator[Forgot | Piece | Completion]:
@@ -78,6 +101,7 @@ class Session:
         self.messages.append({"role": "user", "content": text})
         said, whole = "", False
         try:
+            self._consult()
             request = self.request()
             first, forgot = request.first()
             yield from self._notices(forgot)
@@ -102,12 +126,26 @@ class Session:
         finally:
             self.messages.append({"role": "assistant", "content": said})
             if not said and not whole:
-                del self.messages[before:]
+                self._forget(before)
 
     def request(self) -> ReplyRequest:
         """Return the request for a reply to the last message."""
         config = dataclasses.replace(self.settings, max_new_tokens=self.chat.max_new_tokens)
-        return ReplyRequest(self.template, self.system, self.messages, self.engine.context, config)
+        return ReplyRequest(self.template, self.system, self.read(), self.engine.context, config)
+
+    def _consult(self) -> None:
+        """Search for the last message, and keep what it is to be read with."""
+        if self.knowledge is None:
+            return
+        budget = prompt_budget(self.engine.context, self.chat.max_new_tokens)
+        found = consult(self.knowledge, self.template, self.system, self.messages, budget)
+        if found is not None:
+            self.grounded[len(self.messages) - 1] = found
+
+    def _forget(self, place: int) -> None:
+        """Drop the messages from a place on, and what they were read with."""
+        del self.messages[place:]
+        self.grounded = {number: found for number, found in self.grounded.items() if number < place}
 
     def _run(self, request: ReplyRequest, asked: GenerationRequest) -> Generator[Token | Forgot]:
         """Yield the tokens of a reply, and what is forgotten in the middle of it."""

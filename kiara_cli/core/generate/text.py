@@ -119,18 +119,18 @@ def stream_text(
 def complete_all(
     engine: Engine,
     tokenizer: Tokenizer,
-    prompts: Sequence[tuple[str, GenerateConfig]],
+    prompts: Sequence[tuple[str | Sequence[int], GenerateConfig]],
     ends: frozenset[int] = frozenset(),
     grammar: Grammar | None = None,
 ) -> Iterator[tuple[int, Completion]]:
-    """Continue many texts together; yield the number of a text and what came of it, as each ends.
+    """Continue many texts, or ids, together; yield the number of a text and what came of it, as each ends.
 
     One that ends by a fault ("error") leaves the others running; raises its KiaraError after the last of them.
     """
     ends, errors = ends | tokenizer.ends, []
     open_: dict[int, tuple[ActiveRequest, Writing]] = {}
     for number, (prompt, config) in enumerate(prompts):
-        ids = prompt_ids(tokenizer, prompt)
+        ids = prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else prompt
         writing = Writing(engine, tokenizer, ids, config, ends)
         open_[number] = (engine.submit(GenerationRequest(ids, config, ends, grammar=grammar)), writing)
     while open_:

@@ -131,6 +131,7 @@ class CompletionBody(OpenAISettings):
     echo: bool | None = None
     suffix: Text | None = None
     best_of: Whole | None = Field(None, ge=1, le=1024)
+    knowledge: Any = None
 
 
 class ContentPart(Body):
@@ -146,8 +147,12 @@ class MessageBody(Body):
 
 
 class ChatBody(OpenAISettings):
-    """Asks for a reply, or with `continue_final_message` for more of a last message of the assistant."""
+    """Asks for a reply, or with `continue_final_message` for more of a last message of the assistant.
 
+    `knowledge` names an index that the server opened: passages of it stand before the newest question.
+    """
+
+    knowledge: Text | bool | None = None
     messages: Annotated[list[MessageBody], Field(min_length=1)]
     max_tokens: Annotated[Length, AfterValidator(_some)] | None = None
     max_completion_tokens: Annotated[Length, AfterValidator(_some)] | None = None
@@ -162,8 +167,9 @@ class ChatBody(OpenAISettings):
 
 
 class WhyBody(Body):
-    """Asks why the assistant's last message says what it says."""
+    """Asks why the assistant's last message says what it says. `passages`: what its sources call `read`."""
 
+    passages: list[Text] | None = None
     model: Text | None = None
     messages: Annotated[list[MessageBody], Field(min_length=1)]
 
@@ -176,6 +182,9 @@ class EmbeddingBody(Body):
 
 
 class GenerateBody(Settings):
+    """Asks for a text to be continued, or with `knowledge` for an answer to a question."""
+
+    knowledge: Text | bool | None = None
     prompt: Text = ""
     max_new_tokens: Annotated[Length, AfterValidator(_some)] | None = None
     stream: bool | None = None

@@ -26,6 +26,7 @@ from kiara_cli.core.serve import shapes
 from kiara_cli.core.serve.admission import Admission, Admitting, check_ids, check_prompt
 from kiara_cli.core.serve.bodies import DetokenizeBody, GenerateBody, TokenizeBody, WhyBody
 from kiara_cli.core.serve.jobs import Chunk
+from kiara_cli.core.serve.knowledge import find_knowledge, read_question
 from kiara_cli.core.serve.openai import streams
 from kiara_cli.core.serve.prompts import read_answered
 from kiara_cli.core.serve.refusals import Refusal
@@ -33,7 +34,7 @@ from kiara_cli.core.serve.replies import name_of
 from kiara_cli.core.serve.streaming import Stream, chunks_of, collect, event, while_connected
 from kiara_cli.core.serve.validation import JsonRoute
 from kiara_cli.core.serve.worker import Worker
-from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, decode, prompt_ids
+from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, Tokenizer, decode
 
 router = APIRouter(route_class=JsonRoute)
 PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
@@ -54,31 +55,35 @@ POLICY = (
 
 @router.post("/generate", tags=["Kiara"], responses=streams(shapes.Generated))
 async def generate(body: GenerateBody, request: Request, admission: Admitting) -> Response:
-    """Continue a text; an empty prompt starts a document. Streams `{"text"}` by flag; the last event is the rest."""
+    """Continue a text; an empty prompt starts a document. Streams `{"text"}` by flag; the last event is the rest.
+
+    With `knowledge` the prompt is a question, and the rest holds the passages that stood before it.
+    """
     served = admission.find(None)
-    ids = await asyncio.to_thread(prompt_ids, served.tokenizer, body.prompt)
-    check_prompt(ids, served, "prompt")
+    knowledge = find_knowledge(body.knowledge, served, by_default=False)
     length = admission.length(body, ["max_new_tokens"], served.settings.max_new_tokens)
+    ids, more = await asyncio.to_thread(read_question, body.prompt, served, length, knowledge)
+    check_prompt(ids, served, "prompt")
     admission.log_prompt(request, body.prompt)
-    ends = served.ends | served.tokenizer.ends
+    ends = served.ends | served.tokenizer.ends | (served.template.stop_ids if knowledge else frozenset())
     generation = GenerationRequest(ids, body.config(served.settings, length), ends)
     job = admission.submit(request, served, [generation], bool(body.stream))
     if body.stream:
         chunks = chunks_of(job, admission.limits.stream_interval_ms / 1000)
-        return Stream(pieces(chunks), partial(admission.worker.cancel, job))
+        return Stream(pieces(chunks, more), partial(admission.worker.cancel, job))
     done = (await collect(admission.worker, request, job))[-1].done
     assert done is not None
-    return JSONResponse({"text": done.text, **facts(done)})
+    return JSONResponse({"text": done.text, **facts(done), **more})
 
 
-async def pieces(chunks: AsyncIterator[list[Chunk]]) -> AsyncIterator[str]:
-    """Yield the events of a text."""
+async def pieces(chunks: AsyncIterator[list[Chunk]], more: dict[str, Any]) -> AsyncIterator[str]:
+    """Yield the events of a text; the last holds `more`."""
     async for some in chunks:
         text = "".join(chunk.text for chunk in some)
         if text:
             yield event({"text": text})
         if some[-1].done is not None:
-            yield event(facts(some[-1].done))
+            yield event({**facts(some[-1].done), **more})
 
 
 def facts(done: Completion) -> dict[str, Any]:
@@ -132,7 +137,7 @@ async def why(body: WhyBody, request: Request, admission: Admitting) -> JSONResp
     if len(body.messages) > admission.limits.max_messages:
         most = admission.limits.max_messages
         raise Refusal(400, f"{len(body.messages)} messages; this server reads at most {most}", "messages")
-    ids, start = await asyncio.to_thread(read_answered, body.messages, served)
+    ids, start = await asyncio.to_thread(read_answered, body, served)
     explainer = Explainer(served.engine.original, ids, start)
     await while_connected(request, in_steps(admission.worker, explainer))
     tokens = [explained(served.tokenizer, ids, one) for one in explainer.whys]
@@ -180,6 +185,8 @@ def state_of(admission: Admission) -> dict[str, Any]:
         "model": served.name,
         "context_length": served.context,
         "template": served.template.kind,
+        "knowledge": list(served.knowledge),
+        "consulted": served.consulted,
         "decoding": served.engine.backend.name,
         "uptime_seconds": round(time.monotonic() - admission.began, 3),
         "version": ours,

@@ -25,6 +25,7 @@ from kiara_cli.core.serve import replies, shapes
 from kiara_cli.core.serve.admission import Admission, Admitting
 from kiara_cli.core.serve.bodies import ChatBody, CompletionBody, EmbeddingBody, OpenAISettings
 from kiara_cli.core.serve.jobs import Chunk, Following
+from kiara_cli.core.serve.knowledge import find_knowledge, record
 from kiara_cli.core.serve.prompts import (
     bias,
     plain_ids,
@@ -74,6 +75,8 @@ async def completions(body: CompletionBody, request: Request, admission: Admitti
         raise Refusal(400, "this server does not write before a suffix; leave suffix out", "suffix")
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise Refusal(400, "this server does not choose the best of several texts; leave best_of out", "best_of")
+    if body.knowledge:
+        raise Refusal(400, "knowledge goes with /v1/chat/completions and /generate; leave it out here", "knowledge")
     prompts = await asyncio.to_thread(read_prompts, body.prompt, served, "prompt", prompt_ids)
     length = admission.length(body, ["max_tokens"], served.settings.max_new_tokens)
     grammar = await compiled(body, served)
@@ -102,7 +105,8 @@ async def completions(body: CompletionBody, request: Request, admission: Admitti
 async def chat(body: ChatBody, request: Request, admission: Admitting) -> Response:
     """Reply in a conversation, or continue a last message of the assistant (`continue_final_message`).
 
-    What no longer fits into the context is forgotten, oldest turns first; the field `kiara` then says how many.
+    What no longer fits into the context is forgotten, oldest turns first; the field `kiara` then says how many. With
+    `knowledge` it holds the sources of the reply, in a stream in the first event and again in the last.
     """
     served = admission.find(body.model)
     check_chat(body, admission.limits.max_messages)
@@ -110,10 +114,12 @@ async def chat(body: ChatBody, request: Request, admission: Admitting) -> Respon
     grammar = await compiled(body, served)
     length = admission.length(body, names, served.chat.max_new_tokens)
     config = body.config(settings_for(grammar, served), length)
-    planned, first, forgot = await asyncio.to_thread(read_chat, body, served, config, grammar)
+    knowledge = find_knowledge(body.knowledge, served, by_default=True)
+    planned, first, forgot, grounded = await asyncio.to_thread(read_chat, body, served, config, grammar, knowledge)
     if admission.limits.log_prompts:
         admission.log_prompt(request, "\n".join(text_of(message, "messages") for message in body.messages))
-    extra = {"kiara": {"forgotten_turns": forgot.turns}} if forgot else {}
+    found = {} if knowledge is None else record(knowledge, grounded)
+    extra = ({"forgotten_turns": forgot.turns} if forgot else {}) | found
     reply = replies.Reply(
         replies.CHAT,
         served.name,
@@ -122,6 +128,7 @@ async def chat(body: ChatBody, request: Request, admission: Admitting) -> Respon
         body.n or 1,
         bool(body.logprobs),
         extra=extra,
+        last=found,
     )
     requests = repeated([first], body.n)
     admission.check_choices(body, len(requests))
@@ -227,6 +234,7 @@ def card(served: Served) -> dict[str, Any]:
         "owned_by": "kiara",
         "context_length": served.context,
         "template": served.template.kind,
+        "knowledge": list(served.knowledge),
     }
 
 

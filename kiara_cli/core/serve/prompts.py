@@ -13,14 +13,18 @@ from typing import Any
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.chat.answered import answered
 from kiara_cli.core.chat.fit import Forgot, prompt_budget
+from kiara_cli.core.chat.knowledge import as_read, newest_question
 from kiara_cli.core.chat.reply import ReplyRequest
 from kiara_cli.core.generate.engine import GenerationRequest
 from kiara_cli.core.generate.grammar import ANY_OBJECT, Grammar
+from kiara_cli.core.retrieve.prompt import Grounded, Knowledge
 from kiara_cli.core.serve.admission import check_ids, check_prompt
-from kiara_cli.core.serve.bodies import ChatBody, ContentPart, MessageBody, OpenAISettings
+from kiara_cli.core.serve.bodies import ChatBody, ContentPart, MessageBody, OpenAISettings, WhyBody
+from kiara_cli.core.serve.knowledge import consult_for
 from kiara_cli.core.serve.refusals import Refusal
 from kiara_cli.core.serve.served import Served
 from kiara_cli.core.tokenizer.chat_format import Message
+from kiara_cli.core.tokenizer.passages import with_passages
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.errors import KiaraError
 
@@ -50,9 +54,14 @@ def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def read_chat(
-    body: ChatBody, served: Served, config: GenerateConfig, grammar: Grammar | None = None
-) -> tuple[ReplyRequest, GenerationRequest, Forgot | None]:
-    """Return the reply that is asked for, its first request, and what of the conversation was left out."""
+    body: ChatBody,
+    served: Served,
+    config: GenerateConfig,
+    grammar: Grammar | None = None,
+    knowledge: Knowledge | None = None,
+) -> tuple[ReplyRequest, GenerationRequest, Forgot | None, Grounded | None]:
+    """Return the reply that is asked for, its first request, what of the conversation was left out, and the question
+    with its passages."""
     system, turns = parted(body.messages)
     own = not system and bool(served.chat.system)
     if own:
@@ -61,17 +70,18 @@ def read_chat(
         raise Refusal(
             400, "JSON begins at its beginning: continue_final_message goes on with a text", "response_format"
         )
-    reply = ReplyRequest(
-        served.template, system, turns, served.context, config, goes_on(body), bias(body, served),
-        (body.top_logprobs or 0) if body.logprobs else None, grammar,
-    )  # fmt: skip
     try:
+        grounded = consult_for(knowledge, served, system, turns, config.max_new_tokens, goes_on(body))
+        reply = ReplyRequest(
+            served.template, system, as_read(turns, grounded), served.context, config, goes_on(body),
+            bias(body, served), (body.top_logprobs or 0) if body.logprobs else None, grammar,
+        )  # fmt: skip
         first, forgot = reply.first()
     except KiaraError as error:  # the model's own template
         raise Refusal(400, f"{error.cause}; {error.remedy}", "messages") from None
     if forgot is not None:
         check_forgotten(forgot, own, served.context, config.max_new_tokens)
-    return reply, first, forgot
+    return reply, first, forgot, grounded
 
 
 def parted(messages: Sequence[MessageBody]) -> tuple[list[Message], list[Message]]:
@@ -84,9 +94,11 @@ def parted(messages: Sequence[MessageBody]) -> tuple[list[Message], list[Message
     return found[:opening], found[opening:]
 
 
-def read_answered(messages: Sequence[MessageBody], served: Served) -> tuple[list[int], int]:
+def read_answered(body: WhyBody, served: Served) -> tuple[list[int], int]:
     """Return the ids of a conversation that ends in a reply, and where it begins. Raises Refusal."""
-    system, turns = parted(messages)
+    system, turns = parted(body.messages)
+    if body.passages and (place := newest_question(turns)) is not None:
+        turns = as_read(turns, Grounded(with_passages(turns[place]["content"], body.passages)))
     if not system and served.chat.system:
         system = [{"role": "system", "content": served.chat.system}]
     try:

@@ -67,7 +67,8 @@ class Reply:
     logprobs: bool
     echo: Sequence[str] = ()
     echoed: Sequence[Sequence[Token]] = ()
-    extra: Json = field(default_factory=dict)
+    extra: Json = field(default_factory=dict)  # Kiara's own
+    last: Json = field(default_factory=dict)  # what of it a stream says again at its end
 
     def __post_init__(self) -> None:
         self.head: Json = {
@@ -92,13 +93,13 @@ class Reply:
             text = self._echo(index) + choice.text
             choices.append(self.endpoint.choice(index, text, logprobs, choice.done.finish_reason))
         head = {**self.head, "object": self.endpoint.whole}
-        return {**head, "choices": choices, "usage": self.usage(), **self.extra}
+        return {**head, "choices": choices, "usage": self.usage(), **own(self.extra)}
 
     async def stream(self, chunks: AsyncIterator[list[Chunk]], include_usage: bool) -> AsyncIterator[str]:
         """Yield the events of a request that streams."""
         head = {**self.head, "object": self.endpoint.chunk}
         rest: Json = {"usage": None} if include_usage else {}
-        extra = self.extra
+        extra = own(self.extra)
         for index in range(len(self.choices)):
             if self.endpoint.opening is not None:
                 yield event({**head, "choices": [self.endpoint.opening(index)], **rest, **extra})
@@ -117,9 +118,9 @@ class Reply:
                 choice.done = done or choice.done
                 reason = done.finish_reason if done is not None else None
                 if text or logprobs or reason:
-                    lines.append(
-                        event({**head, "choices": [self.endpoint.delta(index, text, logprobs, reason)], **rest})
-                    )
+                    last = own(self.last) if all(choice.done for choice in self.choices) else {}
+                    delta = self.endpoint.delta(index, text, logprobs, reason)
+                    lines.append(event({**head, "choices": [delta], **rest, **last}))
             if lines:
                 yield "".join(lines)
         if include_usage:
@@ -137,6 +138,11 @@ class Reply:
 
     def _echoed(self, index: int) -> Sequence[Token]:
         return self.echoed[index // self.n] if self.echoed else ()
+
+
+def own(values: Json) -> Json:
+    """Return what is Kiara's own in a reply: one field, beside those that OpenAI's clients know."""
+    return {"kiara": values} if values else {}
 
 
 def joined(chunks: Iterable[Chunk]) -> Iterable[tuple[int, str, list[Token], Completion | None]]:

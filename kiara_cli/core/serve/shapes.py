@@ -60,6 +60,23 @@ class ChatChoice(BaseModel):
     finish_reason: Finish
 
 
+class PassageSource(BaseModel):
+    number: int
+    place: str  # file, headings and lines, as people write them
+    file: str
+    heading: list[str]
+    first_line: int
+    last_line: int
+    text: str  # the whole passage
+    read: str  # what the model read of it
+
+
+class Own(BaseModel):
+    forgotten_turns: int | None = None  # what of the conversation did not fit into the context
+    knowledge: str | None = None  # the index that the passages are from
+    sources: list[PassageSource] | None = None
+
+
 class Chat(BaseModel):
     id: str
     object: Literal["chat.completion"]
@@ -67,7 +84,7 @@ class Chat(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: Usage
-    kiara: dict[str, int] | None = None  # what of the conversation did not fit into the context
+    kiara: Own | None = None
 
 
 class Embedding(BaseModel):
@@ -89,7 +106,8 @@ class ModelCard(BaseModel):
     created: int
     owned_by: str
     context_length: int
-    template: Literal["conversation", "transcript"]
+    template: Literal["conversation", "imported", "transcript"]
+    knowledge: list[str]  # indexes that a chat may name
 
 
 class Models(BaseModel):
@@ -103,6 +121,8 @@ class Generated(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     tokens_per_second: float
+    knowledge: str | None = None
+    sources: list[PassageSource] | None = None
 
 
 class Weighed(BaseModel):
@@ -137,7 +157,9 @@ class Health(BaseModel):
     ready: bool
     model: str
     context_length: int
-    template: Literal["conversation", "transcript"]
+    template: Literal["conversation", "imported", "transcript"]
+    knowledge: list[str]  # indexes that a chat may name
+    consulted: str | None  # the one that a chat is answered from if it names none
     decoding: str  # what makes the decode steps, C or PyTorch, and why nothing faster does
     uptime_seconds: float
     version: str

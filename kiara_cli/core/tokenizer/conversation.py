@@ -41,6 +41,16 @@ class Template:
         text = text[:-2] if continued else text + NAMES["assistant"]
         return [*(self.tokenizer.prefix or (self.tokenizer.start,)), *self.tokenizer.encode(text)]
 
+    def harmless(self, text: str) -> str:
+        """Return a text from elsewhere without what an imported template marks turns with in plain text.
+
+        Kiara's own marks, and others' special tokens, are never read in a text; a transcript's names count at the
+        beginning of a line alone.
+        """
+        if isinstance(self.tokenizer, ImportedTokenizer) and self.kind == "imported":
+            return self.tokenizer.without_marks(text)
+        return text
+
     @property
     def stop_ids(self) -> frozenset[int]:
         """Ids that end a reply."""

@@ -61,6 +61,7 @@ class ImportedTokenizer:
         self._text = self._open(encode_special_tokens=True)
         added = self._text.get_added_tokens_decoder()
         self.special_texts = {token.content: id_ for id_, token in added.items() if token.special}
+        self._added = [token.content for token in added.values() if not token.special]
         decoder = json.loads(self._text.decoder.__getstate__()) if self._text.decoder else {}
         vocabulary = self._text.get_vocab(with_added_tokens=True)
         self._bytes, self.lead, self.fallback = _bytes_of_tokens(decoder, vocabulary)
@@ -140,6 +141,19 @@ class ImportedTokenizer:
         after = jinja.behind_reply(self.template, self.names).lstrip()
         found = [id_ for text, id_ in self.special_texts.items() if text and after.startswith(text)]
         return frozenset(found[:1])
+
+    def without_marks(self, text: str) -> str:
+        """Break up by a blank what marks a turn, or a part of one, without being a special token: [INST], <think>."""
+        return self._marks.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+    @functools.cached_property
+    def _marks(self) -> re.Pattern[str]:
+        """Finds the marks that the template writes around messages, and those that the vocabulary has beside them."""
+        found = jinja.marks("".join(self._added))
+        if self.template is not None:
+            found |= jinja.marks("".join(jinja.around_messages(self.template, self.names)))
+        longest = sorted(found - self.special_texts.keys(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest)) or r"(?!)", re.IGNORECASE)
 
     @functools.cached_property
     def _with_specials(self) -> Any:

@@ -19,6 +19,7 @@ from kiara_cli.errors import KiaraError
 
 # what a template marks as said by the assistant, which concerns training alone
 _GENERATION = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
+_MARK = re.compile(r"<<[^<>\s]{1,40}>>|<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\]|#{2,}")
 
 
 def render(
@@ -53,6 +54,24 @@ def render(
         raise KiaraError("the model's own chat template cannot go on with a message", "ask for a reply instead")
     before, _, after = text.rpartition(end)
     return before if after.startswith(" ") else before.rstrip()  # the template trims what is said
+
+
+def marks(text: str) -> set[str]:
+    """Return what looks like a mark of a turn: <|user|>, [INST], <<SYS>>, ###."""
+    return set(_MARK.findall(text))
+
+
+def around_messages(template: str, names: Mapping[str, str]) -> list[str]:
+    """Return what a template writes before, between and behind messages, with a system message and without."""
+    pieces: list[str] = []
+    for order in (("system", "user", "assistant", "user"), ("user", "assistant", "user")):
+        said = [{"role": role, "content": secrets.token_hex(8)} for role in order]
+        try:
+            written = render(template, said, names)
+        except KiaraError:  # some refuse a system message
+            continue
+        pieces += re.split("|".join(message["content"] for message in said), written)
+    return pieces
 
 
 def behind_reply(template: str, names: Mapping[str, str]) -> str:
