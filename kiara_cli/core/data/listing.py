@@ -18,6 +18,7 @@ from kiara_cli.core.data.places import is_address, remote, unreadable
 
 DROPPINGS = ("__pycache__", "__MACOSX", "node_modules")
 OWN = ("run.json", "meta.json")  # a run's folder, a data folder
+BESIDE = "tokenizer.json"  # lies beside token files and made their ids: no text that anyone misses
 OTHER = (".pdf", ".doc", ".docx", ".xls", ".xlsx", ".epub", ".rtf", ".arrow")
 HIDDEN = "left out, as they are hidden"
 DROPPED = "left out, as tools have made them"
@@ -74,7 +75,7 @@ def _walk(root: str, suffixes: tuple[str, ...], notices: Notices) -> Iterator[st
                 notices.add(HIDDEN, entry.path)
         elif texts:
             yield str(Path(entry.path))
-        elif entry.name.lower().endswith((*ANYTHING, *OTHER)):
+        elif entry.name.lower().endswith((*ANYTHING, *OTHER)) and entry.name != BESIDE:
             notices.add(NAMELESS if entry.name.lower().endswith(ANYTHING) else FOREIGN, entry.path)
 
 

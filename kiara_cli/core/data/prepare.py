@@ -56,6 +56,7 @@ def prepare(
     if (found := folders.fetched(data.source, root, scratch)) is not None:
         return folders.checked(open_folder(found), tokenizing, tokenizer)
     with Source(data, means or Means(), report) as source:
+        tokenizer = tokenizer or source.beside(tokenizing)
         total = source.digest(tokenizing, tokenizer)
         name = f"{dataset_name(data)}-{total[:8]}"
         if (prepared := there(root / name, source)) is not None:

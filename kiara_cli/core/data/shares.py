@@ -84,6 +84,7 @@ def prepare_together(
     if (found := folders.fetched(data.source, root)) is not None:
         return folders.checked(folders.open_folder(found), tokenizing, tokenizer) if world.is_first else None
     with Source(data, means or Means(), report) as source:
+        tokenizer = tokenizer or source.beside(tokenizing)
         _agree(world, source, tokenizing, tokenizer)
         total = source.combine(tokenizing, tokenizer, _hash_together(world, source))
         folder = root / f"{dataset_name(data)}-{total[:8]}"

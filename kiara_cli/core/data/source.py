@@ -23,17 +23,21 @@ from kiara_cli.core.data import splitting
 from kiara_cli.core.data.corpora import resolve
 from kiara_cli.core.data.documents import Document
 from kiara_cli.core.data.folders import FORMAT, dataset_name
+from kiara_cli.core.data.listing import BESIDE
 from kiara_cli.core.data.mixture import paths_of
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.parts import Work
 from kiara_cli.core.data.pipes import Pipes
+from kiara_cli.core.data.places import open_bytes
 from kiara_cli.core.data.readers import empty, read
 from kiara_cli.core.data.slices import Reading, Slice, digest
 from kiara_cli.core.data.splitting import Split
 from kiara_cli.core.data.units import Unit, units_of
 from kiara_cli.core.runtime.threads import allowed_workers
 from kiara_cli.core.tokenizer import files
+from kiara_cli.core.tokenizer.pretrained import NAMES
 from kiara_cli.core.tokenizer.protocol import Tokenizer, fingerprint
+from kiara_cli.errors import KiaraError
 
 READING = 1  # the version of how files are found, decoded and split; part of the hash
 
@@ -120,8 +124,28 @@ class Source:
         uneven = max(texts, default=0) > self.data.val_fraction * self.size
         return splitting.decide(chain([first], documents), self.data.val_fraction, self.data.source, uneven)
 
+    def beside(self, tokenizing: TokenizerConfig) -> Tokenizer | None:
+        """Return the tokenizer that made the ids of token files, which lies beside the first; None: there are none.
+
+        Raises KiaraError if there is none beside them, and none is known by the name that the config gives.
+        """
+        of_ids = (part.input.address for part in self._slices() if part.input.kind == "datatrove")
+        if tokenizing.kind in NAMES or (first := next(of_ids, None)) is None:
+            return None
+        folder = first.rpartition("/")[0] or "."
+        try:
+            with open_bytes(f"{folder}/{BESIDE}") as file:
+                return files.parse(file.read(), f"{folder}/{BESIDE}")
+        except KiaraError as error:
+            raise KiaraError(
+                f"{first} holds ids, and the tokenizer that made them is not known ({error.cause})",
+                f"copy Kiara's {BESIDE} into {folder}, or name an encoding: tokenizer.kind=gpt2",
+            ) from None
+
     def fit(self, tokenizing: TokenizerConfig, split: Split) -> Tokenizer:
         """Make a tokenizer, fitted on the head of the training split where that kind is fitted."""
+        if (given := self.beside(tokenizing)) is not None:
+            return given
         train = (document.text for document, held_out in split.sides(self.documents()) if not held_out)
         return files.fit(tokenizing, self._head(train, tokenizing.fit_bytes))
 

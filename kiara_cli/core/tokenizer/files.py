@@ -59,9 +59,17 @@ def save(tokenizer: Tokenizer, path: Path) -> None:
 def load(path: Path) -> Tokenizer:
     """Read what `save` wrote. Raises KiaraError."""
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return parse(path.read_bytes(), str(path))
+    except OSError as error:
         raise KiaraError(f"cannot read the tokenizer {path}: {error}", "give a tokenizer.json") from None
+
+
+def parse(raw: bytes, origin: str) -> Tokenizer:
+    """Read the bytes of such a file. Raises KiaraError naming `origin`."""
+    try:
+        state = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise KiaraError(f"cannot read the tokenizer {origin}: {error}", "give a tokenizer.json") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise KiaraError(f"{path} is not a Kiara tokenizer", "give a tokenizer.json that kiara wrote")
-    return from_state({k: v for k, v in state.items() if k not in {"format", "version"}}, str(path))
+        raise KiaraError(f"{origin} is not a Kiara tokenizer", "give a tokenizer.json that kiara wrote")
+    return from_state({k: v for k, v in state.items() if k not in {"format", "version"}}, origin)

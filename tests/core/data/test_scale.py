@@ -187,6 +187,28 @@ def test_ids_of_datatrove_become_the_same_ids(monkeypatch: pytest.MonkeyPatch) -
     assert {path.name for path in ROOT.iterdir()} == {plain.folder.name, foreign.folder.name}
 
 
+def test_token_files_are_read_with_the_tokenizer_that_lies_beside_them() -> None:
+    Path("tokens").mkdir()
+    mark = TOKENIZER.specials["<|endoftext|>"]
+    ids = [[*TOKENIZER.encode(f"story {number}: the fox"), mark] for number in range(40)]
+    Path("tokens/a.ds").write_bytes(np.concatenate(ids).astype("<u2").tobytes())
+    Path("tokens/a.ds.index").write_bytes(np.cumsum([len(row) for row in ids]).astype("<u8").tobytes())
+    data = DataConfig(source="tokens")
+    with pytest.raises(
+        KiaraError, match=r"tokens/a.ds holds ids, .* is not known \(.*\); copy Kiara's"
+    ):
+        prepare(data, BPE, ROOT)
+    Path("tokens/tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+    with pytest.raises(KiaraError, match=r"\(tokens/tokenizer.json is not a Kiara tokenizer\); copy Kiara's"):
+        prepare(data, BPE, ROOT)
+    files.save(TOKENIZER, Path("tokens/tokenizer.json"))
+    found = prepare(data, BPE, ROOT)
+    assert found.tokenizer.state() == TOKENIZER.state()
+    assert found.notices == ()
+    assert len(found.train) + len(found.val) == sum(map(len, ids))
+    assert found.folder == prepare(data, BPE, ROOT, TOKENIZER).folder
+
+
 TOKENIZE = """
 import sys
 from kiara_cli.app import main
