@@ -194,9 +194,7 @@ def test_token_files_are_read_with_the_tokenizer_that_lies_beside_them() -> None
     Path("tokens/a.ds").write_bytes(np.concatenate(ids).astype("<u2").tobytes())
     Path("tokens/a.ds.index").write_bytes(np.cumsum([len(row) for row in ids]).astype("<u8").tobytes())
     data = DataConfig(source="tokens")
-    with pytest.raises(
-        KiaraError, match=r"tokens/a.ds holds ids, .* is not known \(.*\); copy Kiara's"
-    ):
+    with pytest.raises(KiaraError, match=r"tokens/a.ds holds ids, .* is not known \(.*\); copy Kiara's"):
         prepare(data, BPE, ROOT)
     Path("tokens/tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     with pytest.raises(KiaraError, match=r"\(tokens/tokenizer.json is not a Kiara tokenizer\); copy Kiara's"):
