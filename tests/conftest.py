@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from kiara_cli.config.model import ModelConfig
+from kiara_cli.console import logs, output
 
 # fmt: off
 RARER: list[dict[str, Any]] = [  # what other people's models have
@@ -57,11 +58,13 @@ def _alone(tmp_path: Path, _compiled: Path, monkeypatch: pytest.MonkeyPatch) -> 
     cache.mkdir()
     (cache / "compiled").symlink_to(_compiled)
     monkeypatch.setenv("KIARA_CACHE", str(cache))
-    logger = logging.getLogger("kiara")
-    for handler in list(logger.handlers):  # of a command that ran in this process before, and its closed streams
-        logger.removeHandler(handler)
-        handler.close()
-    logger.propagate = True
+    for logger in map(logging.getLogger, ("kiara", "kiara.access", None)):
+        for handler in list(logger.handlers):  # of a command that ran in this process before, and its closed streams
+            if type(handler).__module__ == logs.__name__ or logger.name != "root":
+                logger.removeHandler(handler)
+                handler.close()
+        logger.propagate = True
+    output.as_records(None)
     torch.manual_seed(0)
     torch.set_num_threads(1)
 

@@ -90,12 +90,13 @@ def wanted(words: list[str], configs: tuple[str, str] | None, seeds: int | None,
 def train(study: Study, root: Path, jobs: int | None, dry_run: bool) -> bool:
     """Make the runs that are missing; return whether there is something to report."""
     from kiara_cli.commands import signals
+    from kiara_cli.config.schema import LoggingConfig
     from kiara_cli.console import logs, output
     from kiara_cli.console.ablate import StudyView, show_study
     from kiara_cli.core.lab import ablate as studies
     from kiara_cli.core.runtime.device import planning_rate
 
-    logs.start_logging("warning")
+    logs.start_logging(LoggingConfig(level="warning"))
     studies.check_place(study, root)
     plans = studies.plans(study, DATA_ROOT, dry_run)
     first = next(iter(plans.values()))

@@ -15,7 +15,7 @@ from kiara_cli.commands import completion
 from kiara_cli.config.layers import check_word, is_override, split_override
 from kiara_cli.config.load import Loaded, load_config
 from kiara_cli.config.schema import RENAMED, Config, LoggingConfig
-from kiara_cli.config.uses import unused
+from kiara_cli.config.uses import LOG, unused
 from kiara_cli.errors import KiaraError
 
 ConfigFiles = Annotated[
@@ -81,11 +81,20 @@ def read(
 
     for notice in loaded.notices:
         output.note(notice)
-    logs.start_logging(loaded.values.get("logging.level", LoggingConfig.level))
+    logs.start_logging(log_settings(loaded))
     typed = [RENAMED.get(key, key) for key, _ in map(split_override, overrides)]
     if command is not None and (idle := unused(command, typed)):
         output.warn(f"{' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} not used by kiara {command}")
     return Given(others[0] if others else None, loaded, tuple(others[1:]))
+
+
+def log_settings(loaded: Loaded) -> LoggingConfig:
+    """Return the settings of the log, before it is known how all values go together. Raises KiaraError."""
+    typed = {key.partition(".")[2]: value for key, value in loaded.values.items() if key in LOG}
+    try:
+        return LoggingConfig(**typed)
+    except KiaraError:
+        return loaded.config.logging  # which names the source of the mistake
 
 
 def names_file(word: str) -> bool:

@@ -127,7 +127,7 @@ def show(job: Job, json_: bool) -> Finished | None:
         limit = ends_by(planned.plan)
         output.note(f"Resuming {started.run} at step {started.step} of {started.steps} ({limit}).")
     view = TrainingView(started, lambda: signals.received() is not None)
-    logs.start_logging(planned.plan.config.logging.level, started.folder, view.console)
+    logs.start_logging(planned.plan.config.logging, started.folder, view.console)
     with signals.watched(), view.showing():
         for event in events:
             view.show(event)

@@ -272,6 +272,10 @@ class LoggingConfig(Section):
     section: ClassVar[str] = "logging"
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    file: str | None = None
+    file_bytes: int = knob(10_000_000, low=1000)
+    files: int = knob(3, low=1, high=1000)
     writers: tuple[str, ...] = ()
     wandb_project: str = "kiara"
     wandb_mode: Literal["offline", "online"] = "offline"

@@ -11,7 +11,9 @@ RUNTIME = ("runtime.device", "runtime.dtype", "runtime.threads", "runtime.determ
 MODEL = ("tokenizer", "model", "hooks", *RUNTIME)  # of a command that opens a checkpoint
 WRITING = (*MODEL, "generate", "runtime.native")  # and writes with it
 
-# Command → sections, or single keys where a section is not read as a whole. All commands read logging.level.
+LOG = ("logging.level", "logging.format", "logging.file", "logging.file_bytes", "logging.files")
+
+# Command → sections, or single keys where a section is not read as a whole. All commands read what decides the log.
 USES: dict[str, tuple[str, ...]] = {
     "tokenize": ("tokenizer", "data", "runtime.threads"),
     "train": ("tokenizer", "data", "model", "hooks", "train", "eval", "generate", "runtime", "logging"),
@@ -29,7 +31,7 @@ USES: dict[str, tuple[str, ...]] = {
 
 def is_used(command: str, key: str) -> bool:
     """Say whether a command reads a setting; `hooks.NAME.factor` is one of hooks."""
-    if key in ("version", "logging.level") or command not in USES:
+    if key in ("version", *LOG) or command not in USES:
         return True
     return any(key == used or key.startswith(f"{used}.") for used in USES[command])
 

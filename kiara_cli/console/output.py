@@ -6,11 +6,13 @@ where it is none. Every console of rich's is made here.
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,12 +20,39 @@ from rich.table import Table
 
 # Of C0 (but tab and line feed), DEL and C1: ␀ to ␟, ␡ and the sign for what cannot be shown.
 SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+WARNING = "warning: "
 SIGNS |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
+_lines: logging.Formatter | None = None  # with which stderr is written as records
+
+
+class Records(io.TextIOBase):
+    """Makes a log record of every line that is written to it."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        self.formatter = formatter
+
+    def write(self, text: str) -> int:
+        for line in filter(str.strip, text.splitlines()):
+            level = logging.WARNING if line.startswith(WARNING) else logging.INFO
+            message = line.removeprefix(WARNING).strip()
+            made = logging.LogRecord("kiara.console", level, "", 0, message, (), None)
+            sys.stderr.write(self.formatter.format(made) + "\n")
+        return len(text)
+
+
+def as_records(formatter: logging.Formatter | None) -> None:
+    """From now on write what is said on stderr as log records; None: as it is."""
+    global _lines
+    _lines = formatter
 
 
 def console(stream: TextIO | None = None, **options: Any) -> Console:
     """Return a console on a stream; by default on stderr as it is now (tests and pipes replace it)."""
     stream = stream or sys.stderr
+    if stream is sys.stderr and _lines is not None:
+        stream, options = cast(TextIO, Records(_lines)), {**options, "width": 10_000}
     terminal = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
     colours = os.environ.get("FORCE_COLOR") and not os.environ.get("NO_COLOR")
     system: Literal["auto", "standard"] = "auto" if terminal or not colours else "standard"
@@ -80,7 +109,7 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say something on stderr that should not be missed."""
-    stderr().print(f"[yellow]warning:[/] {escape(text)}")
+    stderr().print(f"[yellow]{WARNING}[/]{escape(text)}")
 
 
 def hint(text: str) -> None:

@@ -110,3 +110,11 @@ def test_a_setting_that_the_command_does_not_use_is_said_once_and_one_of_a_file_
     assert ran.err == "warning: train.lr and runtime.seed are not used by kiara generate\n"
     assert kiara("generate", *few, "train.lr=1").err == "warning: train.lr is not used by kiara generate\n"
     assert kiara("config", "train.lr=1").err == ""
+
+
+def test_a_wrong_setting_of_the_log_is_one_line(kiara: Any) -> None:
+    assert "logging.files=0" in kiara("config", "logging.files=0").mistake
+    assert "choose one of: text, json" in kiara("config", "logging.format=xml").mistake
+    Path("folder").mkdir()
+    ran = kiara("config", "logging.file=folder")
+    assert (ran.status, len(ran.err.splitlines())) == (2, 1)

@@ -21,7 +21,7 @@ from kiara_cli.core.runtime.device import DTYPES, Runtime
 from kiara_cli.core.runtime.native import CompilerError
 from kiara_cli.errors import KiaraError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("kiara.generate")
 SWITCHED_OFF = "the fast paths are switched off"
 
 

@@ -38,7 +38,7 @@ from kiara_cli.errors import KiaraError
 
 __all__ = ["Engine", "FinishReason", "GenerationRequest", "Options", "Token", "window_start"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("kiara.generate")
 
 # In bf16 prompts are read in multiples of so many positions: oneDNN prepares and keeps code for every other number.
 READ = 16

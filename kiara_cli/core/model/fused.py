@@ -28,7 +28,7 @@ from kiara_cli.core.model.verify import disagreement, small_model
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.runtime.native import CompilerError, Library, build
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("kiara.model")
 
 Heads: TypeAlias = tuple[Tensor, Tensor, Tensor]  # queries (B, H, T, C), keys and values (B, K, T, C)
 
