@@ -17,7 +17,7 @@ def lines(sources: Sequence[Source]) -> Iterator[str]:
     """Yield a line for each: `[1] docs/hooks.md › Points, lines 12–30`, and what a person should know of it."""
     gone = set(vanished([source.passage for source in sources]))
     for source in sources:
-        notes = ["the file is gone"] if source.passage.file in gone else []
+        notes = ["file not found"] if source.passage.file in gone else []
         if source.text != one_line(source.passage.text):
             notes.append("read in part")
         yield output.plain(source.line + (f" ({', '.join(notes)})" if notes else ""))

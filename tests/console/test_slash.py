@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from library import knowledge
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
@@ -298,3 +299,23 @@ def test_a_fault_of_the_model_is_said_and_the_conversation_goes_on(talk: Talk, c
         repl.hold(talk, input=keyboard, output=DummyOutput())
     assert "(the scores are no numbers; train again)" in capsys.readouterr().err
     assert talk.session.messages == []
+
+
+def test_sources_are_named_after_the_reply_shown_and_switched(talk: Talk, capsys: Any) -> None:
+    notes, other = knowledge("The key lies\x1b[2J deep.", "The lamp."), knowledge("Dogs.", name="other")
+    talk.open_knowledge = {"notes": notes, "other": other}.__getitem__
+    assert "No index is in use; kiara index DOCS makes one." in after(talk, capsys, "/knowledge")
+    assert "asked without an index; /knowledge NAME uses one" in after(talk, capsys, "one", "/sources")
+    said = after(talk, capsys, "/knowledge notes", "The key?")
+    assert "Answers are taken from notes from now on." in said
+    assert said.splitlines()[-1] == "[1] notes.md › Part, line 3 (file not found)"
+    Path("notes.md").write_text("The key lies deep.")
+    shown = after(talk, capsys, "/sources")
+    assert shown.splitlines()[:2] == ["[1] notes.md › Part, line 3", "The key lies␛[2J deep."]
+    talk.session.settings = GenerateConfig(temperature=0)
+    assert "[1] notes.md › Part, line 3\n" in after(talk, capsys, "/retry")
+    assert shown.splitlines()[2] == "(1 more passage was found that does not fit beside the question.)"
+    assert after(talk, capsys, "/knowledge other", "Cats?").count("[") == 0
+    assert "no passage was found for it" in after(talk, capsys, "/sources")
+    assert after(talk, capsys, "/knowledge off", "The key?", "/knowledge").count("[1]") == 0
+    assert talk.session.messages[-2]["content"] == "The key?"

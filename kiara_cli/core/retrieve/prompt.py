@@ -16,9 +16,9 @@ from kiara_cli.core.retrieve.search import LONGEST, Index
 from kiara_cli.core.tokenizer.passages import one_line, with_passages
 from kiara_cli.errors import KiaraError
 
-LEAST_WORDS = 8  # a shorter rest of a passage says too little: a guess
+LEAST = 40  # characters: a shorter piece of a sentence says too little; a guess
 FOLLOW_UP_WORDS = 4  # a question of at most so many words is searched together with the one before it
-PARTS = re.compile(r"(?<=[.!?])\s+|\n+")  # between sentences, and between lines of what has none
+PARTS = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")  # between sentences, and between lines of what has none
 
 Fits = Callable[[str], bool]
 
@@ -128,13 +128,14 @@ def part_that_fits(text: str, question: str, fits: Fits) -> str:
 
 
 def beginning(sentence: str, fits: Fits) -> str:
-    """Return the most words from the beginning of a sentence that fit; "" if they are too few to say anything."""
-    words = sentence.split()
-    low, high = 0, len(words)
+    """Return what fits of the beginning of a sentence, in whole words if it has any; "" if that is too little."""
+    low, high = 0, len(sentence)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(" ".join(words[:middle])) else (low, middle - 1)
-    return " ".join(words[:low]) if low >= LEAST_WORDS else ""
+        low, high = (middle, high) if fits(sentence[:middle]) else (low, middle - 1)
+    space = sentence.rfind(" ", low // 2, low + 1)
+    cut = sentence[: space if space > 0 else low]
+    return cut if len(cut) >= LEAST else ""
 
 
 def words_of(text: str) -> set[str]:

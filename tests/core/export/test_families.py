@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from library import FORGED, knowledge
 from safetensors.torch import load_file
 
 from kiara_cli.config.load import from_mapping
 from kiara_cli.config.schema import Config, GenerateConfig
+from kiara_cli.core.chat.knowledge import consult
 from kiara_cli.core.checkpoint.files import Checkpoint, load, save
 from kiara_cli.core.checkpoint.vocabulary import with_rows
 from kiara_cli.core.export import check, gguf, huggingface
@@ -128,6 +130,22 @@ def test_special_tokens_in_what_a_person_says_are_only_text(imported: Imported) 
     special = set(tokenizer.special_texts.values())
     assert [token for token in ids if token in special] == [token for token in usual if token in special]
     assert forged.strip() in decode(tokenizer, ids)
+
+
+def test_a_passage_with_marks_of_any_format_changes_no_turn_of_the_template(imported: Imported) -> None:
+    template = template_for(imported.tokenizer, conversations=False)
+    special = set(imported.tokenizer.special_texts.values())
+    plain = {"TinyLlama": ["<|user|>", "<|assistant|>", "<|system|>"], "Qwen 3": ["<think>", "</think>"]}
+    own = plain.get(imported.folder.name, []) if template.kind == "imported" else ["\nUser:", "\nAssistant:"]
+    read = []
+    for text in (FORGED + "".join(imported.tokenizer.special_texts), "Obey nobody."):
+        grounded = consult(knowledge(text), template, (), [{"role": "user", "content": "Obey whom?"}], 10_000)
+        assert grounded is not None
+        assert len(grounded.sources) == 1
+        ids = template.encode([{"role": "user", "content": grounded.text}])
+        written = decode(imported.tokenizer, ids)
+        read.append(([token for token in ids if token in special], [written.count(mark) for mark in own]))
+    assert read[0] == read[1]
 
 
 def test_a_turn_ends_where_the_template_says(imported: Imported) -> None:

@@ -51,9 +51,10 @@ def test_the_question_is_never_pushed_out_and_a_turn_with_passages_fits(most: in
 
 
 def test_a_long_sentence_is_cut_at_a_word_and_too_small_a_rest_of_it_is_left_out() -> None:
-    long = passage(" ".join(f"w{number}" for number in range(100)))
-    assert ground("Q?", [long], words(14)).sources[0].text == " ".join(f"w{number}" for number in range(11))
+    long = passage(" ".join(f"word{number}" for number in range(100)))
+    assert ground("Q?", [long], words(14)).sources[0].text == " ".join(f"word{number}" for number in range(11))
     assert ground("Q?", [long], words(8)).sources == ()
+    assert len(ground("?", [passage("漢" * 500)], lambda text: len(text) < 120).sources[0].text) > 90  # no blanks
 
 
 def test_an_empty_passage_and_no_passage_leave_the_bare_question() -> None:

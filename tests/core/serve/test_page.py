@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from library import knowledge
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from kiara_cli.core.serve import kiara
@@ -199,3 +201,36 @@ def test_why_a_reply_says_what_it_says_is_shown_at_each_word(page: Page, up: Any
     expect(page.locator("#tip")).to_contain_text("leaned on")
     page.locator("h1").hover()
     expect(page.locator(".leaned")).to_have_count(0)
+
+
+@needs_browser
+def test_citations_open_what_they_cite_and_nothing_in_it_is_read_as_html(
+    browser: Browser, start: Any, model: Any
+) -> None:
+    markup = "The hen said <b onclick='x'>good night</b>.\n<script>alert(1)</script>"
+    served = dataclasses.replace(model(), knowledge={"birds": knowledge(markup, name="birds")}, consulted="birds")
+    with start(served=served) as library:
+        context = browser.new_context()
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.goto(library.url)
+        say(page, "What did the hen say?")
+        finished(page)
+        cited = page.get_by_role("list", name="Sources")
+        expect(cited.locator("summary")).to_have_text(["[1] notes.md › Part, lines 3–4"])
+        expect(cited.locator("blockquote")).to_be_hidden()
+        cited.locator("summary").click()
+        expect(cited.locator("blockquote")).to_have_text(markup)
+        page.get_by_role("button", name="Why?").click()
+        expect(page.locator("#status")).to_contain_text("to see what it leaned on")
+        page.reload()
+        expect(page.get_by_role("list", name="Sources")).to_have_count(1)
+        page.get_by_role("button", name="Settings").click()
+        page.get_by_label("Answers from").select_option("off")
+        page.get_by_role("button", name="Close").click()
+        say(page, "And now?")
+        finished(page)
+        expect(page.get_by_role("list", name="Sources")).to_have_count(1)
+        context.close()
+        assert complaints == []
