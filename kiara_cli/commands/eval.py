@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +17,8 @@ from kiara_cli.errors import KiaraError
 if TYPE_CHECKING:
     from kiara_cli.core.generate.opened import Opened
     from kiara_cli.core.runtime.parallel import World
+
+TALKS = 100
 
 Split = Annotated[Literal["val", "train"], typer.Option(help="Which split of the model's own data.")]
 Text = Annotated[
@@ -45,7 +47,21 @@ Online = Annotated[bool, typer.Option("--online", help="With --tasks: let data s
 Trust = Annotated[
     bool, typer.Option("--trust-code", help="With --tasks: run the Python functions that a .yaml names.")
 ]
-Chat = Annotated[bool, typer.Option("--chat", help="Score conversation instead: held-out requests or talks.")]
+Chat = Annotated[bool, typer.Option("--chat", help="Score talks of ten turns instead, in words held out.")]
+Talks = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="With --chat: how many talks for each seed; 100.")
+]
+Seeds = Annotated[int | None, typer.Option(min=1, help="With --chat: how many draws of talks; 1.")]
+SmallWorld = Annotated[
+    str | None,
+    typer.Option(
+        "--world", metavar="FILE|NAME", help="With --chat: the small world, if not the one it learned from."
+    ),
+]
+ShowWrong = Annotated[
+    int | None,
+    typer.Option("--show-wrong", min=1, metavar="N", help="With --chat: print N talks with wrong replies."),
+]
 
 
 def eval(
@@ -62,8 +78,10 @@ def eval(
     online: Online = False,
     trust_code: Trust = False,
     chat: Chat = False,
-    requests: Annotated[int, typer.Option(min=1, help="With --chat: how many requests for each seed.")] = 300,
-    seeds: Annotated[int, typer.Option(min=1, help="With --chat: how many seeds.")] = 3,
+    talks: Talks = None,
+    seeds: Seeds = None,
+    show_wrong: ShowWrong = None,
+    small_world: SmallWorld = None,
     skip_bad: SkipBad = False,
     hooks: HookFiles = None,
     json_: Json = False,
@@ -72,11 +90,11 @@ def eval(
     """Measure a model: loss, perplexity, bits per byte and accuracy over a whole split."""
     with group() as world:
         given = read([*(words or ()), *([] if stride is None else [f"eval.stride={stride}"])], config, command="eval")
-        check_together(
-            tasks is not None,
-            {"--text": text, "--stride": stride, "--details": details, "--samples": samples, "--chat": chat},
-            {"--limit": limit, "--shots": shots, "--online": online, "--trust-code": trust_code},
-        )
+        measuring = {"--text": text, "--stride": stride, "--details": details, "--samples": samples}
+        answering = {"--limit": limit, "--shots": shots, "--online": online, "--trust-code": trust_code}
+        talking = {"--talks": talks, "--seeds": seeds, "--show-wrong": show_wrong, "--world": small_world}
+        check_together("--tasks FILE", tasks is not None, {**measuring, "--chat": chat}, answering)
+        check_together("--chat", chat, measuring, talking)
         if world.size > 1:
             check_group(world, {"--tasks": tasks, "--chat": chat}, text)
         if tasks:
@@ -85,7 +103,7 @@ def eval(
 
         opened = open_model(given, sections_for(text), hooks=hooks or ())
         if chat:
-            return talk(opened, requests, seeds, json_)
+            return score_talks(opened, small_world, talks or TALKS, seeds or 1, show_wrong or 0, json_)
         from kiara_cli.console.preparing import showing
         from kiara_cli.console.scores import show_report
         from kiara_cli.core.eval.held_out import HeldOut
@@ -118,17 +136,6 @@ def answer(
     show_tasks(open_model(given, hooks=hooks), wanted, json_)
 
 
-def talk(opened: Opened, requests: int, seeds: int, json_: bool) -> None:
-    """Score conversation: of a world of one's own by its file, else by the tales."""
-    from kiara_cli.console.scores import show_chat_scores
-    from kiara_cli.console.worlds import show_world_scores
-    from kiara_cli.core.data.worlds.read import world_of
-
-    if (world := world_of(opened.config.data.source)) is not None:
-        return show_world_scores(opened, world, requests, seeds, json_)
-    show_chat_scores(opened, requests, seeds, json_)
-
-
 def check_group(world: World, single: dict[str, object], text: Path | None) -> None:
     """Raise KiaraError for what only one process can do; give each process of a machine a device of its own."""
     from kiara_cli.core.data.listing import is_pipe
@@ -141,12 +148,28 @@ def check_group(world: World, single: dict[str, object], text: Path | None) -> N
     take_device(world)
 
 
-def check_together(tasks: bool, measuring: dict[str, object], answering: dict[str, object]) -> None:
-    """Refuse an option that would do nothing beside --tasks, or without it."""
-    for name, given in (measuring if tasks else answering).items():
+def score_talks(opened: Opened, world: str | None, talks: int, seeds: int, wrong: int, json_: bool) -> None:
+    """Score talks in a small world: that which was named, or else that which the model learned from."""
+    from kiara_cli.console.scores import show_chat_scores
+    from kiara_cli.console.worlds import show_world_scores
+    from kiara_cli.core.data.worlds.read import world_of
+
+    source = world or opened.config.data.source
+    if (found := world_of(source)) is not None:
+        return show_world_scores(opened, found, talks, seeds, wrong, json_)
+    if source == "tales":
+        return show_chat_scores(opened, 3 * talks, seeds, json_)
+    cause = f"{source} is no small world here" if world else f"this model learned from {source}, no small world here"
+    raise KiaraError(cause, "say which world it is to be scored in: --world FILE")
+
+
+def check_together(way: str, on: bool, others: Mapping[str, object], its: Mapping[str, object]) -> None:
+    """Refuse an option that would do nothing beside a way of measuring, or one of its own without it."""
+    name = way.split()[0]
+    for option, given in (others if on else its).items():
         if given not in (None, False, 0):
-            cause = f"--tasks and {name}" if tasks else f"{name} without --tasks"
-            raise KiaraError(cause, f"leave {name} out" if tasks else "say which: --tasks FILE")
+            cause = f"{name} and {option}" if on else f"{option} without {name}"
+            raise KiaraError(cause, f"leave {option} out" if on else f"say which: {way}")
 
 
 def stay_offline(online: bool) -> None:

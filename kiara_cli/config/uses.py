@@ -17,7 +17,7 @@ LOG = ("logging.level", "logging.format", "logging.file", "logging.file_bytes", 
 USES: dict[str, tuple[str, ...]] = {
     "tokenize": ("tokenizer", "data", "runtime.threads"),
     "train": ("tokenizer", "data", "model", "hooks", "train", "eval", "generate", "runtime", "logging"),
-    "eval": (*WRITING, "data", "eval", "runtime.seed"),
+    "eval": (*WRITING, "data", "eval", "chat.system", "chat.max_new_tokens", "runtime.seed"),
     "generate": (*WRITING, "data.encoding"),
     "chat": (*WRITING, "chat"),
     "serve": (*WRITING, "chat", "serve"),

@@ -103,7 +103,7 @@ def test_a_terminal_gets_a_prompt_replies_and_leaves_on_end_of_input(home: Path)
 def test_the_scorer_gives_a_row_for_each_temperature_and_seed(home: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(home)
     with pytest.raises(SystemExit, match="0"):
-        main(["eval", "--chat", "--requests", "6", "--seeds", "1", "--json"])
+        main(["eval", "--chat", "--talks", "2", "--json"])
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 2
     assert '"ends_properly"' in rows[0]

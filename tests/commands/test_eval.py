@@ -217,6 +217,10 @@ def test_multiple_choice_in_a_file_of_ones_own_is_answered(kiara: Kiara, trained
     Path("bad.jsonl").write_text("\n".join(map(json.dumps, [lines[0], {"choices": ["a", "b"]}])))
     assert "--tasks and --text; leave --text out" in kiara("eval", "--tasks", "q.jsonl", "--text", "x").mistake
     assert "--limit without --tasks; say which" in kiara("eval", "--limit", "3").mistake
+    assert "--talks without --chat; say which: --chat" in kiara("eval", "--talks", "3").mistake
+    assert "--chat and --details; leave --details out" in kiara("eval", "--chat", "--details").mistake
+    assert "no small world here; say which world it is to be scored in" in kiara("eval", "--chat").mistake
+    assert "none.yaml is no small world here" in kiara("eval", "--chat", "--world", "none.yaml").mistake
     assert "bad.jsonl, line 2 has no 'context'" in kiara("eval", "none-such", "--tasks", "bad.jsonl").mistake
 
 
@@ -233,11 +237,15 @@ def test_the_lines_of_the_documentation_run(kiara: Kiara, trained: Path) -> None
     Path("mybook.txt").write_text("the cat sat on the mat\n" * 9)
     text = (docs / "evaluation.md").read_text(encoding="utf-8")
     lines = [line.split("  #")[0].split() for line in re.findall(r"^kiara eval.*$", text, flags=re.MULTILINE)]
-    assert len(lines) == 6
+    assert len(lines) == 11
+    world = ("--world", "docs/examples/shop.yaml", "--talks", "1", "--seeds", "1", "chat.max_new_tokens=2")
     for _, *words in lines:
         if any(word.endswith(".yaml") for word in words):
             continue  # with the harness: tests/core/serve/test_harness.py
-        ran = kiara(*(word.replace("64", "8") for word in words), "eval.sample_tokens=2", "runtime.native=false")
+        if "--chat" in words and "--show-wrong" not in words:
+            continue  # one of them is enough
+        more = world if "--chat" in words else ("eval.sample_tokens=2",)
+        ran = kiara(*(word.replace("64", "8") for word in words), *more, "runtime.native=false")
         assert ran.status == 0, ran.err
     program = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0].replace("64", "8")
     exec(compile(program, "evaluation.md", "exec"), {})

@@ -27,14 +27,17 @@ def test_the_shop_of_the_page_is_learned_and_scored(kiara: Kiara) -> None:
     assert lines == ["kiara train docs/examples/shop.yaml", "kiara eval --chat", "kiara chat"]
     shutil.copytree(DOCS, "docs")
     assert kiara("train", "docs/examples/shop.yaml", *SMALL).status == 0
-    ran = kiara("eval", "--chat", "--requests", "60", "--seeds", "1", "--json")
+    ran = kiara("eval", "--chat", "--talks", "12", "--json")
     assert ran.status == 0, ran.err
     greedy, sampled = map(json.loads, ran.out.splitlines())
     assert (greedy["temperature"], sampled["temperature"]) == (0.0, 0.8)
     assert greedy["right"] > 0.6  # 0.8 measured; nothing learned is right less than once in ten
-    assert greedy["by_kind"]["price"] > 0.8
-    assert len([key for key in greedy if key.startswith("turn_")]) == 10
-    assert "right by kind" in kiara("eval", "--chat", "--requests", "10", "--seeds", "1").out
+    assert greedy["by_kind"]["price"]["right"] > 0.8
+    assert {name: found["n"] for name, found in greedy["by_turn"].items()} == {str(n): 12 for n in range(1, 11)}
+    assert greedy["low"] < greedy["right"] < greedy["high"]
+    shown = kiara("eval", "--chat", "--talks", "3", "--show-wrong", "2").out
+    assert re.search(r"^ all +\d+\.\d% +\d+–\d+ of 30 ", shown, flags=re.MULTILINE)
+    assert "typed" in shown
     replies = kiara("chat", "generate.temperature=0", stdin="How much is an egg?\n/exit\n")
     assert "one coin" in replies.out
 

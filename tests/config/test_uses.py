@@ -41,7 +41,13 @@ TINY = (
 PROPERTIES = {  # of sections, which code outside config/ asks for
     name for kind in Section.__subclasses__() for name, value in vars(kind).items() if isinstance(value, property)
 }
-ADOPTED = ("tokenizer", "data", "hooks")  # read only with --text, or taken from the checkpoint, which refuses others
+ADOPTED = (
+    "tokenizer",
+    "data",
+    "hooks",  # read only with --text, or taken from the checkpoint, which refuses others
+    "chat.system",
+    "chat.max_new_tokens",
+)  # fmt: skip; by eval only with --chat
 RUNTIME = [word for word in TINY if word.startswith("runtime.")]
 COMMANDS: dict[str, list[str]] = {  # in the order of work
     "tokenize": ["text.txt", "tokenizer.vocab_size=300", "runtime.threads=1"],

@@ -251,6 +251,10 @@ def _choose(word: str, known: Iterable[str], where: str = "") -> str:
 
 
 def world_of(source: str) -> World | None:
-    """Return the world that a source is, None if it is none. Raises KiaraError."""
-    path = Path(as_path(source))
+    """Return the world that a source is: a file, or a corpus that is one of this package's; None if it is none.
+
+    Raises KiaraError.
+    """
+    packaged = Path(__file__).parent / f"{source}.yaml"
+    path = packaged if source.isidentifier() and packaged.is_file() else Path(as_path(source))
     return read_world(path) if is_world(path) else None

@@ -1,7 +1,7 @@
 """A world → conversations to learn from, and talks that no conversation holds, for the scorer.
 
 In: a world, a seed and a size. Out: conversations as OpenAI's messages, the same on every machine: only `random()` is
-used; or `Turn`s, each with what a right reply has to hold.
+used; or a `Course` of `Turn`s with their right replies, drawn one by one: a scorer asks about what a model has told.
 
 A talk whose slots are drawn from two rows or more keeps one pair of rows in ten for the scorer.
 """
@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from kiara_cli.core.data.worlds.template import Row, Rows, Template
+from kiara_cli.core.data.worlds.manners import HASTE, TYPED, capital, manner, typed
+from kiara_cli.core.data.worlds.template import Row, Rows, Template, fill
 from kiara_cli.core.data.worlds.world import Beat, Exchange, Talk, World
 
-VERSION = 1  # of what is written for a given world and seed
+VERSION = 2  # of what is written for a given world and seed
 LONGEST = 10  # turns of a conversation
 LATER = 0.45  # share of turns that come back to an earlier talk, where there is one (a guess)
 EARLY = 0.04  # share of turns that ask about what was not said yet (a guess)
 OPENED = 0.5  # share of conversations that begin with a talk whose place is first, and end with one that is last
-TYPED = 0.15  # share of messages typed without capital or mark, and half as many with two letters exchanged
 
 BACK = 0.3  # of talks whose place another has taken, how many are come back to (a guess)
-RECENT = 4  # talks that a later turn comes back to
+RECENT = 4  # talks that a later turn comes back to, of those that have something that can follow
 LEFT_OUT = 0.7  # share of stories without a sentence that may be left out
 
 T = TypeVar("T")
@@ -40,7 +40,9 @@ class Had:
     talk: Talk
     rows: dict[str, Row]
     reply: str
+    told: frozenset[str] = frozenset()  # names of the slots that its sentences had
     old: bool = False
+    whole: bool = True  # False: a model's reply that is no story of this world, or only in part
     asked: set[str] = field(default_factory=set)  # names of the later exchanges that were had since
 
 
@@ -53,15 +55,27 @@ class Turn:
     reply: str
     exchange: Exchange
     had: Had
+    answers: Beat  # wordings of a right reply
     known: bool = True  # False: it asks about what was not said
 
     @property
     def user(self) -> str:
-        return self.said(self.had.rows)
+        return typed(self.style, self.wording, self.had.rows)
 
-    def said(self, rows: Rows) -> str:
-        """Return what the person says about these rows."""
-        return typed(self.style, self.wording.fill(rows))
+    @property
+    def opens(self) -> bool:
+        """Whether it begins a talk, rather than to come back to one."""
+        return self.exchange is self.had.talk.opening
+
+    @property
+    def tells(self) -> bool:
+        """Whether a story is asked for."""
+        return self.opens and self.had.talk.tells
+
+    @property
+    def manner(self) -> str:
+        """How it is typed, in words."""
+        return manner(self.style)
 
 
 def conversations(world: World, seed: int, size: int) -> Iterator[list[Message]]:
@@ -85,59 +99,103 @@ def held_out_talks(world: World, number: int, seed: int, turns: int = LONGEST) -
 
 def conversation(world: World, rng: Random, turns: int, held_out: bool = False) -> list[Turn]:
     """Draw a conversation of so many turns."""
-    had: list[Had] = []
-    drawn: list[Turn] = []
-    first = [talk for talk in world.talks if talk.place == "first"]
-    last = [talk for talk in world.talks if talk.place == "last"]
-    anywhere = [talk for talk in world.talks if not talk.place]
-    opens, closes = first and rng.random() < OPENED, turns > 1 and last and rng.random() < OPENED
-    for number in range(turns):
-        if number == 0 and opens:
-            drawn.append(_open(world, rng, first, had, held_out))
-        elif number == turns - 1 and closes:
-            drawn.append(_open(world, rng, last, had, held_out))
-        else:
-            drawn.append(_next(world, rng, anywhere, had, held_out))
-    return drawn
+    course = Course(world, rng, turns, held_out)
+    return [course.next() for _ in range(turns)]
 
 
-def _next(world: World, rng: Random, talks: Sequence[Talk], had: list[Had], held_out: bool) -> Turn:
-    """Come back to an earlier talk, ask about one that was not had, or begin another."""
-    kind = rng.random()
-    recent = [one for one in had if not one.old or rng.random() < BACK][-RECENT:]
-    one = pick(rng, recent) if recent and kind < LATER else None
-    laters = [later for later in one.talk.later if later.name not in one.asked] if one else []
-    laters = [later for later in laters if _wordings(later, held_out, one.old)] if one else []
-    if one is not None and laters:
-        later = pick(rng, laters)
-        one.asked.add(later.name)
-        return _later(world, rng, one, later, held_out)
-    names = {one.talk.topic for one in had}
-    missing = [(talk, later) for talk in talks for later in talk.later if later.before and talk.topic not in names]
-    if missing and kind > 1 - EARLY:
-        talk, later = pick(rng, missing)
-        one = Had(talk, _draw(world, rng, talk, held_out), "")
-        wording = pick(rng, _wordings(later, held_out))
-        if not list(wording.slots()):  # else it would tell what it asks for
-            return Turn(wording, rng.random(), pick(rng, later.before).fill(one.rows), later, one, known=False)
-    return _open(world, rng, talks, had, held_out)
+class Course:
+    """A conversation in the making: its turns are drawn one by one, on top of what was said so far.
 
+    `had` may be corrected between two turns: to what a model has told in the place of a story's reply.
+    """
 
-def _open(world: World, rng: Random, talks: Sequence[Talk], had: list[Had], held_out: bool) -> Turn:
-    """Begin a talk; one that was had before takes the place of what it said then."""
-    left, talk = rng.random() * sum(talk.share for talk in talks), talks[-1]
-    for candidate in talks:
-        if (left := left - candidate.share) < 0:
-            talk = candidate
-            break
-    rows = _draw(world, rng, talk, held_out)
-    wording = pick(rng, _wordings(talk.opening, held_out))
-    said = [capital(_one_of(rng, beat).fill(rows)) for beat in talk.opening.reply]
-    one = Had(talk, rows, " ".join(sentence for sentence in said if sentence))
-    for other in had:
-        other.old = other.old or other.talk.topic == talk.topic
-    had.append(one)
-    return Turn(wording, rng.random(), one.reply, talk.opening, one)
+    def __init__(self, world: World, rng: Random, turns: int, held_out: bool = False) -> None:
+        self.world, self.rng, self.turns, self.held_out = world, rng, turns, held_out
+        self.had: list[Had] = []
+        self._number = 0
+        place = {name: [talk for talk in world.talks if talk.place == name] for name in ("first", "", "last")}
+        self._first, self._anywhere, self._last = place["first"], place[""], place["last"]
+        self._opens = self._first and rng.random() < OPENED
+        self._closes = turns > 1 and self._last and rng.random() < OPENED
+
+    def next(self) -> Turn:
+        """Draw the next turn."""
+        self._number += 1
+        if self._number == 1 and self._opens:
+            return self._open(self._first)
+        if self._number == self.turns and self._closes:
+            return self._open(self._last)
+        return self._next()
+
+    def _style(self) -> float:
+        """Draw how a message is typed; the scorer's are typed in haste more often."""
+        return self.rng.random() * (TYPED / HASTE if self.held_out else 1)
+
+    def _next(self) -> Turn:
+        """Come back to an earlier talk, ask about one that was not had, or begin another."""
+        rng, kind = self.rng, self.rng.random()
+        if kind < LATER:
+            recent = [one for one in self.had if one.talk.later and (not one.old or rng.random() < BACK)][-RECENT:]
+            if recent and (laters := self._laters(one := pick(rng, recent))):
+                later = pick(rng, laters)
+                one.asked.add(later.name)
+                return self._later(one, later)
+        names = {one.talk.topic for one in self.had}
+        missing = [
+            (talk, later)
+            for talk in self._anywhere for later in talk.later if later.before and talk.topic not in names
+        ]  # fmt: skip
+        if missing and kind > 1 - EARLY:
+            talk, later = pick(rng, missing)
+            one = Had(talk, _draw(self.world, rng, talk, self.held_out), "")
+            wording = pick(rng, _wordings(later, self.held_out))
+            if not list(wording.slots()):  # else it would tell what it asks for
+                reply = pick(rng, later.before).fill(one.rows)
+                return Turn(wording, self._style(), reply, later, one, later.before, known=False)
+        return self._open(self._anywhere)
+
+    def _open(self, talks: Sequence[Talk]) -> Turn:
+        """Begin a talk; one that was had before takes the place of what it said then."""
+        rng = self.rng
+        left, talk = rng.random() * sum(talk.share for talk in talks), talks[-1]
+        for candidate in talks:
+            if (left := left - candidate.share) < 0:
+                talk = candidate
+                break
+        rows = _draw(self.world, rng, talk, self.held_out)
+        wording = pick(rng, _wordings(talk.opening, self.held_out))
+        said = [_one_of(rng, beat) for beat in talk.opening.reply]
+        told = frozenset(name for template in said for name in template.all_names(rows))
+        one = Had(talk, rows, " ".join(capital(template.fill(rows)) for template in said if template.text), told)
+        for other in self.had:
+            other.old = other.old or other.talk.topic == talk.topic
+        self.had.append(one)
+        return Turn(wording, self._style(), one.reply, talk.opening, one, talk.opening.reply[0])
+
+    def _laters(self, one: Had) -> list[Exchange]:
+        """Return what can still follow a talk."""
+        return [later for later in one.talk.later if later.name not in one.asked and self._askable(one, later)]
+
+    def _askable(self, one: Had, later: Exchange) -> bool:
+        """Say whether an exchange can follow: with a wording that names only what was told."""
+        if not one.talk.tells:
+            return bool(_wordings(later, self.held_out, one.old))
+        if not one.whole and not (one.told and suiting(later, one.rows, one.reply).names <= one.told):
+            return False
+        return bool(_wordings(later, self.held_out, one.old, one))
+
+    def _later(self, one: Had, later: Exchange) -> Turn:
+        """Ask about an earlier talk; where that told a story without the answer, the reply says so."""
+        rng, tells = self.rng, one.talk.tells
+        answer = suiting(later, one.rows, one.reply) if tells else pick(rng, later.reply[0])
+        known = not tells or all(
+            slot.name in one.told and says(one.reply, fill(one.rows[slot.name][slot.column], one.rows))
+            for slot in answer.slots()
+        )
+        answers = ((answer,) if tells else later.reply[0]) if known else self.world.unsaid
+        reply = answer if known else pick(rng, answers)
+        wording = pick(rng, _wordings(later, self.held_out, one.old, one if tells else None))
+        return Turn(wording, self._style(), capital(reply.fill(one.rows)), later, one, answers, known)
 
 
 def _one_of(rng: Random, beat: Beat) -> Template:
@@ -145,15 +203,6 @@ def _one_of(rng: Random, beat: Beat) -> Template:
     if any(not wording.text for wording in beat):
         return Template("") if rng.random() < LEFT_OUT else pick(rng, [wording for wording in beat if wording.text])
     return pick(rng, beat)
-
-
-def _later(world: World, rng: Random, one: Had, later: Exchange, held_out: bool) -> Turn:
-    """Ask about an earlier talk; where that told a story without the answer, the reply says so."""
-    template = suiting(later, one.rows, one.reply) if one.talk.tells else pick(rng, later.reply[0])
-    known = not one.talk.tells or all(slot.value(one.rows).lower() in one.reply.lower() for slot in template.slots())
-    reply = template if known else pick(rng, world.unsaid)
-    wording = pick(rng, _wordings(later, held_out, one.old))
-    return Turn(wording, rng.random(), capital(reply.fill(one.rows)), later, one, known)
 
 
 def suiting(exchange: Exchange, rows: Rows, story: str) -> Template:
@@ -174,13 +223,32 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def _wordings(exchange: Exchange, held_out: bool, naming: bool = False) -> Beat:
-    """Return what to draw from: for the scorer what is held out; with `naming` only what names something."""
+def _wordings(exchange: Exchange, held_out: bool, naming: bool = False, story: Had | None = None) -> Beat:
+    """Return what to draw from: for the scorer what is held out; with `naming` only what names something.
+
+    With a `story` only what can be asked about it: it may name what the story does not hold, but not by chance
+    something else that it does hold, and nothing that cannot be read from a story of which only parts are known.
+    """
     both = (exchange.held_out, exchange.user) if held_out else (exchange.user,)
     for wordings in both:
-        if found := tuple(wording for wording in wordings if not naming or list(wording.slots())):
-            return found
+        found = []
+        for wording in wordings:
+            names = wording.names
+            if (names or not naming) and (story is None or all(_nameable(story, name) for name in names)):
+                found.append(wording)
+        if found:
+            return tuple(found)
     return ()
+
+
+def _nameable(story: Had, name: str) -> bool:
+    return name in story.told or (story.whole and not says(story.reply, story.rows[name]["name"]))
+
+
+def says(text: str, phrase: str) -> bool:
+    """Say whether a phrase stands in a text as whole words."""
+    text, phrase = text.lower(), phrase.lower()
+    return phrase in text and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text) is not None
 
 
 def _draw(world: World, rng: Random, talk: Talk, held_out: bool) -> dict[str, Row]:
@@ -189,8 +257,12 @@ def _draw(world: World, rng: Random, talk: Talk, held_out: bool) -> dict[str, Ro
         rows: dict[str, Row] = {}
         for name, draw in talk.names.items():
             taken = [row["name"] for other, row in rows.items() if talk.names[other].table == draw.table]
-            fitting = [row for row in world.tables[draw.table] if draw.fits(row, rows)]
-            rows[name] = pick(rng, [row for row in fitting if row["name"] not in taken])
+            fitting: Sequence[Row] = world.tables[draw.table]
+            if draw.by is not None:
+                fitting = [row for row in fitting if draw.fits(row, rows)]
+            if taken:
+                fitting = [row for row in fitting if row["name"] not in taken]
+            rows[name] = pick(rng, fitting)
         if len(rows) < 2 or reserved(rows) == held_out:
             return rows
     return rows  # a world so small that all its pairs are on one side
@@ -202,41 +274,6 @@ def reserved(rows: dict[str, Row]) -> bool:
     return hashlib.sha256(names.encode()).digest()[0] % 10 == 4
 
 
-def typed(style: float, text: str) -> str:
-    """Write a message as people type it: now and then without capital and mark, or with two letters exchanged.
-
-    `style` in 0 … 1 decides how, so that the same message about something else is typed alike.
-    """
-    text = capital(text)
-    if style < TYPED:
-        text = text[0].lower() + text[1:].rstrip(".?!")
-    if style < TYPED / 2:
-        places = [i for i in range(1, len(text) - 2) if text[i].isalpha() and text[i + 1].isalpha()]
-        if places:
-            at = places[int(style * 1e6) % len(places)]
-            text = text[:at] + text[at + 1] + text[at] + text[at + 2 :]
-    return text
-
-
-def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def pick(rng: Random, choices: Sequence[T]) -> T:
     """Draw one of the choices."""
     return choices[int(rng.random() * len(choices))]
-
-
-def recognised(world: World, had: Had, reply: str) -> dict[str, list[Row]]:
-    """Read from a model's own story which rows its slots can stand for; a name that it does not settle is left out.
-
-    What the request named is settled by it; the rest by the sentences of the story that can be recognised.
-    """
-    choices: dict[str, Sequence[Row]] = dict(world.choices(had.talk))
-    settled: dict[str, list[Row]] = {}
-    for beat in had.talk.opening.reply:
-        for template in (template for template in beat if template.text):
-            for name, rows in (template.recognise(reply, choices) or {}).items():
-                both = [row for row in settled.get(name, rows) if row in rows]
-                settled[name] = both
-    return {name: rows for name, rows in settled.items() if rows}

@@ -1,7 +1,6 @@
-"""Sentences with slots, filled and recognised.
+"""Sentences with slots.
 
-In: a sentence such as `{A g} costs {g.price}.`, and which row each name stands for. Out: text; or, from a text in
-which the sentence occurs, the rows that fit.
+In: a sentence such as `{A g} costs {g.price}.`, and which row each name stands for. Out: text.
 
 | slot | what it becomes |
 |---|---|
@@ -15,18 +14,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 Row = Mapping[str, str]
 Rows = Mapping[str, Row]  # which row each name stands for
 SLOT = re.compile(r"\{([^{}]*)\}")
 INSIDE = re.compile(r"(?:(?P<article>[aA]) )?(?P<name>[A-Za-z]\w*)(?:\.(?P<column>\w+))?")
-
-
-def pattern(value: str) -> str:
-    """Return a pattern of a value, in which its own slots may be anything short."""
-    return ".{1,60}?".join(re.escape(part) for part in SLOT.sub("\0", value).split("\0"))
 
 
 @dataclass(frozen=True)
@@ -77,6 +71,12 @@ def parts(text: str) -> tuple[str | Slot, ...]:
     return tuple(found)
 
 
+@functools.cache
+def names(text: str) -> frozenset[str]:
+    """Return the names of a text's slots."""
+    return frozenset(part.name for part in parts(text) if isinstance(part, Slot))
+
+
 @dataclass(frozen=True)
 class Template:
     """A sentence, and where it stands in its file."""
@@ -84,36 +84,26 @@ class Template:
     text: str
     line: int = 0
 
+    @property
+    def parts(self) -> tuple[str | Slot, ...]:
+        """What stands between its slots, and the slots."""
+        return parts(self.text)
+
     def slots(self) -> Iterator[Slot]:
         """Yield its slots in order."""
-        return (part for part in parts(self.text) if isinstance(part, Slot))
+        return (part for part in self.parts if isinstance(part, Slot))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of its slots."""
+        return names(self.text)
+
+    def all_names(self, rows: Rows) -> Iterator[str]:
+        """Yield the names of its slots, and of those that their values have."""
+        for slot in self.slots():
+            yield slot.name
+            yield from names(rows[slot.name][slot.column])
 
     def fill(self, rows: Rows) -> str:
         """Put the values in."""
-
         return fill(self.text, rows)
-
-    def recognise(self, text: str, choices: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]] | None:
-        """Find the sentence in a text; return for each of its names the rows that it can mean there, or None."""
-        found = self._expression(choices).search(text)
-        if found is None:
-            return None
-        groups = list(self.slots())
-        fitting = {name: list(choices[name]) for name in {slot.name for slot in groups}}
-        for slot, value in zip(groups, found.groups(), strict=True):
-            fitting[slot.name] = [
-                row for row in fitting[slot.name]
-                if re.fullmatch(pattern(slot.written(row[slot.column])), value, re.IGNORECASE)
-            ]  # fmt: skip
-        return fitting
-
-    def _expression(self, choices: Mapping[str, Sequence[Row]]) -> re.Pattern[str]:
-        """Return the sentence as a regular expression, each slot a group of all that it can be."""
-        found = []
-        for part in parts(self.text):
-            if isinstance(part, str):
-                found.append(re.escape(part))
-            else:
-                values = {pattern(part.written(row[part.column])) for row in choices[part.name]}
-                found.append(f"({'|'.join(sorted(values, key=len, reverse=True))})")
-        return re.compile("".join(found), re.IGNORECASE)

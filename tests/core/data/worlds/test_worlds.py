@@ -7,37 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from kiara_cli.core.data.worlds.judge import is_right
+from kiara_cli.core.data.worlds.manners import MANNERS, manner, typed
 from kiara_cli.core.data.worlds.read import is_world, read_world
-from kiara_cli.core.data.worlds.talks import Turn, conversations, held_out_talks, reserved
+from kiara_cli.core.data.worlds.talks import conversations, held_out_talks, reserved
 from kiara_cli.core.data.worlds.template import Slot, Template
 from kiara_cli.core.data.worlds.world import World
 from kiara_cli.errors import KiaraError
 
 SHOP = Path(__file__).parents[4] / "docs/examples/shop.yaml"
-STORY = """
-world: harbour
-tables:
-  boats:
-    - {name: Swallow, colour: red}
-    - {name: Albatross, colour: green}
-  cargo: [apples, salt, wool]
-unsaid: ["The story does not say."]
-talks:
-  story:
-    with: {b: boats, c: cargo}
-    user: ["Tell me a story about the {b}."]
-    tells:
-      - ["The {b} carried {c}."]
-      - ["She was {b.colour}.", "The sea was calm."]
-    later:
-      cargo:
-        user: ["What did she carry?"]
-        reply: ["She carried {c}."]
-      colour:
-        user: ["What colour was she?"]
-        reply: ["She was {b.colour}."]
-"""
 
 
 def written(text: str) -> World:
@@ -87,7 +64,7 @@ def test_conversations_are_the_same_on_every_machine_and_hold_no_reserved_pair(s
     first, again, other = (list(conversations(shop, seed, 60_000)) for seed in (0, 0, 1))
     assert first == again != other
     assert sum(len(message["content"]) for talk in first for message in talk) >= 60_000
-    assert [one["content"] for one in first[0][:2]] == ["Hello!", "Hello! How can I help you?"]
+    assert ["Hello!", "Hello! How can I help you?"] in [[one["content"] for one in talk[:2]] for talk in first]
     kept = {turn.reply for talk in held_out_talks(shop, 40, 1) for turn in talk if turn.exchange.name == "order"}
     said = {message["content"] for talk in first for message in talk}
     assert kept
@@ -108,59 +85,27 @@ def test_what_was_told_is_asked_later_and_what_was_not_is_said_to_be_unknown(sho
         assert turn.reply == (f"Your name is {name}." if turn.known else "You have not told me your name.")
 
 
-def test_every_reply_of_the_world_is_right_and_those_of_other_turns_are_wrong(shop: World) -> None:
-    turns = [turn for talk in held_out_talks(shop, 30, 1) for turn in talk]
-    assert all(is_right(shop, turn, turn.reply) for turn in turns)
-    wrong = [(turn, other.reply) for turn, other in zip(turns, turns[7:], strict=False)
-             if turn.exchange is not other.exchange or turn.had.rows != other.had.rows]  # fmt: skip
-    accepted = [(turn.user, reply) for turn, reply in wrong if is_right(shop, turn, reply) and reply != turn.reply]
-    assert len(accepted) <= len(wrong) // 50, accepted
+def test_messages_are_typed_in_five_manners_and_what_a_slot_holds_stays_as_it_is(shop: World) -> None:
+    wording, rows = Template("Please, where are the {g.many}?"), {"g": shop.tables["goods"][1]}
+    found = {manner(style): typed(style, wording, rows) for style in (0.01, 0.06, 0.1, 0.14, 0.2, 0.99)}
+    assert sorted(found) == sorted(MANNERS)
+    assert found["as written"] == "Please, where are the candles?"
+    assert found["no mark"] == "Please, where are the candles"
+    assert found["lower case"] == "please, where are the candles?"
+    assert found["lower case, no mark"] == "please, where are the candles"
+    errors = {typed(number * 0.000913, wording, rows) for number in range(1, 41)}
+    assert len(errors) > 3
+    assert all("candles" in text and sorted(text) == sorted("please, where are the candles") for text in errors)
+    drawn = [turn.manner for talk in held_out_talks(shop, 60, 1) for turn in talk]
+    assert 0.4 < drawn.count("as written") / len(drawn) < 0.6
+    learned = [message["content"] for talk in conversations(shop, 0, 60_000) for message in talk[::2]]
+    assert 0.03 < sum(text[0].islower() for text in learned) / len(learned) < 0.2
 
 
-def test_the_larger_world_of_the_page_judges_its_own_replies_right() -> None:
-    world = read_world(SHOP.with_name("talks.yaml"))
-    for talk in held_out_talks(world, 4, seed=1):
-        for turn in talk:
-            assert is_right(world, turn, turn.reply, turn.had.reply), (turn.user, turn.reply)
-
-
-def test_a_reply_that_hedges_between_two_answers_is_wrong(shop: World) -> None:
-    turn = next(turn for talk in held_out_talks(shop, 30, 1) for turn in talk if turn.exchange.name == "price")
-    price = turn.had.rows["g"]["price"]
-    other = "nine coins" if price != "nine coins" else "one coin"
-    assert is_right(shop, turn, f"It is {price}.")
-    assert not is_right(shop, turn, f"It is {price} or {other}.")
-    assert not is_right(shop, turn, f"It is {other}.")
-
-
-def test_questions_about_a_story_are_judged_by_what_the_model_told() -> None:
-    world = written(STORY)
-    (talk,) = world.talks
-    turns = [turn for told in held_out_talks(world, 30, 0, turns=4) for turn in told]
-    opening = next(turn for turn in turns if turn.exchange is talk.opening)
-    boat = opening.had.rows["b"]["name"]
-    other = "Swallow" if boat == "Albatross" else "Albatross"
-    assert is_right(world, opening, f"The {boat} carried salt. The sea was calm.")
-    assert not is_right(world, opening, f"The {other} carried salt. The sea was calm.")
-    assert not is_right(world, opening, f"The {boat} carried salt.")
-    cargo, colour = (Turn(Template("?"), 0.9, "", later, opening.had) for later in talk.later)
-    told = f"The {boat} carried wool. The sea was calm."
-    assert is_right(world, cargo, "She carried wool.", told)
-    assert not is_right(world, cargo, "She carried salt.", told)
-    assert not is_right(world, cargo, "The story does not say.", told)
-    assert is_right(world, colour, "The story does not say.", told)
-    assert not is_right(world, colour, "She was red.", told)
-    assert is_right(world, colour, "She was red.", f"The {boat} carried wool. She was red.".replace(boat, "Swallow"))
-
-
-def test_slots_take_articles_and_capitals_and_are_recognised() -> None:
+def test_slots_take_articles_and_capitals() -> None:
     rows = {"g": {"name": "egg", "colour": "brown"}}
     assert Template("{A g} and {a g.colour} one: {G}, {g.colour}").fill(rows) == "An egg and a brown one: Egg, brown"
     assert Slot.parse("the g") is None
-    cup = {"name": "cup", "colour": "red"}
-    found = Template("{A g} here").recognise("there is an egg here", {"g": [rows["g"], cup]})
-    assert found == {"g": [rows["g"]]}
-    assert Template("{A g} here").recognise("nothing here", {"g": [rows["g"]]}) is None
 
 
 HARBOUR = """
@@ -200,10 +145,9 @@ def test_rows_are_joined_values_have_slots_and_older_stories_are_asked_about_by_
                 assert "{" not in turn.reply
             elif turn.had.reply != stories[-1]:
                 older += 1
-                assert rows["b"]["name"] in turn.user
+                assert rows["b"]["name"].lower() in turn.user.lower()
             if turn.exchange.name.endswith("end"):
                 assert turn.reply in turn.had.reply
-            assert is_right(world, turn, turn.reply, turn.had.reply)
     assert older
 
 
