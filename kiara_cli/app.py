@@ -14,6 +14,7 @@ from kiara_cli.commands.bench import bench
 from kiara_cli.commands.chat import chat
 from kiara_cli.commands.completion import VARIABLE, answer
 from kiara_cli.commands.config import config
+from kiara_cli.commands.doctor import doctor
 from kiara_cli.commands.eval import eval
 from kiara_cli.commands.examples import HAND_ON, LEARN, MACHINE, MEASURE, USE, grouped, shown
 from kiara_cli.commands.export import export
@@ -42,6 +43,7 @@ app.command(**grouped("serve", USE))(serve)
 app.command(**grouped("quantize", HAND_ON))(quantize)
 app.command(**grouped("export", HAND_ON))(export)
 app.command(**grouped("import", HAND_ON))(import_)
+app.command(**grouped("doctor", MACHINE))(doctor)
 app.command(**grouped("bench", MACHINE))(bench)
 app.command(**grouped("config", MACHINE))(config)
 

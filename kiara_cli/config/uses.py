@@ -24,6 +24,7 @@ USES: dict[str, tuple[str, ...]] = {
     "quantize": (*WRITING, "data", "eval", "quantize"),
     "export": (*MODEL, "data"),
     "import": ("model.context_length",),
+    "doctor": (*RUNTIME, "runtime.compile", "runtime.native"),
     "bench": (*MODEL, "train", "runtime.native"),
     "inspect": (*WRITING, "chat", "data"),
 }

@@ -84,7 +84,7 @@ def _kept(path: Path) -> Library | None:
     """Load a kept library, if it is whole and only the user can have written it."""
     try:
         digest, _, compiler = path.with_suffix(".sha256").read_text().partition(" ")
-        if not (_is_ours(path.parent) and _is_ours(path) and digest == _hash(path)):
+        if not (is_ours(path.parent) and is_ours(path) and digest == _hash(path)):
             return None
         library = Library(str(path))
     except OSError:  # it is not there, or was made for other libraries than this system's
@@ -175,7 +175,7 @@ def _keep(made: Path, kept: Path, compiler: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     about = path.stat()
     return os.name != "posix" or (about.st_uid == os.getuid() and not stat.S_IMODE(about.st_mode) & 0o022)
 
