@@ -59,6 +59,7 @@ COMMANDS: dict[str, list[str]] = {  # in the order of work
     "quantize": ["--bits", "8", "--out", "small.pt", "quantize.calibration_tokens=64", *RUNTIME],
     "export": ["--to", "hf", "--out", "theirs", *[word for word in RUNTIME if "native" not in word]],
     "bench": ["text", "--rounds", "1", "train.batch_size=2", *RUNTIME],
+    "doctor": ["runtime.compile=false", *RUNTIME],
     "inspect": ["--prompt", "the", "--answer", " cat", "--show", "surprisal", *RUNTIME],
 }
 
@@ -103,6 +104,8 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         patch.setenv("HOME", str(folder))
         patch.setattr("kiara_cli.core.serve.server.serve", lambda *given: None)
         patch.setattr("kiara_cli.core.runtime.machine.BLOCK", 100_000)  # measure with little effort
+        patch.setattr("kiara_cli.core.lab.doctor.programs.TORCH", "print()")  # which is known to work
+        patch.setattr("kiara_cli.core.lab.doctor.paths.COMPILE", "print()")
         patch.setattr("kiara_cli.core.lab.bench.EFFORT", 1e7)
         patch.setattr("kiara_cli.core.lab.bench.STREAMS", (1,))
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hi\n")))

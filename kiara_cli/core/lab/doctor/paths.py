@@ -142,16 +142,16 @@ def _cxx(host: Host) -> str:
 
 def _compile(host: Host, trial: Trial | None) -> Finding:
     name, meaning = "torch.compile", "used for long trainings without C loops (runtime.compile=true forces it)"
+    level: Level = "warning" if host.runtime.compile is True else "off"
     outcome = trial.outcome(host.seconds_left) if trial else Outcome(failure=f"there is no {_cxx(host)}")
     if not outcome.finished:
         value = "not known: compiling a small function takes longer than this look"
         return Finding(name, "off", value, meaning, "a training that is to compile tries it, and waits")
     failure = outcome.failure or outcome.printed
     if failure:
-        wanted = host.runtime.compile is True
         return Finding(
             name,
-            "warning" if wanted else "off",
+            level,
             f"off: {failure}",
             meaning,
             "it needs a C++ compiler (g++ or clang++) and Python's headers (python3-dev)",
