@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -22,31 +23,32 @@ def doctor(words: Words = None, config: ConfigFiles = None, json_: Json = False,
     from kiara_cli.commands.model import set_spin
 
     set_spin()  # before torch is imported, as the commands do whose speed is measured here
-    from kiara_cli.console import logs
     from kiara_cli.console.doctor import show_doctor
     from kiara_cli.core.lab.doctor.examine import examine
 
-    logs.start_logging("warning")  # what is decided on the way is in the findings
     if not show_doctor(examine(host), json_):
         raise typer.Exit(1)
 
 
 def host_of(words: list[str] | None, config: list[str] | None, environment: dict[str, str]) -> Host:
     """Say what is to be examined. Raises KiaraError for a mistake in what was typed; one in a file is examined."""
-    from kiara_cli.config.schema import RuntimeConfig
+    from kiara_cli.config.schema import LoggingConfig, RuntimeConfig
+    from kiara_cli.console import logs
     from kiara_cli.console.terminal import columns
     from kiara_cli.core.lab.doctor.finding import Host
 
-    runtime, sources, fault = RuntimeConfig(), list[str](), None
+    runtime, log, sources, fault = RuntimeConfig(), LoggingConfig(), list[str](), None
     try:
         given = read(words, config, command="doctor")
         if given.word is not None:
             raise KiaraError(f"{given.word} is no setting", "kiara doctor looks at the machine: leave it out")
-        runtime, sources = given.loaded.config.runtime, list(dict.fromkeys(given.loaded.origins.values()))
+        found = given.loaded.config
+        runtime, log, sources = found.runtime, found.logging, list(dict.fromkeys(given.loaded.origins.values()))
     except KiaraError as error:
         if words or config:
             raise
         fault = error
+    logs.start_logging(dataclasses.replace(log, level="warning"))  # what is decided on the way is in the findings
     return Host(
         environment,
         runtime,

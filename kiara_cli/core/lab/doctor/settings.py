@@ -36,6 +36,7 @@ VARIABLES = {  # what Kiara, torch and the terminal's libraries read → what it
     "CXX": "the compiler that torch.compile uses",
     "RANK": "this process is one of several, as torchrun says",
     "WORLD_SIZE": "how many processes train together",
+    "LOCAL_WORLD_SIZE": "how many processes share this machine",
     "LOCAL_RANK": "which of this machine's processes it is",
     "HTTPS_PROXY": "how a corpus is downloaded when one is asked for",
     "NO_COLOR": "no colours",
