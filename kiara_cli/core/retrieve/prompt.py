@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from kiara_cli.core.retrieve.passage import Passage
@@ -17,7 +18,14 @@ from kiara_cli.core.tokenizer.passages import one_line, with_passages
 from kiara_cli.errors import KiaraError
 
 LEAST = 40  # characters: a shorter piece of a sentence says too little; a guess
-FOLLOW_UP_WORDS = 4  # a question of at most so many words is searched together with the one before it
+# What makes a question one that is not understood without the one before it, in English; in other languages only its
+# shortness does. benchmarks/follow_ups.py measures what it is worth.
+REFERS = re.compile(
+    r"\b(it|its|that|this|they|them|their|there|he|she|his|her|him|those|these|ones?|more|else|again|another|instead|"
+    r"same|other)\b|^(and|but|or|so|also|then|why|how come|what about)\b",
+    re.IGNORECASE,
+)
+SHORT = 2  # words
 PARTS = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")  # between sentences, and between lines of what has none
 
 Fits = Callable[[str], bool]
@@ -73,17 +81,25 @@ class Knowledge:
     passages: int = 4
 
     def search(self, question: str, former: str | None = None) -> list[Passage]:
-        """Return passages for a question, best first. Raises Unsearchable, such as without its embedder's address."""
+        """Return passages for a question, best first.
+
+        For one that refers to the question before it, half of them are found by both questions together: the first,
+        the third, … Raises Unsearchable, such as where nothing answers at an embedder's address.
+        """
         try:
-            return self.index.search(searched(question, former), self.passages)
+            alone = self.index.search(question[-LONGEST:], self.passages)
+            if former is None or not refers(question):
+                return alone
+            together = self.index.search(f"{former}\n{question}"[-LONGEST:], self.passages)
         except KiaraError as error:
             raise Unsearchable(error.cause, error.remedy) from None
+        in_turn = (one for pair in zip_longest(together, alone) for one in pair if one is not None)
+        return list({one.id: one for one in in_turn}.values())[: self.passages]
 
 
-def searched(question: str, former: str | None) -> str:
-    """Return the text to search for: a short question such as "and why?" says little without the one before it."""
-    follows = former is not None and len(question.split()) <= FOLLOW_UP_WORDS
-    return (f"{former}\n{question}" if follows else question)[-LONGEST:]
+def refers(question: str) -> bool:
+    """Tell a question such as "and why?", which says too little to be searched for by itself."""
+    return len(question.split()) <= SHORT or REFERS.search(question.strip()) is not None
 
 
 def ground(question: str, passages: Sequence[Passage], fits: Fits, safe: Callable[[str], str] = str) -> Grounded:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from library import knowledge
 
 from kiara_cli.core.retrieve.passage import Passage
-from kiara_cli.core.retrieve.prompt import FOLLOW_UP_WORDS, Knowledge, Unsearchable, ground, searched
+from kiara_cli.core.retrieve.prompt import Knowledge, Unsearchable, ground
 from kiara_cli.core.retrieve.search import LONGEST
 from kiara_cli.errors import KiaraError
 
@@ -63,12 +64,26 @@ def test_an_empty_passage_and_no_passage_leave_the_bare_question() -> None:
         assert (grounded.text, grounded.sources) == ("Q?", ())
 
 
-def test_a_short_question_is_searched_with_the_one_before_it_and_a_long_one_alone() -> None:
-    former, long = "How is a hook named?", " ".join(["word"] * (FOLLOW_UP_WORDS + 1))
-    assert searched("And why?", former) == f"{former}\nAnd why?"
-    assert searched(long, former) == long
-    assert searched("And why?", None) == "And why?"
-    assert len(searched("x" * 100_000, None)) == LONGEST
+@pytest.mark.parametrize(
+    ("question", "follows"),
+    [("And why?", True), ("What does it return?", True), ("Tell me more.", True), ("Und warum?", True),
+     ("What is a lamp?", False), ("Where does the tower key lie?", False)],
+)  # fmt: skip
+def test_a_question_that_refers_to_the_one_before_it_is_searched_with_it_too(question: str, follows: bool) -> None:
+    known = knowledge("The key of the tower.", "What is why? It returns more lamps and keys.", "Tell dogs.")
+    found = known.search(question, "Where is the key of the tower?")
+    asked = known.index.asked  # type: ignore[attr-defined]
+    assert asked == [question, f"Where is the key of the tower?\n{question}"][: 1 + follows]
+    assert len({one.id for one in found}) == len(found) <= known.passages
+    if follows:
+        assert found[0].text == "The key of the tower."
+    assert known.search(question, None) == known.index.search(question, 4)
+
+
+def test_what_is_searched_for_is_bounded() -> None:
+    known = knowledge("x")
+    known.search("x" * 100_000, "y" * 100_000)
+    assert len(known.index.asked[0]) == LONGEST  # type: ignore[attr-defined]
 
 
 def test_a_search_that_fails_says_so_whatever_the_index_says() -> None:
