@@ -106,7 +106,10 @@ class Engine:
     def submit(self, asked: GenerationRequest) -> ActiveRequest:
         """Queue a request; `step` or `follow` moves it on. Raises KiaraError for ids that the model does not have."""
         ids = [*asked.prompt, *asked.stop_ids, *asked.logit_bias]
-        strange = [i for i in ids if not (isinstance(i, SupportsIndex) and 0 <= i < self.vocab_size)]
+        # the exact type first: to ask about the protocol takes 30 us, for each id of a prompt
+        strange = [
+            i for i in ids if not ((type(i) is int or isinstance(i, SupportsIndex)) and 0 <= i < self.vocab_size)
+        ]
         if strange or not asked.prompt:
             cause = f"the model has no token {strange[0]!r}" if strange else "a prompt holds no ids"
             raise KiaraError(cause, f"give at least one id, each from 0 to {self.vocab_size - 1}")
