@@ -20,6 +20,7 @@ from kiara_cli.commands.examples import HAND_ON, LEARN, MACHINE, MEASURE, USE, g
 from kiara_cli.commands.export import export
 from kiara_cli.commands.generate import generate
 from kiara_cli.commands.import_ import import_
+from kiara_cli.commands.index import index
 from kiara_cli.commands.inspect import inspect
 from kiara_cli.commands.quantize import quantize
 from kiara_cli.commands.runs import runs
@@ -40,6 +41,7 @@ app.command(**grouped("inspect", MEASURE))(inspect)
 app.command(**grouped("generate", USE))(generate)
 app.command(**grouped("chat", USE))(chat)
 app.command(**grouped("serve", USE))(serve)
+app.command(**grouped("index", USE))(index)
 app.command(**grouped("quantize", HAND_ON))(quantize)
 app.command(**grouped("export", HAND_ON))(export)
 app.command(**grouped("import", HAND_ON))(import_)

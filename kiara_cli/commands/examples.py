@@ -67,6 +67,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "kiara serve checkpoints/best.pt --port 8080 serve.access_log=json",
         "kiara serve --host 0.0.0.0 --api-key-file keys serve.allowed_hosts=kiara.lan",
     ),
+    "index": (
+        "kiara index docs/ --name kiara",
+        "kiara index --name kiara --query 'How do I write a hook?'",
+        "kiara index 'notes/**/*.md' letters.jsonl --name mine retrieve.embedder=checkpoints/best.pt",
+    ),
     "quantize": ("kiara quantize checkpoints/best.pt --bits 4 --out small.pt",),
     "export": (
         "kiara export --to hf --out my-model --check",

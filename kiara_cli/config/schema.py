@@ -213,6 +213,33 @@ class ServeConfig(Section):
 
 
 @dataclass(frozen=True)
+class RetrieveConfig(Section):
+    section: ClassVar[str] = "retrieve"
+
+    knowledge: str | None = None
+    passages: int = knob(4, low=1, high=100)
+    embedder: str = "auto"
+    embedding_model: str | None = None
+    embedding_key_file: str | None = None
+    dimensions: int = knob(256, low=2, high=4096)
+    chunk_chars: int = knob(600, low=80, high=100_000)
+    overlap_chars: int = knob(100, low=0)
+    search: Literal["auto", "exact", "hnsw"] = "auto"
+    hnsw_above: int = knob(200_000, low=0)
+    pdf_command: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap_chars > self.chunk_chars // 2:
+            raise KiaraError(
+                f"retrieve.overlap_chars={self.overlap_chars} is more than half of "
+                f"retrieve.chunk_chars={self.chunk_chars}",
+                f"set it to at most {self.chunk_chars // 2}",
+                key="retrieve.overlap_chars",
+            )
+
+
+@dataclass(frozen=True)
 class QuantizeConfig(Section):
     section: ClassVar[str] = "quantize"
 
@@ -303,6 +330,7 @@ class Config:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     chat: ChatConfig = field(default_factory=ChatConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    retrieve: RetrieveConfig = field(default_factory=RetrieveConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -76,6 +76,11 @@ def result(text: str) -> None:
     sys.stdout.write(harmless(text) + "\n")
 
 
+def heading(text: str) -> None:
+    """Write a line of result that stands out on a terminal."""
+    console(sys.stdout, soft_wrap=True).print(f"[bold]{escape(harmless(text))}[/]")
+
+
 def stream(text: str) -> None:
     """Write a piece of result at once."""
     if text:

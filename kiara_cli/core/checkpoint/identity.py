@@ -23,7 +23,9 @@ from kiara_cli.config.schema import Config
 
 Definition: TypeAlias = dict[str, Any]
 
-SECTIONS_WITHOUT_EFFECT = ("generate", "chat", "serve", "quantize", "logging")  # nothing of them is read in training
+SECTIONS_WITHOUT_EFFECT = (  # nothing of them is read in training
+    "generate", "chat", "serve", "retrieve", "quantize", "logging",
+)  # fmt: skip
 WITHOUT_EFFECT = {  # what is shown, kept and how often; the text of samples, which draws from a generator of its own
     "version", "train.log_interval", "train.checkpoint_interval", "train.keep_last", "train.save_safetensors",
     "eval.sample_prompt", "eval.sample_tokens",

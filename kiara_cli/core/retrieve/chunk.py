@@ -11,17 +11,18 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-ENDS = re.compile(
-    r"(?:(?<=[.!?…])[\"'”’)\]]*[ \t]+(?=\S)|(?<=[。！？])|\n[ \t]*\n+|\n(?=[ \t]*(?:[-*+|>]|\d+[.)]|```|~~~)))"
-)  # what stands between two pieces: the end of a sentence, a blank line, or the start of an item of a list or a row
+ENDS = re.compile(  # what stands between two pieces: a sentence ends, a blank line, an item or a row begins
+    r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+(?=\S)|(?<=[。！？])|\n[ \t]*\n+|\n(?=[ \t]*(?:[-*+|>]|\d+[.)])[ \t])"
+)
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """How long chunks are and how much the next one repeats, in characters."""
+    """How documents are cut: how long chunks are and how much the next one repeats, in characters."""
 
     chars: int = 600
     overlap: int = 100
+    pdf_command: str | None = None  # what turns a PDF into text
 
 
 @dataclass(frozen=True)

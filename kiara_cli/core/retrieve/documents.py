@@ -16,7 +16,7 @@ from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.readers import document_of, read
 from kiara_cli.core.data.records import json_lines
 from kiara_cli.core.data.slices import Reading, Slice
-from kiara_cli.core.retrieve.chunk import Section
+from kiara_cli.core.retrieve.chunk import Cutting, Section
 from kiara_cli.core.retrieve.outline import OUTLINES
 from kiara_cli.errors import KiaraError
 
@@ -48,7 +48,7 @@ def find_sources(typed: Sequence[str], notices: Notices) -> list[Source]:
     return list(found.values())
 
 
-def sections(source: Source, reading: Reading) -> Iterator[Section]:
+def sections(source: Source, cutting: Cutting, reading: Reading) -> Iterator[Section]:
     """Read a file as sections. Raises KiaraError for one that was named and is no text."""
     part = Slice(source.input)
     if source.kind == "records":

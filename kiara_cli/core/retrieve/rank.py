@@ -67,12 +67,12 @@ def top(scores: NDArray[np.float32], count: int, above: float = -np.inf) -> NDAr
     return numbers[np.argsort(-scores[numbers], kind="stable")]
 
 
-def fuse(rankings: Iterable[NDArray[np.int64]], count: int) -> list[tuple[int, float]]:
-    """Return the numbers that stand highest in all rankings together, scored by the sum of 1 / (60 + rank)."""
+def fuse(rankings: Iterable[tuple[NDArray[np.int64], float]], count: int) -> list[tuple[int, float]]:
+    """Return the numbers that stand highest in all rankings together, scored by the sum of weight / (60 + rank)."""
     scores: dict[int, float] = {}
-    for ranking in rankings:
+    for ranking, weight in rankings:
         for rank, number in enumerate(ranking.tolist(), 1):
-            scores[number] = scores.get(number, 0.0) + 1 / (RRF_K + rank)
+            scores[number] = scores.get(number, 0.0) + weight / (RRF_K + rank)
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:count]
 
 

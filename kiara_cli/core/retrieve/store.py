@@ -89,9 +89,13 @@ class Store:
 
     def text(self, number: int) -> str:
         """Return the text of a chunk."""
+        return self.raw(number).decode()
+
+    def raw(self, number: int) -> bytes:
+        """Return the text of a chunk in UTF-8."""
         row = self.rows[number]
         start = int(row["start"])
-        return self.texts[start : start + int(row["bytes"])].decode()
+        return self.texts[start : start + int(row["bytes"])]
 
     def titled(self, number: int) -> str:
         """Return what a chunk is found by: its headings and its text."""
@@ -163,7 +167,23 @@ class Draft:
         self._blocks.append(block)
         self.count += len(chunks)
 
+    def copy_file(self, before: Store, filed: Filed) -> None:
+        """Append the chunks that a file had in another generation."""
+        block = np.array(before.rows[filed.first : filed.first + filed.count])
+        for place in range(len(block)):
+            raw = before.raw(filed.first + place)
+            heading = before.headings[int(block[place]["heading"])]
+            block[place]["heading"] = self._headings.setdefault(heading, len(self._headings))
+            block[place]["start"] = self._size
+            self._texts.write(raw)
+            self._size += len(raw)
+        block["file"] = len(self.files)
+        self.files.append(Filed(filed.path, filed.digest, filed.kind, self.count, filed.count))
+        self._blocks.append(block)
+        self.count += filed.count
+
     def rows(self) -> NDArray[Any]:
+        """Return the rows of all chunks so far."""
         return np.concatenate(self._blocks) if self._blocks else np.zeros(0, ROW)
 
     def close_texts(self, name: str) -> Store:
