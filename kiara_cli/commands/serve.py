@@ -12,6 +12,7 @@ import typer
 
 from kiara_cli.commands.knowledge import OFF, open_knowledge
 from kiara_cli.commands.options import ConfigFiles, Debug, Given, Words, read
+from kiara_cli.config.layers import read_dotenv
 from kiara_cli.config.schema import ServeConfig
 from kiara_cli.errors import KiaraError
 
@@ -49,7 +50,8 @@ def serve(
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a chat page: kiara serve."""
     given = read(words, config, command="serve")
-    keys = read_keys(api_key_file, os.environ.get(KEY_VARIABLE, ""))
+    variables = {**read_dotenv(Path(".env")), **os.environ}
+    keys = read_keys(api_key_file, variables.get(KEY_VARIABLE, ""))
     host = host or str(given.loaded.values.get("serve.host", ServeConfig.host))
     check_exposure(host, bool(keys), no_auth)
 

@@ -43,7 +43,7 @@ def read_layers(
     if not paths and (folder / IMPLICIT).is_file():
         paths = [folder / IMPLICIT]
     layers = [Layer(str(path), flatten(read_mapping(path), str(path))) for path in paths]
-    layers += _environment(_read_dotenv(folder / ".env"), ".env: ")
+    layers += _environment(read_dotenv(folder / ".env"), ".env: ")
     layers += _environment(environ, "")
     return [*layers, Layer("command line", dict(split_override(word) for word in overrides))]
 
@@ -130,7 +130,7 @@ def _environment(variables: Mapping[str, str], place: str) -> list[Layer]:
     return layers
 
 
-def _read_dotenv(path: Path) -> dict[str, str]:
+def read_dotenv(path: Path) -> dict[str, str]:
     """Read a `.env` as python-dotenv does: `export`, quotes, escapes and comments; `${NAME}` stays what it is."""
     if not path.is_file():
         return {}

@@ -130,3 +130,9 @@ def test_mistakes_name_what_to_do(kiara: Kiara, trained: Path, words: list[str],
     Path("empty.txt").write_text("# nothing\n\n")
     Path("keys.txt").write_text("# of ours\nsecret\n")
     assert mistake in kiara("serve", *words).mistake
+
+
+def test_a_key_in_an_env_file_is_the_servers(kiara: Kiara) -> None:
+    Path(".env").write_text("KIARA_API_KEY=a-secret\n")
+    refused = kiara("serve", "--host", "0.0.0.0", "--no-auth")
+    assert "there are keys" in refused.mistake
