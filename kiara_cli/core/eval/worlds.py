@@ -91,7 +91,7 @@ class LiveTalk:
         """Say the next thing."""
         self.number += 1
         self.turn = self.course.next()
-        self.messages.append({"role": "user", "content": self.turn.user})
+        self.messages.append({"role": "user", "content": self.turn.prompt})
         return self.turn
 
     def answered(self, reply: str, ended: bool) -> ScoredTurn:
@@ -107,6 +107,7 @@ class LiveTalk:
         if turn.tells:
             self.judge.stories.correct(turn.had, told, reply)
             self.stories.append(reply)
+        self.messages[-1] = {"role": "user", "content": turn.user}  # passages stand before the newest question alone
         self.messages.append({"role": "assistant", "content": reply or "…"})
         return scored
 

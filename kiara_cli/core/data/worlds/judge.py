@@ -90,7 +90,7 @@ class Judge:
         wordings = [*(one for beat in exchange.reply for one in beat), *exchange.right, turn.wording]
         fixed = " ".join(SLOT.sub(" ", one.text) for one in wordings).lower()
         for slot in slots:
-            for row in self.world.tables[turn.had.talk.names[slot.name].table]:
+            for row in self.world.rows[turn.had.talk.names[slot.name].table]:
                 for column, text in row.items():
                     other = fill(text, rows).lower()
                     if other == fill(rows[slot.name][column], rows).lower() or other in fixed:
@@ -146,8 +146,8 @@ def _value(slot: Slot, rows: Rows) -> str:
 
 def _texts(world: World) -> Iterator[str]:
     """Yield every text of a world."""
-    yield from (value for rows in world.tables.values() for row in rows for value in row.values())
-    yield from (template.text for template in world.unsaid)
+    yield from (value for rows in world.rows.values() for row in rows for value in row.values())
+    yield from (template.text for template in world.unsaid + world.unfound)
     for talk in world.talks:
         for exchange in (talk.opening, *talk.later):
             beats = (*exchange.reply, exchange.user, exchange.held_out, exchange.right, exchange.before)

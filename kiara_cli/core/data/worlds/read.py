@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,9 @@ from kiara_cli.errors import KiaraError
 
 SUFFIXES = (".yaml", ".yml")
 HEAD = re.compile(r"^world\s*:", re.MULTILINE)
-WORLD_KEYS = ("world", "tables", "talks", "unsaid")
+WORLD_KEYS = ("world", "tables", "rare", "unseen", "talks", "unsaid", "unfound")
 EXCHANGE_KEYS = ("user", "reply", "held_out", "right", "wrong")
-TALK_KEYS = (*EXCHANGE_KEYS, "tells", "with", "later", "share", "place", "topic")
+TALK_KEYS = (*EXCHANGE_KEYS, "tells", "with", "later", "share", "place", "topic", "passages")
 LATER_KEYS = (*EXCHANGE_KEYS, "before")
 PLACES = ("first", "last")
 
@@ -119,8 +119,12 @@ class _Reader:
         talks = tuple(self._talk(name, talk, tables) for name, talk in keys["talks"].items.items())
         if not any(talk.place == "" for talk in talks):
             raise keys["talks"].wrong("every talk has a place", "leave `place` out of at least one")
-        unsaid = {"unsaid": self._beat(keys["unsaid"], {}, tables)} if "unsaid" in keys else {}
-        return World(keys["world"].text, tables, talks, **unsaid)
+        unsaid, unfound = (
+            self._beat(keys[key], {}, tables) if key in keys else (Template(usual),)
+            for key, usual in (("unsaid", "I don't know."), ("unfound", "The passages do not say."))
+        )
+        rare, unseen = (_more(keys[key], tables) if key in keys else {} for key in ("rare", "unseen"))
+        return World(keys["world"].text, tables, talks, unsaid, unfound, rare, unseen)
 
     def _talk(self, name: str, node: _Node, tables: Mapping[str, tuple[Row, ...]]) -> Talk:
         keys = node.among(TALK_KEYS, f"the talk {name}")
@@ -135,7 +139,9 @@ class _Reader:
             raise keys["place"].wrong(f"no place '{place}'", "write first or last, or leave it out")
         opening = self._exchange(name, node, names, tables, TALK_KEYS)
         topic = keys["topic"].text if "topic" in keys else name
-        return Talk(opening, names, later, _share(keys["share"]) if "share" in keys else 1.0, place, topic)
+        shown = keys["passages"].elements if "passages" in keys else []
+        passages = tuple(self._beat(beat, names, tables) for beat in shown)
+        return Talk(opening, names, later, _share(keys["share"]) if "share" in keys else 1.0, place, passages, topic)
 
     def _draws(self, talk: str, node: _Node, tables: Tables) -> dict[str, Draw]:
         """Read where the names of a talk are drawn from: `table`, or `table by other.column`."""
@@ -205,9 +211,9 @@ class _Reader:
         return Template(text, node.line)
 
 
-def _table(node: _Node, name: str) -> tuple[Row, ...]:
-    """Read a table: words, or rows with the same columns."""
-    rows: list[Row] = []
+def _table(node: _Node, name: str, before: Sequence[Row] = ()) -> tuple[Row, ...]:
+    """Read a table: words, or rows with the same columns; `before` are rows of it that stand elsewhere."""
+    rows: list[Row] = list(before)
     for element in node.elements:
         row = {"name": element.text} if isinstance(element.node, yaml.ScalarNode) else {
             key: value.text for key, value in element.items.items()
@@ -224,7 +230,12 @@ def _table(node: _Node, name: str) -> tuple[Row, ...]:
         rows.append(row)
     if not rows:
         raise node.wrong(f"the table '{name}' is empty", "give it rows, or remove it")
-    return tuple(rows)
+    return tuple(rows[len(before) :])
+
+
+def _more(node: _Node, tables: Tables) -> dict[str, tuple[Row, ...]]:
+    """Read more rows of tables that there are, none of which these have."""
+    return {name: _table(more, name, tables[name]) for name, more in node.among(tables, "tables").items()}
 
 
 def _share(node: _Node) -> float:

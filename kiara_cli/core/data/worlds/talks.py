@@ -15,13 +15,19 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from kiara_cli.core.data.worlds.manners import HASTE, TYPED, capital, manner, typed
+from kiara_cli.core.data.worlds.manners import HASTE, TYPED, capital, in_small_letters, manner, typed
 from kiara_cli.core.data.worlds.template import Row, Rows, Template, fill
 from kiara_cli.core.data.worlds.world import Beat, Exchange, Talk, World
+from kiara_cli.core.tokenizer.passages import with_passages
 
 VERSION = 2  # of what is written for a given world and seed
 LONGEST = 10  # turns of a conversation
-LATER = 0.45  # share of turns that come back to an earlier talk, where there is one (a guess)
+LATER = 0.55  # share of turns that come back to an earlier talk, where there is one (a guess)
+READ = 0.3  # share of conversations that end with a question about passages, where the world has such (a guess)
+FOUND = 0.8  # of those, how many are answered by one of their passages (a guess)
+SHORT = 0.35  # share of conversations of one or two turns, in which looking back is learned first (a guess)
+RARE = 0.2  # of what a person names, how much is rare, where the world has such rows (a guess)
+UNSEEN = 0.5  # the same for the scorer and what is never learned
 EARLY = 0.04  # share of turns that ask about what was not said yet (a guess)
 OPENED = 0.5  # share of conversations that begin with a talk whose place is first, and end with one that is last
 
@@ -57,6 +63,12 @@ class Turn:
     had: Had
     answers: Beat  # wordings of a right reply
     known: bool = True  # False: it asks about what was not said
+    passages: tuple[str, ...] = ()  # texts that stand before the question as long as it is the newest
+
+    @property
+    def prompt(self) -> str:
+        """What a model reads of it as long as it is the newest."""
+        return with_passages(self.user, self.passages)
 
     @property
     def user(self) -> str:
@@ -84,8 +96,8 @@ def conversations(world: World, seed: int, size: int) -> Iterator[list[Message]]
     while written < size:
         messages = [
             message
-            for turn in conversation(world, rng, 1 + int(rng.random() * LONGEST))
-            for message in ({"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.reply})
+            for turn in conversation(world, rng, 1 + int(rng.random() * (2 if rng.random() < SHORT else LONGEST)))
+            for message in ({"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply})
         ]
         written += sum(len(message["content"].encode()) for message in messages)
         yield messages
@@ -114,17 +126,22 @@ class Course:
         self.had: list[Had] = []
         self._number = 0
         place = {name: [talk for talk in world.talks if talk.place == name] for name in ("first", "", "last")}
-        self._first, self._anywhere, self._last = place["first"], place[""], place["last"]
+        self._first, self._last = place["first"], place["last"]
+        self._anywhere = [talk for talk in place[""] if not talk.passages]
+        reading = [talk for talk in world.talks if talk.passages]
+        if reading and rng.random() < READ:
+            self._last = reading
         self._opens = self._first and rng.random() < OPENED
-        self._closes = turns > 1 and self._last and rng.random() < OPENED
+        reads = bool(self._last and self._last[0].passages)
+        self._closes = self._last and (reads or (turns > 1 and rng.random() < OPENED))
 
     def next(self) -> Turn:
         """Draw the next turn."""
         self._number += 1
-        if self._number == 1 and self._opens:
-            return self._open(self._first)
         if self._number == self.turns and self._closes:
             return self._open(self._last)
+        if self._number == 1 and self._opens:
+            return self._open(self._first)
         return self._next()
 
     def _style(self) -> float:
@@ -147,7 +164,7 @@ class Course:
         ]  # fmt: skip
         if missing and kind > 1 - EARLY:
             talk, later = pick(rng, missing)
-            one = Had(talk, _draw(self.world, rng, talk, self.held_out), "")
+            one = Had(talk, _draw(self.world, rng, talk, frozenset(), self.held_out), "")
             wording = pick(rng, _wordings(later, self.held_out))
             if not list(wording.slots()):  # else it would tell what it asks for
                 reply = pick(rng, later.before).fill(one.rows)
@@ -162,15 +179,23 @@ class Course:
             if (left := left - candidate.share) < 0:
                 talk = candidate
                 break
-        rows = _draw(self.world, rng, talk, self.held_out)
-        wording = pick(rng, _wordings(talk.opening, self.held_out))
-        said = [_one_of(rng, beat) for beat in talk.opening.reply]
+        wording, style = pick(rng, _wordings(talk.opening, self.held_out)), self._style()
+        rows = _draw(self.world, rng, talk, wording.names, self.held_out)
+        if in_small_letters(style) and not talk.tells and not talk.passages:  # then a reply repeats them so
+            rows = {name: _lowered(row) if name in wording.names else row for name, row in rows.items()}
+        known = not talk.passages or rng.random() < FOUND
+        shown = [pick(rng, beat).fill(rows) for beat in talk.passages[not known :]]
+        said = [_one_of(rng, beat) for beat in talk.opening.reply] if known else [pick(rng, self.world.unfound)]
         told = frozenset(name for template in said for name in template.all_names(rows))
         one = Had(talk, rows, " ".join(capital(template.fill(rows)) for template in said if template.text), told)
         for other in self.had:
             other.old = other.old or other.talk.topic == talk.topic
         self.had.append(one)
-        return Turn(wording, self._style(), one.reply, talk.opening, one, talk.opening.reply[0])
+        answers, passages = (
+            talk.opening.reply[0] if known else self.world.unfound,
+            sorted(shown, key=lambda _: rng.random()),
+        )
+        return Turn(wording, style, one.reply, talk.opening, one, answers, known, tuple(passages))
 
     def _laters(self, one: Had) -> list[Exchange]:
         """Return what can still follow a talk."""
@@ -251,13 +276,23 @@ def says(text: str, phrase: str) -> bool:
     return phrase in text and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text) is not None
 
 
-def _draw(world: World, rng: Random, talk: Talk, held_out: bool) -> dict[str, Row]:
-    """Draw a row for each name; no two names of a talk stand for the same row of a table."""
+def _lowered(row: Row) -> Row:
+    return {column: value.lower() for column, value in row.items()}
+
+
+def _draw(world: World, rng: Random, talk: Talk, named: frozenset[str], held_out: bool) -> dict[str, Row]:
+    """Draw a row for each name; no two names of a talk stand for the same row of a table.
+
+    What the person names may be something rare, or for the scorer something that no conversation holds.
+    """
+    more, often = (world.unseen, UNSEEN) if held_out else (world.rare, RARE)
     for _ in range(1000):
         rows: dict[str, Row] = {}
         for name, draw in talk.names.items():
             taken = [row["name"] for other, row in rows.items() if talk.names[other].table == draw.table]
             fitting: Sequence[Row] = world.tables[draw.table]
+            if name in named and draw.table in more and draw.by is None and rng.random() < often:
+                fitting = more[draw.table]
             if draw.by is not None:
                 fitting = [row for row in fitting if draw.fits(row, rows)]
             if taken:

@@ -20,6 +20,9 @@ from dataclasses import dataclass
 Row = Mapping[str, str]
 Rows = Mapping[str, Row]  # which row each name stands for
 SLOT = re.compile(r"\{([^{}]*)\}")
+AN = re.compile(
+    r"(?!uni|use|eu|one\b|ukulele)[aeiou]|hour", re.IGNORECASE
+)  # words that are spoken with a vowel first
 INSIDE = re.compile(r"(?:(?P<article>[aA]) )?(?P<name>[A-Za-z]\w*)(?:\.(?P<column>\w+))?")
 
 
@@ -49,7 +52,7 @@ class Slot:
     def written(self, value: str) -> str:
         """Write a value in this slot's way."""
         if self.article:
-            value = f"{self.article}{'n' if value[:1].lower() in 'aeiou' else ''} {value}"
+            value = f"{self.article}{'n' if AN.match(value) else ''} {value}"
         return value[:1].upper() + value[1:] if self.capital else value
 
 

@@ -103,7 +103,7 @@ class Stories:
         """Return rows with which the wordings give just this text; None if there are none."""
         first = {name: rows[0] for name, rows in fitting.items()}
         inner = {name for template in chosen for name in template.all_names(first)} - set(first)
-        choices = dict(fitting) | {name: self.world.tables[talk.names[name].table] for name in inner}
+        choices = dict(fitting) | {name: self.world.rows[talk.names[name].table] for name in inner}
         wanted = words(text)
         for picked in itertools.islice(itertools.product(*choices.values()), MOST):
             rows = dict(zip(choices, picked, strict=True))
@@ -125,7 +125,7 @@ class Stories:
         key = (talk.names[slot.name].table, slot)
         if key not in self._written:
             found: dict[str, list[Row]] = defaultdict(list)
-            for row in self.world.tables[key[0]]:
+            for row in self.world.rows[key[0]]:
                 found[SLOT.sub("\0", slot.written(row[slot.column])).lower()].append(row)
             self._written[key] = dict(found)
         return self._written[key]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from kiara_cli.core.data.worlds.template import Row, Rows, Template
 
@@ -46,6 +47,7 @@ class Talk:
     later: tuple[Exchange, ...] = ()
     share: float = 1.0  # how often it is had, beside the others
     place: str = ""  # "first" or "last": only there
+    passages: tuple[Beat, ...] = ()  # texts that stand before the question; the first of them holds the answer
     topic: str = ""  # talks of one topic take each other's place: then only questions that name something go back
 
     @property
@@ -65,8 +67,20 @@ class World:
     name: str
     tables: Mapping[str, tuple[Row, ...]]
     talks: tuple[Talk, ...]
-    unsaid: Beat = field(default=(Template("I don't know."),))  # the reply where a story does not tell what is asked
+    unsaid: Beat  # the reply where a story does not tell what is asked
+    unfound: Beat  # the reply where no passage does
+    rare: Mapping[str, tuple[Row, ...]] = field(
+        default_factory=dict
+    )  # more rows, drawn only where a person names them
+    unseen: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  # the same, drawn only for the scorer
 
     def choices(self, talk: Talk) -> dict[str, tuple[Row, ...]]:
         """Return the rows that each name of a talk can stand for."""
-        return {name: self.tables[draw.table] for name, draw in talk.names.items()}
+        return {name: self.rows[draw.table] for name, draw in talk.names.items()}
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[Row, ...]]:
+        """All rows of each table."""
+        return {
+            name: rows + self.rare.get(name, ()) + self.unseen.get(name, ()) for name, rows in self.tables.items()
+        }

@@ -57,8 +57,9 @@ def turn_of(world: World, kind: str, known: bool = True, wording: str = "", **ro
     for seed in range(2000):
         course = Course(world, Random(seed), 6)
         for turn in (course.next() for _ in range(6)):
-            drawn = {name: world.tables[turn.had.talk.names[name].table].index(row) for name, row in
-                     turn.had.rows.items()}  # fmt: skip
+            tables = {name: draw.table for name, draw in turn.had.talk.names.items()}
+            drawn = {name: world.tables[tables[name]].index(row) for name, row in turn.had.rows.items()
+                     if row in world.tables[tables[name]]}  # fmt: skip
             if (
                 turn.exchange.name == kind
                 and turn.known == known
