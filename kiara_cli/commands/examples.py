@@ -56,16 +56,19 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "kiara generate --prompt 'Once upon a time' --max-new-tokens 100",
         "printf Once | kiara generate --prompt - --greedy | head -c 200",
         "kiara generate bigger --prompts prompts.jsonl --seed 1",
+        "kiara generate --knowledge manual --prompt 'How is it cleaned?' --json",
     ),
     "chat": (
         "kiara chat",
         "kiara chat checkpoints/best.pt generate.temperature=0.7",
         "printf 'Hello!' | kiara chat bigger",
+        "kiara chat --knowledge manual",
     ),
     "serve": (
         "kiara serve",
         "kiara serve checkpoints/best.pt --port 8080 serve.access_log=json",
         "kiara serve --host 0.0.0.0 --api-key-file keys serve.allowed_hosts=kiara.lan",
+        "kiara serve --knowledge manual --knowledge letters",
     ),
     "index": (
         "kiara index docs/ --name kiara",

@@ -112,7 +112,7 @@ def prompt_of(text: str, settings: GenerateConfig, opened: Opened, known: Knowle
         return Prompt(prompt_ids(opened.tokenizer, text), settings, ends)
     budget = prompt_budget(opened.model.config.context_length, settings.max_new_tokens)
     ids, grounded = prompt_with(known, opened.template, text, budget)
-    return Prompt(ids, settings, ends | opened.template.stop_ids, grounded.sources)
+    return Prompt(ids, settings, ends | opened.template.stop_ids, grounded)
 
 
 def repeated(prompt: Prompt, n: int) -> list[Prompt]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kiara_cli.commands import completion
 from kiara_cli.commands.knowledge import OFF, open_knowledge
 from kiara_cli.commands.options import ConfigFiles, Debug, Given, Words, read
 from kiara_cli.config.layers import read_dotenv
@@ -44,6 +45,7 @@ def serve(
             "--knowledge",
             metavar="NAME",
             help="An index that requests may name; repeatable. Chats are answered from the first; off: from none.",
+            autocompletion=completion.indexes,
         ),
     ] = None,
     debug: Debug = False,

@@ -15,17 +15,17 @@ from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.console import output, sources
 from kiara_cli.core.generate.opened import Opened
 from kiara_cli.core.generate.text import Completion, complete_all, stream_text
-from kiara_cli.core.retrieve.prompt import Source
+from kiara_cli.core.retrieve.prompt import Grounded
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be continued, and how. `sources`: the passages it holds; None where no index was asked."""
+    """What is to be continued, and how. `grounded`: the question and its passages; None where no index was asked."""
 
     ids: Sequence[int]
     settings: GenerateConfig
     ends: frozenset[int]
-    sources: tuple[Source, ...] | None = None
+    grounded: Grounded | None = None
 
 
 def stream_each(opened: Opened, prompts: Sequence[Prompt], json_: bool, stats: bool, schema: Any = None) -> None:
@@ -83,12 +83,12 @@ def finish(
                 "writing_tokens_per_second": done.writing_tokens_per_second,
                 "forgotten_tokens": done.forgotten_tokens,
             }
-            | ({} if prompt.sources is None else {"sources": [source.record() for source in prompt.sources]})
+            | ({} if prompt.grounded is None else {"sources": [one.record() for one in prompt.grounded.sources]})
         )
     elif sys.stdout.isatty():
         output.stream("\n")
     if not json_:
-        for line in sources.lines(prompt.sources or ()):
+        for line in sources.cited(prompt.grounded):
             output.hint(line)
     if not whole and done.finish_reason == "length":
         output.warn(

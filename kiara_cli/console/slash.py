@@ -282,9 +282,8 @@ def knowledge(talk: Talk, rest: str) -> None:
 
 def sources_(talk: Talk, rest: str) -> None:
     grounded = talk.session.newest_grounded
-    if grounded is None or not (grounded.sources or grounded.left_out):
-        why = "no passage was found for it" if grounded else "it was asked without an index; /knowledge NAME uses one"
-        raise KiaraError("the last reply has no sources", why)
+    if grounded is None:
+        raise KiaraError("the last reply has no sources", "/knowledge NAME takes answers from an index")
     for text in sources.passages(grounded):
         talk.tell(text)
 

@@ -93,7 +93,7 @@ class Talk:
 
     def _cite(self) -> None:
         """Name the sources of the last reply."""
-        for line in sources.lines(self.session.sources):
+        for line in sources.cited(self.session.newest_grounded):
             output.hint(line)
 
 

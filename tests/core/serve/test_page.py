@@ -218,7 +218,7 @@ def test_citations_open_what_they_cite_and_nothing_in_it_is_read_as_html(
         say(page, "What did the hen say?")
         finished(page)
         cited = page.get_by_role("list", name="Sources")
-        expect(cited.locator("summary")).to_have_text(["[1] notes.md › Part, lines 3–4"])
+        expect(cited.locator("summary")).to_have_text(["[1] notes.md › Part, lines 3–4 (read in part)"])
         expect(cited.locator("blockquote")).to_be_hidden()
         cited.locator("summary").click()
         expect(cited.locator("blockquote")).to_have_text(markup)
