@@ -21,7 +21,7 @@ USES: dict[str, tuple[str, ...]] = {
     "generate": (*WRITING, "data.encoding"),
     "chat": (*WRITING, "chat"),
     "serve": (*WRITING, "chat", "serve"),
-    "index": (*RUNTIME, "retrieve", "data.encoding", "data.field", "data.prompt_field", "data.reply_field"),
+    "index": (*MODEL, "retrieve", "data.encoding", "data.field", "data.prompt_field", "data.reply_field"),
     "quantize": (*WRITING, "data", "eval", "quantize"),
     "export": (*MODEL, "data"),
     "import": ("model.context_length",),

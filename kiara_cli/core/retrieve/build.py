@@ -82,7 +82,8 @@ def build(
     typed = typed or (before.meta.sources if before is not None else ())
     kept = None if anew else before
     check_embedder(means.settings.embedder, kept)
-    reading = Reading(skip_bad=skip_bad)
+    data = means.loaded.config.data
+    reading = Reading(data.field, skip_bad, data.encoding, data.prompt_field, data.reply_field)
     with drafting(name, root / name) as draft:
         read_all(draft, find_sources(typed, notices), kept, means.settings, reading, report)
         if not draft.count:
@@ -92,7 +93,7 @@ def build(
         save_ranking((store.titled(number) for number in range(draft.count)), draft.folder / "terms")
         made = embed(store, kept, means, lambda done, total: report(Indexing("embedding", done, total)))
         graph = save_graph(store, made, kept, means.settings, report)
-        cutting = asdict(cutting_of(means.settings))
+        cutting = way_of(means.settings, reading)
         draft.describe(Meta(tuple(typed), cutting, made.identity, draft.count, made.dimensions, made.fitted, graph))
     gone, new = changes(store, before)
     return Built(
@@ -125,6 +126,14 @@ def check_embedder(word: str, before: Store | None) -> None:
         )
 
 
+def way_of(settings: RetrieveConfig, reading: Reading) -> dict[str, Any]:
+    """Return all that decides which chunks a file becomes, as JSON values."""
+    return asdict(cutting_of(settings)) | {
+        "encoding": reading.encoding,
+        "fields": list(vars(reading.fields).values()),
+    }
+
+
 def cutting_of(settings: RetrieveConfig) -> Cutting:
     return Cutting(settings.chunk_chars, settings.overlap_chars, settings.pdf_command)
 
@@ -139,7 +148,7 @@ def read_all(
 ) -> None:
     """Cut all files into chunks; take those of a file that is the same as before from there."""
     cutting = cutting_of(settings)
-    same = before is not None and before.meta.cutting == asdict(cutting)
+    same = before is not None and before.meta.cutting == way_of(settings, reading)
     known = {entry.path: entry for entry in before.files} if before is not None and same else {}
     for number, source in enumerate(sources):
         report(Indexing("reading", number, len(sources)))

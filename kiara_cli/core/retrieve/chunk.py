@@ -10,10 +10,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 ENDS = re.compile(  # what stands between two pieces: a sentence ends, a blank line, an item or a row begins
     r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+(?=\S)|(?<=[。！？])|\n[ \t]*\n+|\n(?=[ \t]*(?:[-*+|>]|\d+[.)])[ \t])"
 )
+
+BLANK = re.compile(r"\n(?:[ \t]*\n)+")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Cutting:
     chars: int = 600
     overlap: int = 100
     pdf_command: str | None = None  # what turns a PDF into text
+
+
+Lines: TypeAlias = list[tuple[int, str]]  # (number, text)
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,21 @@ def _spans(text: str, by_lines: bool, cutting: Cutting) -> Iterator[tuple[int, i
 
 
 def _pieces(text: str, by_lines: bool, longest: int) -> Iterator[tuple[int, int]]:
-    """Yield where sentences, or lines, begin and end; what is longer than a chunk is cut at spaces."""
-    breaks = re.finditer("\n", text) if by_lines else ENDS.finditer(text)
+    """Yield where sentences begin and end, or blocks between blank lines; what is longer than a chunk is cut.
+
+    Code is cut between two lines, and what else there is between two words.
+    """
+    breaks = (BLANK if by_lines else ENDS).finditer(text)
+    marks = ("\n", " ") if by_lines else (" \n",)
     start = 0
     for end, following in [*((match.start(), match.end()) for match in breaks), (len(text), len(text))]:
         while end - start > longest:
-            space = max(text.rfind(" ", start + 1, start + longest), text.rfind("\n", start + 1, start + longest))
-            middle = space if space > start else start + longest
+            middle = start + longest
+            for mark in marks:
+                space = max(text.rfind(one, start + 1, start + longest + 1) for one in mark)
+                if space > start and text[start:space].strip():
+                    middle = space
+                    break
             yield from _stripped(text, start, middle, by_lines)
             start = middle
         yield from _stripped(text, start, end, by_lines)
@@ -92,5 +106,5 @@ def _stripped(text: str, start: int, end: int, by_lines: bool) -> Iterator[tuple
     """Yield a span without the blank space around it, unless there is nothing else; code keeps its indentation."""
     piece = text[start:end]
     if piece.strip():
-        lead = 0 if by_lines else len(piece) - len(piece.lstrip())
-        yield start + lead, start + len(piece.rstrip())
+        begin = piece.lstrip("\n") if by_lines else piece.lstrip()
+        yield end - len(begin), start + len(piece.rstrip())

@@ -18,7 +18,7 @@ from kiara_cli.core.retrieve.embed import Embedder, Means, reopen
 from kiara_cli.core.retrieve.nearest import Graph, exact, open_graph
 from kiara_cli.core.retrieve.passage import Passage
 from kiara_cli.core.retrieve.rank import fuse, open_ranking
-from kiara_cli.core.retrieve.store import INDEX_ROOT, POINTER, Store, open_store
+from kiara_cli.core.retrieve.store import INDEX_ROOT, POINTER, Store, open_store, opened
 from kiara_cli.errors import KiaraError
 
 LONGEST = 20_000  # characters of a question
@@ -77,17 +77,21 @@ def open_index(typed: str, folder: Path = INDEX_ROOT, means: Means | None = None
 
     The error for one that is not there says which there are.
     """
-    means = means or Means()
+    means = Means() if means is None else means
     for place in (folder / typed, expanded(typed)):
         if (place / POINTER).is_file():
-            store = open_store(place.resolve().name, place)
-            graph = None
-            if store.meta.graph and means.settings.search != "exact":
-                graph = open_graph(store.folder / "graph.usearch", store.rows)
-            return Index(store, reopen(store.meta.embedder, store.folder / "embedder", means, store.name), graph)
+            return opened(place.resolve().name, place, lambda store: _index(store, means))
     there = names(folder)
     remedy = f"there is: {', '.join(there)}" if there else f"make one first: kiara index DOCS --name {typed}"
     raise KiaraError(f"no index {typed} (looked at {folder / typed}, {expanded(typed)})", remedy)
+
+
+def _index(store: Store, means: Means) -> Index:
+    """Open all that belongs to an index."""
+    graph = None
+    if store.meta.graph and means.settings.search != "exact":
+        graph = open_graph(store.folder / "graph.usearch", store.rows)
+    return Index(store, reopen(store.meta.embedder, store.folder / "embedder", means, store.name), graph)
 
 
 def names(folder: Path = INDEX_ROOT) -> list[str]:

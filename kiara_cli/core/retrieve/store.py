@@ -26,10 +26,10 @@ import mmap
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from kiara_cli.core.checkpoint.atomic import replacing
 from kiara_cli.core.data.claim import claimed
 from kiara_cli.errors import KiaraError
 
+T = TypeVar("T")
 FORMAT = 1
 INDEX_ROOT = Path("data/index")
 POINTER = "index.json"
@@ -109,18 +110,23 @@ def titled(heading: Sequence[str], text: str) -> str:
 
 def open_store(name: str, folder: Path) -> Store:
     """Open the index in a folder. Raises KiaraError for one that is damaged or of another version."""
+    return opened(name, folder, lambda store: store)
+
+
+def opened(name: str, folder: Path, use: Callable[[Store], T]) -> T:
+    """Open the index in a folder and all that `use` opens of it. Raises KiaraError as `open_store` does."""
     again = f"index the documents again: kiara index DOCS --name {name} --rebuild"
     for attempt in range(3):
         try:
             generation = folder / json.loads((folder / POINTER).read_text(encoding="utf-8"))["generation"]
-            return _opened(name, generation, again)
+            return use(_opened(name, generation, again))
         except FileNotFoundError as error:  # replaced while it was being opened: look again
             if attempt == 2:
-                raise KiaraError(
-                    f"the index {name} is damaged: {Path(error.filename).name} is missing", again
-                ) from None
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise KiaraError(f"the index {name} is damaged ({error})", again) from None
+                gone = Path(error.filename).name
+                raise KiaraError(f"the index {name} is damaged: {gone} is missing", again) from None
+        except (ValueError, LookupError, TypeError, OSError, RuntimeError, EOFError) as error:
+            said = " ".join(str(error).split())
+            raise KiaraError(f"the index {name} is damaged ({said})", again) from None
     raise AssertionError
 
 

@@ -34,7 +34,7 @@ class TfIdf:
     """Fitted weights and directions."""
 
     kind, fits = "tfidf", True
-    weight = 0.5  # of its ranking beside BM25's; tuned on benchmarks/retrieval.py
+    weight = 0.25  # of its ranking beside BM25's; tuned on benchmarks/retrieval.py
 
     def __init__(self, dimensions: int = 256) -> None:
         self.dimensions = dimensions
