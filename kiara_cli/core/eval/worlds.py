@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol, TypeAlias
 
 from kiara_cli.config.schema import GenerateConfig
 from kiara_cli.core.data.worlds.judge import Judge
@@ -25,6 +26,7 @@ from kiara_cli.core.runtime.device import DTYPES
 from kiara_cli.core.tokenizer.chat_format import Message
 from kiara_cli.core.tokenizer.conversation import Template
 
+Read: TypeAlias = Callable[[Sequence[Message]], list[int]]
 STREAMS = 64  # talks held at the same time, at least
 Z = 1.96  # standard errors of a 95 % interval
 
@@ -118,22 +120,38 @@ def kind_of(turn: Turn) -> str:
 
 
 def score_world(
-    engine: Engine,
-    template: Template,
-    config: GenerateConfig,
-    world: World,
-    talks: int,
-    seed: int,
-    read: Callable[[Sequence[Message]], list[int]],
+    engine: Engine, template: Template, config: GenerateConfig, world: World, talks: int, seed: int, read: Read
 ) -> Iterator[ScoredTurn]:
-    """Hold `talks` talks drawn by `seed`, sampling as `config` says, and score each reply as it ends.
+    """Hold `talks` talks drawn by `seed`, sampling as `config` says, and score each reply as it ends."""
+    judge = Judge(world)
+    return hold(engine, template, config, (LiveTalk(judge, index, seed) for index in range(talks)), seed, read)
+
+
+class Talk(Protocol):
+    """A talk that can be held with others: what was said so far, and what is next."""
+
+    index: int  # among the talks
+    number: int  # of the turn, from 1
+    messages: list[Message]
+
+    def ask(self) -> object:
+        """Say the next thing: append it to the messages."""
+
+    def answered(self, reply: str, ended: bool) -> ScoredTurn:
+        """Take the reply, append it, and score it."""
+
+
+def hold(
+    engine: Engine, template: Template, config: GenerateConfig, talks: Iterator[Talk], seed: int, read: Read
+) -> Iterator[ScoredTurn]:
+    """Hold talks of ten turns, as many at the same time as the engine has streams.
 
     `read` gives the ids that the model reads of a conversation: all, or as much as its context holds.
     """
-    judge, stop_ids, waiting = Judge(world), template.stop_ids, iter(range(talks))
-    open_: dict[int, tuple[LiveTalk, ActiveRequest, Writing]] = {}
+    stop_ids = template.stop_ids
+    open_: dict[int, tuple[Talk, ActiveRequest, Writing]] = {}
 
-    def ask(talk: LiveTalk) -> None:
+    def ask(talk: Talk) -> None:
         talk.ask()
         ids = read(talk.messages)
         settings = dataclasses.replace(config, seed=(seed * 1_000_003 + talk.index) * LONGEST + talk.number)
@@ -141,8 +159,8 @@ def score_world(
         open_[talk.index] = talk, request, Writing(engine, template.tokenizer, ids, settings, stop_ids)
 
     def begin() -> None:
-        while len(open_) < engine.options.streams and (index := next(waiting, None)) is not None:
-            ask(LiveTalk(judge, index, seed))
+        while len(open_) < engine.options.streams and (talk := next(talks, None)) is not None:
+            ask(talk)
 
     begin()
     while open_:

@@ -106,7 +106,7 @@ class Engine:
     def submit(self, asked: GenerationRequest) -> ActiveRequest:
         """Queue a request; `step` or `follow` moves it on. Raises KiaraError for ids that the model does not have."""
         ids = [*asked.prompt, *asked.stop_ids, *asked.logit_bias]
-        # the exact type first: to ask about the protocol takes 30 us, for each id of a prompt
+        # The exact type first: to ask about the protocol takes far longer, and that for each id of a prompt.
         strange = [
             i for i in ids if not ((type(i) is int or isinstance(i, SupportsIndex)) and 0 <= i < self.vocab_size)
         ]
