@@ -93,7 +93,7 @@ class Judge:
             for row in self.world.rows[turn.had.talk.names[slot.name].table]:
                 for column, text in row.items():
                     other = fill(text, rows).lower()
-                    if other == fill(rows[slot.name][column], rows).lower() or other in fixed:
+                    if other == fill(rows[slot.name][column], rows).lower() or says(fixed, other):
                         continue
                     if (column == slot.column or len(other) > SHORT) and says(left, other):
                         return f"says '{other}', too"

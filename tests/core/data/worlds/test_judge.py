@@ -17,7 +17,7 @@ HARBOUR = """
 world: harbour
 tables:
   boats: [{name: Swallow, colour: red}, {name: Albatross, colour: green}, {name: Heron, colour: blue}]
-  cargo: [apples, salt, wool]
+  cargo: [apples, salt, wool, car]
   sailors: [Ada, Ben, Clara]
   sums: [{name: "1+2", a: one, b: two, sum: three}, {name: "2+2", a: two, b: two, sum: four}]
 unsaid: ["The story does not say."]
@@ -88,6 +88,7 @@ STORY = "The Swallow carried salt. Ben was glad about the salt."
 FOOLED = {
     "a reply that names both answers": ("cargo", "She carried salt and wool.", "says 'wool', too"),
     "both answers, where a phrase is enough": ("who", "It is about Ben or Ada.", "says 'ada', too"),
+    "both answers, one within a word of the question": ("cargo", "She carried salt, car.", "says 'car', too"),
     "another answer": ("cargo", "She carried wool.", "does not say 'salt'"),
     "an extra sentence that is false": ("cargo", "She carried salt. She was red.", "adds 'She was red.'"),
     "an extra sentence that contradicts": ("who", "It is about Ben. The story does not say.", "adds"),
