@@ -98,6 +98,25 @@ def test_generation_ends_where_kiara_ends_and_never_samples_what_kiara_never_sam
         assert set(about["suppress_tokens"]) == never
 
 
+def test_a_folder_holds_all_that_vllm_reads_of_it(make: Make, tokenizer: BPETokenizer, tmp_path: Path) -> None:
+    config, model, weights = make()
+    with huggingface.writing(config, weights, tokenizer, tmp_path / "out", "bf16", conversations=True):
+        pass
+    about = transformers.AutoConfig.from_pretrained(tmp_path / "out", trust_remote_code=False)
+    assert not hasattr(about, "auto_map"), "no code of ours is needed"
+    assert about.architectures == [FAMILIES[about.model_type].name]
+    assert about.max_position_embeddings == model.config.context_length
+    assert about.dtype == torch.bfloat16
+    ends = transformers.GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id
+    assert {tokenizer.specials["<|endoftext|>"], tokenizer.specials["<|end|>"]} == set(ends)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    talk = [{"role": "system", "content": "Be a dog."}, {"role": "user", "content": " Hi,  the cat\n"}]
+    text = theirs.apply_chat_template(
+        talk, add_generation_prompt=True, tokenize=False
+    )  # first rendered, then encoded
+    assert theirs(text, add_special_tokens=False).input_ids == encode_prompt(talk, tokenizer)
+
+
 def test_a_character_model_is_expressed_too(make: Make, tmp_path: Path) -> None:
     letters = CharTokenizer.fit(["the cat\n"])
     config, _, weights = make(vocab_size=64)
