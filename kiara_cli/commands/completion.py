@@ -86,7 +86,7 @@ def configs(incomplete: str) -> Found:
 
 def indexes(incomplete: str) -> Found:
     """Offer the names of indexes."""
-    return _beginning(incomplete, _folders("data/index", "*", "an index"))
+    return _beginning(incomplete, _folders("data/index", "meta.json", "an index"))
 
 
 def _beginning(incomplete: str, *sources: Iterable[tuple[str, str]]) -> Found:

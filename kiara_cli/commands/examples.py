@@ -73,7 +73,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "index": (
         "kiara index docs/ --name kiara",
         "kiara index --name kiara --query 'How do I write a hook?'",
-        "kiara index 'notes/**/*.md' letters.jsonl --name mine retrieve.embedder=checkpoints/best.pt",
+        "kiara index letters.jsonl --name mine retrieve.embedder=checkpoints/best.pt",
     ),
     "quantize": ("kiara quantize checkpoints/best.pt --bits 4 --out small.pt",),
     "export": (

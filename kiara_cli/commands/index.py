@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kiara_cli.commands import completion
 from kiara_cli.commands.options import ConfigFiles, Debug, Given, Json, SkipBad, read
 from kiara_cli.errors import KiaraError
 
@@ -20,10 +21,14 @@ def index(
         typer.Argument(
             metavar="[DOCS]... [KEY=VALUE]...",
             help="Texts, Markdown, HTML, JSON lines, source code, PDFs: files, folders or globs; and settings.",
+            autocompletion=completion.settings,
         ),
     ] = None,
     config: ConfigFiles = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the index; or after the documents.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the index; or after the documents.", autocompletion=completion.indexes),
+    ] = None,
     query: Annotated[str | None, typer.Option(metavar="TEXT|-", help="Print the passages that fit it best.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the indexes that there are.")] = False,
     rebuild: Annotated[

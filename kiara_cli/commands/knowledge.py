@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kiara_cli.commands import completion
 from kiara_cli.commands.options import Given
 from kiara_cli.config.folders import expanded
 from kiara_cli.errors import KiaraError
@@ -20,7 +21,12 @@ KEY_VARIABLE = "KIARA_EMBEDDINGS_KEY"
 OFF = "off"
 KnowledgeOption = Annotated[
     str | None,
-    typer.Option("--knowledge", metavar="NAME", help="Put passages of this index before a question; off: of none."),
+    typer.Option(
+        "--knowledge",
+        metavar="NAME",
+        help="Put passages of this index before a question; off: of none.",
+        autocompletion=completion.indexes,
+    ),
 ]
 
 

@@ -45,7 +45,7 @@ def test_version_prints_what_decides_how_kiara_behaves(kiara: Kiara) -> None:
         (["foo"], ["'foo'", "kiara --help"]),
         (["--foo"], ["--foo", "kiara --help"]),
         (["train", "--foo"], ["--foo", "kiara train --help"]),
-        (["generate", "-n", "many"], ["'-n'", "integer", "kiara generate --help"]),
+        (["generate", "-n", "many"], ["'-n'", "int", "kiara generate --help"]),
         (["generate", "--prompt"], ["--prompt", "kiara generate --help"]),
         (["eval", "--split", "test"], ["test", "kiara eval --help"]),
         (["train", "--model.n_layers=4"], ["no option --model.n_layers=4", "without dashes: model.n_layers=4"]),

@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     for file in (
         "checkpoints/tales/run.json", "checkpoints/tales/best.pt", "checkpoints/tales-2/run.json",
         "checkpoints/best.pt", "checkpoints/.runs.json", "models/smol.safetensors", "data/tales-1234/meta.json",
-        "data/index/manual/chunks", "configs/mine.yaml", "talks.jsonl", "tales folder/a.txt",
+        "data/index/manual/meta.json", "configs/mine.yaml", "talks.jsonl", "tales folder/a.txt",
     ):  # fmt: skip
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
@@ -80,7 +80,7 @@ def test_completion_knows_the_corpora_and_the_indexes_and_that_a_folder_may_be_m
     assert set(completion.CORPORA) == set(CORPORA)
     assert completion.runs("") == completion.indexes("") == []
     (tmp_path / "data/index/manual").mkdir(parents=True)
-    (tmp_path / "data/index/manual/chunks").touch()
+    (tmp_path / "data/index/manual/meta.json").touch()
     assert [name for name, _ in completion.indexes("m")] == ["manual"]
 
 
