@@ -1,0 +1,198 @@
+"""What a piece of PyTorch code allocates and computes, followed operation by operation and without computing it.
+
+In: code that runs inside `traced()`, on tensors made there. Out: `Trace`: bytes that are held now and were at most,
+and every kind of operation with its floating-point operations, the bytes it moves and how often it is called.
+
+The tensors are PyTorch's fake ones: they have shapes, dtypes and lifetimes, and no numbers. What a kernel allocates
+for itself and frees again is not seen.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+
+class Operation(NamedTuple):
+    """One kind of call: what it is, in which precision, and what each call costs."""
+
+    name: str
+    dtype: torch.dtype
+    flops: int  # of matrix products; 0: it moves bytes
+    bytes: int  # read and written
+
+
+@dataclass
+class Block:
+    """A piece of memory, and what it is held for."""
+
+    part: str
+    size: int
+    id: int = 0
+
+
+class Trace:
+    """What was seen so far. What is made now is held for `part`."""
+
+    def __init__(self) -> None:
+        self.part = "weights"
+        self.counts = False  # whether operations are counted now: their memory always is
+        self.held: Counter[str] = Counter()  # bytes now, by part
+        self.highest: dict[str, int] = {}  # bytes by part when they were most together
+        self.peak = 0  # which is so many
+        self.calls: Counter[Operation] = Counter()
+        self.now = 0  # bytes held
+        self.events = []
+        self._blocks = WeakIdKeyDictionary(ref_type=weakref.ref)  # by storage
+
+    def see(self, tensor: Tensor) -> None:
+        """Count the memory behind a tensor for as long as it lives."""
+        storage = tensor.untyped_storage()
+        if storage in self._blocks:
+            return
+        self._blocks[storage] = block = Block(self.part, storage.nbytes())
+        weakref.finalize(storage, self._free, block).atexit = False
+        self.held[self.part] += block.size
+        block.id = len(self.events)
+        self.events.append((block.id, block.size))
+        self.now += block.size
+        if self.now > self.peak:
+            self.peak, self.highest = self.now, dict(self.held)
+
+    def move(self, tensors: Iterable[Tensor], part: str) -> None:
+        """Say that tensors are held for another part than the one they were made in."""
+        for tensor in tensors:
+            block = self._blocks[tensor.untyped_storage()]
+            self.held[block.part] -= block.size
+            self.held[part] += block.size
+            block.part = part
+
+    def call(self, name: str, dtype: torch.dtype, flops: int, moved: int) -> None:
+        """Count an operation."""
+        if self.counts:
+            self.calls[Operation(name, dtype, flops, moved)] += 1
+
+    def restart(self) -> None:
+        """Look for the highest point from here on."""
+        self.peak, self.highest = self.now, dict(self.held)
+
+    def taken(self) -> Counter[Operation]:
+        """Return the operations counted since the last time."""
+        calls, self.calls = self.calls, Counter()
+        return calls
+
+    def _free(self, block: Block) -> None:
+        self.held[block.part] -= block.size
+        self.now -= block.size
+        self.events.append((block.id, -block.size))
+
+
+class _Follow(TorchDispatchMode):
+    """Tell a trace of every operation and of every tensor that comes out of one."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        from torch.utils.flop_counter import flop_registry
+
+        self._trace, self._flops = trace, flop_registry
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        made = list(_tensors(out))
+        for tensor in made:
+            self._trace.see(tensor)
+        if self._trace.counts and made and not func.is_view:
+            packet = func.overloadpacket
+            count = self._flops.get(packet)
+            flops = int(count(*args, **kwargs, out_val=out)) if count is not None else 0
+            name = packet.__name__
+            moved = 0 if name in ALLOCATE else _bytes((args, kwargs, out))
+            self._trace.call(name, made[0].dtype, flops, moved)
+        return out
+
+
+ALLOCATE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors among arguments or results."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)
+    elif isinstance(values, dict):
+        yield from _tensors(list(values.values()))
+
+
+def _bytes(values: Any) -> int:
+    """Return the bytes of different tensors: one that is read and written, as in place, counts twice."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(values))
+
+
+class Unrun:
+    """In the place of the library of C loops: calls are counted and nothing is run.
+
+    Of a call the integers say how many numbers of two bytes it reads and writes; see fused.c.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        numbers = NUMBERS[name]
+
+        def call(*arguments: Any) -> None:
+            sizes = [value for value in arguments if isinstance(value, int) and value]  # addresses are 0 or None
+            self._trace.call(f"C {name}", torch.bfloat16, 0, 2 * numbers(sizes))
+
+        return call
+
+    def __deepcopy__(self, memo: object) -> Unrun:
+        return self
+
+
+def _heads(sizes: list[int]) -> int:
+    B, T, H, K, C = sizes[:5]
+    return B * T * (H + 2 * K) * C
+
+
+# Of each loop: how many numbers go in and out, of its sizes.
+NUMBERS: dict[str, Callable[[list[int]], int]] = {
+    "rms_norm": lambda sizes: 2 * sizes[0] * sizes[1],
+    "rms_norm_back": lambda sizes: 3 * sizes[0] * sizes[1],
+    "swiglu": lambda sizes: 3 * sizes[0] * sizes[1],
+    "swiglu_back": lambda sizes: 5 * sizes[0] * sizes[1],
+    "heads": lambda sizes: 2 * _heads(sizes),
+    "heads_back": lambda sizes: 3 * _heads(sizes),
+    "softmax": lambda sizes: 2 * sizes[0] * sizes[1] * sizes[2] * sizes[3],
+    "softmax_back": lambda sizes: 3 * sizes[0] * sizes[1],
+    "drop": lambda sizes: 2 * sizes[0],
+}
+
+
+@contextmanager
+def traced() -> Iterator[Trace]:
+    """Within this block tensors are made without memory, and nothing is computed."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    trace = Trace()
+    with (
+        warnings.catch_warnings(action="ignore"),  # the addresses of fake tensors, which are 0, are asked for
+        FakeTensorMode(),
+        _Follow(trace),
+    ):
+        yield trace
