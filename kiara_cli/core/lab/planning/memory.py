@@ -1,7 +1,7 @@
 """The memory and the operations of a training, counted on the model as it would be built.
 
-In: a config whose `auto` values are decided, and what goes through the model at once. Out: `Counted`: bytes by what
-they are held for when they are most, and every operation of an update.
+In: a config whose `auto` values are decided, and what a batch holds. Out: `Counted`: bytes by what they are held for
+when they are most, and the work of an update.
 
 Weights are made, one update is followed under fake tensors (forward, loss, backward, optimizer), then an evaluation's
 forward pass; nothing is computed. What autograd keeps is counted as it is kept, not by a formula.
@@ -9,17 +9,19 @@ forward pass; nothing is computed. What autograd keeps is counted as it is kept,
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kiara_cli.config.schema import Config
-from kiara_cli.core.lab.planning.trace import Operation, Trace, Unrun, traced
+from kiara_cli.core.lab.planning.trace import Trace, Unrun, Work, traced
 from kiara_cli.core.loss import ROWS, Objective, positions_at_once
 from kiara_cli.core.model.attention import Attention, attend_all_heads
 from kiara_cli.core.model.fused import put_loops
@@ -33,6 +35,9 @@ from kiara_cli.core.train.average import Average
 from kiara_cli.core.train.feed import DEPTH, rows_at_once
 from kiara_cli.core.train.optimizer import make_optimizer
 from kiara_cli.core.train.recompute import recompute_blocks
+
+DEEP = 6  # layers up to which a model is followed as it is: an update of a layer takes 0.05 s
+FEW = (2, 4)  # layers of those that are followed in the place of a deeper one
 
 
 @dataclass(frozen=True)
@@ -49,65 +54,74 @@ class Counted:
     """Bytes by part at the highest point of an update and of an evaluation; and what an update computes.
 
     The parts: weights, optimizer, average, data, activations (what the backward pass needs), logits (what scoring
-    keeps), gradients, and scratch, which is made for a moment.
+    keeps), gradients, and temporary, which is made for a moment.
     """
 
     training: Mapping[str, int]
     evaluation: Mapping[str, int]
-    saved: int  # bytes kept for the backward pass when it begins, the logits among them
-    piece: Mapping[Operation, int]  # forward and backward pass of the rows that go through the model at once
-    update: Mapping[Operation, int]  # the optimizer
+    saved: int  # bytes that autograd holds when the backward pass begins, the logits among them
+    piece: Work  # forward and backward pass of the rows that go through the model at once
+    update: Work  # the optimizer
     pieces: int  # of an update
 
     @property
     def parts(self) -> Mapping[str, int]:
         return max(self.training, self.evaluation, key=lambda parts: sum(parts.values()))
 
-    @property
-    def peak(self) -> int:
-        return sum(self.parts.values())
-
 
 def counted(config: Config, rows: Rows = Rows(), fused: bool = False) -> Counted:
-    """Follow an update and an evaluation. `fused`: C loops take the place of a block's operators."""
+    """Follow an update and an evaluation. `fused`: C loops take the place of a block's operators.
+
+    Of deep models whose layers are all alike two shallow ones are followed: everything grows by the same for a layer.
+    """
+    layers = config.model.n_layers
+    if layers <= DEEP or any("blocks." in target for target in config.train.lora.targets):
+        return followed(config, rows, fused)
+    low, high = (followed(with_layers(config, few), rows, fused) for few in FEW)
+    return along(low, high, (layers - FEW[0]) / (FEW[1] - FEW[0]))
+
+
+def along(low: Any, high: Any, share: float) -> Any:
+    """Return what lies on the line through two counts, field by field."""
+    if isinstance(low, Mapping):
+        return type(low)({key: along(low.get(key, 0), high.get(key, 0), share) for key in {**low, **high}})
+    if dataclasses.is_dataclass(low):
+        names = [item.name for item in dataclasses.fields(low)]
+        return type(low)(**{name: along(getattr(low, name), getattr(high, name), share) for name in names})  # type: ignore[misc]
+    return round(low + share * (high - low))
+
+
+def with_layers(config: Config, layers: int) -> Config:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, n_layers=layers))
+
+
+def followed(config: Config, rows: Rows, fused: bool) -> Counted:
+    """Follow an update and an evaluation of the model as it is."""
     train, context = config.train, config.model.context_length
     at_once = rows_at_once(train.batch_size, context, config.runtime.device)
     pieces = math.ceil(train.batch_size / at_once) * train.accumulation
     with traced() as trace:
         model = built(config, trace, rows, fused)
+        trace.part = "average"
         average = Average(model, train.ema_decay) if train.ema_decay else None
         optimizer = make_optimizer(model, train)
         first_update(model, optimizer, trace, keep=pieces > 1)
         trace.part = "data"
         batches = drawn(config, rows)
-        for tensor in batches:
-            trace.see(tensor)
         trace.restart()
-        import builtins
-        marks=[]
-        for k in range(2):
-            marks.append(len(trace.events))
-            saved = learn(model, config, rows, at_once, trace)
-            marks.append(len(trace.events))
-            trace.part = "scratch"
-            with precision(config):
-                optimizer.step()
-            if pieces==1: optimizer.zero_grad()
-        marks.append(len(trace.events))
-        builtins.EV=(trace.events[:],marks)
+        saved = learn(model, config, rows, at_once, trace)
         piece = trace.taken()
-        trace.part = "scratch"
+        trace.part = "temporary"
         with precision(config):
             optimizer.step()
         optimizer.zero_grad()
         if average is not None:
             average.update(1)
-        update = trace.taken()
-        training = dict(trace.highest)
-        trace.counts = False
+        update, training = trace.taken(), trace.highest
         trace.restart()
         measure(model, config, rows, trace)
-        return Counted(training, dict(trace.highest), saved, piece, update, pieces)
+        del batches
+        return Counted(training, trace.highest, saved, piece, update, pieces)
 
 
 def built(config: Config, trace: Trace, rows: Rows, fused: bool) -> Transformer:
@@ -116,9 +130,6 @@ def built(config: Config, trace: Trace, rows: Rows, fused: bool) -> Transformer:
         model = Transformer(config.model, initialized=False)
     if rows.scheme is not None:
         prepare(model, rows.scheme)
-    for tensor in (*model.parameters(), *model.buffers()):
-        trace.see(tensor)
-    trace.part = "weights"
     if config.train.lora.rank:
         add_adapters(model, config.train.lora)
     if config.train.recompute:
@@ -143,12 +154,13 @@ def first_update(model: Transformer, optimizer: torch.optim.Optimizer, trace: Tr
     optimizer.step()
     if not keep:
         optimizer.zero_grad()
+    trace.taken()
 
 
 def learn(model: Transformer, config: Config, rows: Rows, at_once: int, trace: Trace) -> int:
     """Follow forward pass, loss and backward pass of the rows that go through together; return the bytes saved."""
     shape = (at_once, config.model.context_length)
-    before, trace.counts = trace.now, True
+    before = trace.now
     with precision(config):
         trace.part = "activations"
         ids = torch.empty(shape, dtype=torch.long)
@@ -164,7 +176,7 @@ def learn(model: Transformer, config: Config, rows: Rows, at_once: int, trace: T
             chosen, model.unembed, targets
         )
     saved = trace.now - before
-    trace.part = "scratch"
+    trace.part = "temporary"
     del states, chosen
     objective.backward()  # type: ignore[no-untyped-call]
     return saved

@@ -1,7 +1,7 @@
 """What a piece of PyTorch code allocates and computes, followed operation by operation and without computing it.
 
-In: code that runs inside `traced()`, on tensors made there. Out: `Trace`: bytes that are held now and were at most,
-and every kind of operation with its floating-point operations, the bytes it moves and how often it is called.
+In: code that runs inside `traced()`, on tensors made there. Out: `Trace`: bytes that are held now and were at most;
+floating-point operations of products, bytes that the rest moves, calls.
 
 The tensors are PyTorch's fake ones: they have shapes, dtypes and lifetimes, and no numbers. What a kernel allocates
 for itself and frees again is not seen.
@@ -14,8 +14,8 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,13 +23,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 
-class Operation(NamedTuple):
-    """One kind of call: what it is, in which precision, and what each call costs."""
+@dataclass
+class Work:
+    """What was computed: all numbers grow in step with the layers of a model."""
 
-    name: str
-    dtype: torch.dtype
-    flops: int  # of matrix products; 0: it moves bytes
-    bytes: int  # read and written
+    flops: Counter[str] = field(default_factory=Counter)  # of products, by dtype
+    moved: int = 0  # bytes that everything else reads and writes
+    calls: int = 0  # of operators
 
 
 @dataclass
@@ -38,7 +38,6 @@ class Block:
 
     part: str
     size: int
-    id: int = 0
 
 
 class Trace:
@@ -46,13 +45,11 @@ class Trace:
 
     def __init__(self) -> None:
         self.part = "weights"
-        self.counts = False  # whether operations are counted now: their memory always is
         self.held: Counter[str] = Counter()  # bytes now, by part
         self.highest: dict[str, int] = {}  # bytes by part when they were most together
         self.peak = 0  # which is so many
-        self.calls: Counter[Operation] = Counter()
+        self.work = Work()
         self.now = 0  # bytes held
-        self.events = []
         self._blocks = WeakIdKeyDictionary(ref_type=weakref.ref)  # by storage
 
     def see(self, tensor: Tensor) -> None:
@@ -63,8 +60,6 @@ class Trace:
         self._blocks[storage] = block = Block(self.part, storage.nbytes())
         weakref.finalize(storage, self._free, block).atexit = False
         self.held[self.part] += block.size
-        block.id = len(self.events)
-        self.events.append((block.id, block.size))
         self.now += block.size
         if self.now > self.peak:
             self.peak, self.highest = self.now, dict(self.held)
@@ -77,24 +72,26 @@ class Trace:
             self.held[part] += block.size
             block.part = part
 
-    def call(self, name: str, dtype: torch.dtype, flops: int, moved: int) -> None:
-        """Count an operation."""
-        if self.counts:
-            self.calls[Operation(name, dtype, flops, moved)] += 1
+    def call(self, dtype: torch.dtype, flops: int, moved: int) -> None:
+        """Count the call of an operator: of products the operations, of all else the bytes."""
+        self.work.calls += 1
+        if flops:
+            self.work.flops[str(dtype).removeprefix("torch.")] += flops
+        else:
+            self.work.moved += moved
 
     def restart(self) -> None:
         """Look for the highest point from here on."""
         self.peak, self.highest = self.now, dict(self.held)
 
-    def taken(self) -> Counter[Operation]:
-        """Return the operations counted since the last time."""
-        calls, self.calls = self.calls, Counter()
-        return calls
+    def taken(self) -> Work:
+        """Return what was computed since the last time."""
+        work, self.work = self.work, Work()
+        return work
 
     def _free(self, block: Block) -> None:
         self.held[block.part] -= block.size
         self.now -= block.size
-        self.events.append((block.id, -block.size))
 
 
 class _Follow(TorchDispatchMode):
@@ -111,20 +108,29 @@ class _Follow(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if func is torch.ops.prim.device.default:
+            return out
         made = list(_tensors(out))
         for tensor in made:
             self._trace.see(tensor)
-        if self._trace.counts and made and not func.is_view:
-            packet = func.overloadpacket
+        packet = func.overloadpacket
+        if not func.is_view and packet.__name__ not in FREE:
             count = self._flops.get(packet)
             flops = int(count(*args, **kwargs, out_val=out)) if count is not None else 0
-            name = packet.__name__
-            moved = 0 if name in ALLOCATE else _bytes((args, kwargs, out))
-            self._trace.call(name, made[0].dtype, flops, moved)
+            dtype = made[0].dtype if made else torch.float32
+            self._trace.call(dtype, flops, _bytes((args, kwargs, out)))
         return out
 
 
-ALLOCATE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
+FREE = {  # calls that neither compute nor move anything
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_strided",
+    "new_empty_strided",
+    "detach",
+    "_unsafe_view",
+}
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -157,7 +163,7 @@ class Unrun:
 
         def call(*arguments: Any) -> None:
             sizes = [value for value in arguments if isinstance(value, int) and value]  # addresses are 0 or None
-            self._trace.call(f"C {name}", torch.bfloat16, 0, 2 * numbers(sizes))
+            self._trace.call(torch.bfloat16, 0, 2 * numbers(sizes))
 
         return call
 
