@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import pickle
-import resource
 import shutil
 import statistics
 import subprocess
@@ -48,10 +47,6 @@ def timed(step: Callable[[], object], steps: int) -> float:
         step()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[2:])
-
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def step_nanogpt(shape: str, folder: Path) -> dict[str, float]:
@@ -96,9 +91,6 @@ def step_kiara(shape: str, optimizer: str) -> dict[str, float]:
     }  # fmt: skip
     config = load_config(overrides=[f"{key}={value}" for key, value in settings.items()]).config
     data = prepare(config.data, config.tokenizer, Path("data"))
-    import torch._dynamo  # noqa: F401 - every optimizer loads it, and it counts as the bare process
-
-    bare = peak_bytes()
     training = begin(plan(config, data), Path("checkpoints"))
     costs = count(training.config.model)
     device, dtype = training.runtime.device, training.runtime.dtype
@@ -116,7 +108,6 @@ def step_kiara(shape: str, optimizer: str) -> dict[str, float]:
         "fraction_of_peak": costs.training_flops * batch * context / seconds / peak,
         "peak_gflops": peak / 1e9,
         "optimizer_share": spent["optimizer"] / sum(spent.values()),
-        "memory_to_count": (peak_bytes() - bare) / training.plan.training_bytes,
     }
 
 

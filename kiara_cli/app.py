@@ -22,6 +22,7 @@ from kiara_cli.commands.generate import generate
 from kiara_cli.commands.import_ import import_
 from kiara_cli.commands.index import index
 from kiara_cli.commands.inspect import inspect
+from kiara_cli.commands.plan import plan
 from kiara_cli.commands.quantize import quantize
 from kiara_cli.commands.runs import runs
 from kiara_cli.commands.serve import serve
@@ -34,6 +35,7 @@ from kiara_cli.errors import KiaraError
 app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(**grouped("tokenize", LEARN))(tokenize)
 app.command(**grouped("train", LEARN))(train)
+app.command(**grouped("plan", LEARN))(plan)
 app.command(**grouped("eval", MEASURE))(eval)
 app.add_typer(runs, **grouped("runs", MEASURE))
 runs.command(**shown("runs ablate"))(ablate)

@@ -45,7 +45,7 @@ FUNCTION_WALL = 60
 LOOP_WALL = 120  # only the training loop may ask for more
 COMMANDS = (
     "tokenize", "train", "eval", "runs", "generate", "chat", "serve", "quantize", "export", "import", "inspect",
-    "index", "bench", "doctor", "config",
+    "index", "bench", "doctor", "config", "plan",
 )  # fmt: skip
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

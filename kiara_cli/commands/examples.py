@@ -81,6 +81,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "kiara export bigger --to gguf --quant q8_0 --out my-model.gguf",
     ),
     "import": ("kiara import SmolLM2-135M --out models/smol.pt",),
+    "plan": (
+        "kiara plan -c small",
+        "kiara plan -c large --device h100 --devices 8",
+        "kiara plan mybook.txt model.n_layers=6 --json",
+    ),
     "doctor": ("kiara doctor", "kiara doctor --json", "kiara doctor -c small runtime.native=false"),
     "bench": ("kiara bench", "kiara bench --shape m10 --json"),
     "config": ("kiara config -c small model.n_layers=3", "kiara config --for serve --json"),

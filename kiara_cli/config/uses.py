@@ -17,6 +17,7 @@ LOG = ("logging.level", "logging.format", "logging.file", "logging.file_bytes", 
 USES: dict[str, tuple[str, ...]] = {
     "tokenize": ("tokenizer", "data", "runtime.threads"),
     "train": ("tokenizer", "data", "model", "hooks", "train", "eval", "generate", "runtime", "logging"),
+    "plan": ("tokenizer", "data", "model", "hooks", "train", "eval", "runtime"),
     "eval": (*WRITING, "data", "eval", "chat.system", "chat.max_new_tokens", "runtime.seed"),
     "generate": (*WRITING, "data.encoding"),
     "chat": (*WRITING, "chat"),

@@ -146,9 +146,19 @@ def table(rows: list[dict[str, str]]) -> None:
     console(sys.stdout, width=None if sys.stdout.isatty() else 200).print(grid)
 
 
+def columns(rows: list[dict[str, str]]) -> None:
+    """Print rows that share their keys as a table of texts on stdout; long ones are broken."""
+    grid = Table(box=None, padding=(0, 2, 0, 0))
+    for name in rows[0]:
+        grid.add_column(name, justify="left" if name else "right", no_wrap=not name, overflow="fold")
+    for row in rows:
+        grid.add_row(*map(escape, row.values()))
+    console(sys.stdout, width=None if sys.stdout.isatty() else 200).print(grid)
+
+
 def amount(number: float, unit: str = "") -> str:
     """Write a number the way people say it: 1.2 M, 34 k, 5.6 G."""
-    for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:.3g} {prefix}{unit}"
     return f"{number:.3g} {unit}".strip()

@@ -8,20 +8,91 @@ from typing import Any
 
 from kiara_cli.config.load import value_at
 from kiara_cli.console import output
-from kiara_cli.console.output import amount
+from kiara_cli.console.output import amount, duration
 from kiara_cli.core.data.pairs import PairBatcher
 from kiara_cli.core.data.segments import Contents
+from kiara_cli.core.lab.planning.estimate import Estimate, Figure
+from kiara_cli.core.lab.planning.figures import figures
+from kiara_cli.core.lab.planning.make import estimate_of
 from kiara_cli.core.train.plan import LIMITS, Plan
+
+WORDS = ("tokens/s", "rows a device")  # units that take no prefix
 
 
 def show_plan(plan: Plan, root: Path, name: str | None, dry_run: bool, json_: bool) -> None:
     """Print the plan: of a dry run on stdout, of any other on stderr."""
+    estimate = estimate_of(plan)
     if dry_run and json_:
-        return output.record(plan_record(plan))
-    output.facts("The plan (nothing was written)" if dry_run else "The plan", plan_rows(plan, root, name), dry_run)
+        return output.record(plan_record(plan, estimate))
+    title = "The plan (nothing was written)" if dry_run else "The plan"
+    output.facts(title, plan_rows(plan, estimate, root, name), dry_run)
+    if estimate.missing:
+        output.warn(f"that is {amount(estimate.missing, 'B')} more memory than there is; see: kiara plan")
 
 
-def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str, str]]:
+def show_estimate(estimate: Estimate, json_: bool) -> None:
+    """Print an estimate: a table of figures, or one object."""
+    if json_:
+        return output.record(estimate_record(estimate))
+    target, facts = estimate.target, estimate.facts
+    many = f"{target.devices} × " if target.devices > 1 else ""
+    rows = [("data", facts.data), ("assumed", facts.assumed or ""), ("device", f"{many}{target.name}")]
+    rows.append(("computes", target.how))
+    model = estimate.config.model
+    rows.append(("model", f"{model.n_layers} layers × {model.emb_dim}, context {model.context_length}"))
+    output.facts("The plan", [row for row in rows if row[1]], to_stdout=True)
+    output.columns(
+        [
+            {"figure": figure.name, "": shown(figure), "basis": figure.basis, "check": figure.check}
+            for figure in figures(estimate)
+        ]
+    )
+
+
+def shown(figure: Figure) -> str:
+    """Write a figure's value the way people say it."""
+    value, unit = figure.value, figure.unit
+    if value is None:
+        return "not known"
+    if isinstance(value, str):
+        return value
+    if unit == "time":
+        return duration(value)
+    if unit == "s":
+        return f"{value:.3g} s"
+    if unit == "J":
+        return amount(value / 3600, "Wh")
+    if unit == "$":
+        return f"$ {value:,.2f}"
+    return f"{value:,.0f} {unit}" if unit in WORDS else amount(value, unit)
+
+
+def estimate_record(estimate: Estimate) -> dict[str, Any]:
+    """Return an estimate as one JSON object: seconds, bytes, joules, dollars; times and shares as plain numbers."""
+    target, facts = estimate.target, estimate.facts
+    return {
+        "device": target.name,
+        "devices": target.devices,
+        "computes": target.how,
+        "data": facts.data,
+        "assumed": facts.assumed,
+        "fits": None if target.available is None else not estimate.missing,
+        "parameters": estimate.count.parameters,
+        "memory_bytes": estimate.peak,
+        "memory": estimate.memory,
+        "steps": facts.steps,
+        "tokens": estimate.tokens,
+        "flops": estimate.flops_per_token * estimate.tokens,
+        "seconds_per_step": estimate.seconds.total,
+        "seconds": estimate.time,
+        "joules": estimate.energy,
+        "dollars": estimate.cost,
+        "limited_by": estimate.seconds.limit,
+        "figures": [dataclasses.asdict(figure) for figure in figures(estimate)],
+    }
+
+
+def plan_rows(plan: Plan, estimate: Estimate, root: Path, name: str | None = None) -> list[tuple[str, str]]:
     """Describe what will be done, what it costs and where it goes."""
     meta, model, train = plan.data.meta, plan.config.model, plan.config.train
     rows = [
@@ -33,7 +104,8 @@ def plan_rows(plan: Plan, root: Path, name: str | None = None) -> list[tuple[str
                      f"tokens: {amount(plan.tokens)} tokens, {plan.epochs:.1f} epochs"),
         ("ends by", ends_by(plan)),
         ("computes", plan.how),
-        ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(plan.peak_bytes, 'B')} of memory"),
+        ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(estimate.peak, 'B')} of memory and "
+                 f"{duration(estimate.time)} without evaluations"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
     if hooks := plan.config.hooks:
@@ -76,7 +148,7 @@ def ends_by(plan: Plan) -> str:
     return ", before ".join(f"{key}={value:g}" for key, value in limits.items())
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan, estimate: Estimate) -> dict[str, Any]:
     """Return the plan as one JSON object."""
     meta = plan.data.meta
     return {
@@ -94,7 +166,9 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "tokens": plan.tokens,
         "epochs": plan.epochs,
         "flops": plan.training_flops,
-        "memory_bytes": plan.peak_bytes,
+        "memory_bytes": estimate.peak,
+        "memory": estimate.memory,
+        "seconds": estimate.time,
         "train": dataclasses.asdict(plan.learned),
         "val": dataclasses.asdict(plan.measured),
     }

@@ -122,12 +122,13 @@ def planning_rate(runtime: Runtime) -> float:
     """
     if runtime.device.type != "cpu":
         return matrix_rate(runtime.device, runtime.dtype)
-    with _one_thread():
+    with one_thread():
         return runtime.threads * matrix_rate(runtime.device, runtime.dtype, TRIAL)
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Within this block compute with one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -213,5 +214,5 @@ def _pick_dtype(device: torch.device) -> Dtype:
 def bf16_gain() -> float:
     """Return how many times as fast as in fp32 a product in bf16 is on this CPU, in one thread, measured."""
     cpu = torch.device("cpu")
-    with _one_thread():
+    with one_thread():
         return matrix_rate(cpu, "bf16", TRIAL) / matrix_rate(cpu, "fp32", TRIAL)

@@ -35,9 +35,9 @@ def measure(runtime: Runtime) -> Peaks:
     return Peaks(processor(runtime), runtime.threads, flops, memory_rate(runtime.device))
 
 
-def memory_rate(device: torch.device) -> float:
+def memory_rate(device: torch.device, numbers: int = BLOCK) -> float:
     """Return the bytes a second of adding up a large block of memory."""
-    block = torch.ones(BLOCK, device=device)
+    block = torch.ones(numbers, device=device)
     seconds = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

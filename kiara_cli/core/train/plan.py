@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from kiara_cli.config.schema import DEFAULT_STEPS, Config, RuntimeConfig, TrainConfig
 from kiara_cli.core.checkpoint.files import Checkpoint
@@ -21,14 +22,12 @@ from kiara_cli.core.data.packing import PackedBatcher
 from kiara_cli.core.data.pairs import PairBatcher
 from kiara_cli.core.data.segments import Contents, find_segments
 from kiara_cli.core.data.windows import WindowBatcher
-from kiara_cli.core.loss import positions_at_once
 from kiara_cli.core.model.count import Count, count
 from kiara_cli.core.model.fused import decide_fused
 from kiara_cli.core.model.lora import adapter_parameters
 from kiara_cli.core.runtime.compile import decide_compile
 from kiara_cli.core.runtime.device import Runtime, decide, planning_rate
 from kiara_cli.core.tokenizer.protocol import Tokenizer
-from kiara_cli.core.train.feed import rows_at_once
 from kiara_cli.core.train.preference import batcher_of, check_pairs
 from kiara_cli.core.train.writers import check_writers
 from kiara_cli.errors import KiaraError
@@ -54,7 +53,7 @@ class Plan:
     how: str  # device, precision, threads; compiled or with native code, or why neither
     unmet: Mapping[str, str]  # keys of `runtime` that ask for what this machine cannot do, and why
     parts: Sequence[Part] = ()  # what is learned from beside `data`
-    frozen_bytes: int = 0  # of weights that an adapter leaves as they are, as they lie in memory
+    quantized: Mapping[str, Any] | None = None  # how the weights that an adapter leaves as they are lie in memory
 
     @cached_property
     def count(self) -> Count:
@@ -80,30 +79,6 @@ class Plan:
         return self.tokens / (self.config.model.context_length * self.batcher.rows)
 
     @property
-    def training_bytes(self) -> int:
-        context = self.config.model.context_length
-        rows = rows_at_once(self.config.train.batch_size, context, self.runtime.device.type)
-        whole = self.count.training_bytes(context * rows, self.config.train.loss_chunk)
-        if not self.config.train.lora.rank:
-            return whole
-        return whole - 16 * (self.count.parameters - self.trained) + self.frozen_bytes
-
-    @property
-    def evaluation_bytes(self) -> int:
-        model = self.config.model
-        assert model.vocab_size is not None
-        tokens = self.config.eval.batch_size * model.context_length
-        whole = self.count.evaluation_bytes(tokens, positions_at_once(model.vocab_size))
-        if not self.config.train.lora.rank:
-            return whole
-        return whole - 12 * (self.count.parameters - self.trained) + self.frozen_bytes
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most memory that training and evaluation take."""
-        return max(self.training_bytes, self.evaluation_bytes)
-
-    @property
     def training_flops(self) -> int:
         return self.flops_per_token * self.tokens
 
@@ -123,27 +98,24 @@ def plan(config: Config, data: Prepared, base: Checkpoint | None = None, parts: 
     flops = count(config.model).training_flops * tokens
     decided, runtime, how, unmet = decide_runtime(config.runtime, flops, hook_on_model(config))
     config = dataclasses.replace(config, runtime=decided)
-    frozen = bytes_of(base) if base is not None else 0
+    quantized = base.quantize if base is not None else None
     return Plan(
-        config, runtime, data, batcher, learned, measured, steps, limit, tokens, how, unmet, tuple(parts), frozen
+        config, runtime, data, batcher, learned, measured, steps, limit, tokens, how, unmet, tuple(parts), quantized
     )
 
 
-def bytes_of(base: Checkpoint) -> int:
-    """Return what its weights take in memory: quantized as they are stored, others in float32."""
-    return sum(tensor.nbytes if base.quantize else 4 * tensor.numel() for tensor in base.model.values())
-
-
 def settle(config: Config, tokenizer: Tokenizer) -> Config:
-    """Fix what follows from the rest: the model's vocabulary, the batches of train.batch_tokens, the default steps.
+    """Fix what follows from the rest. Raises KiaraError if the vocabulary asked for is too small."""
+    return settle_sizes(config, tokenizer.size)
 
-    Raises KiaraError if the vocabulary asked for is too small.
-    """
-    padded = math.ceil(tokenizer.size / PAD_TO) * PAD_TO
+
+def settle_sizes(config: Config, ids: int) -> Config:
+    """Do that for a tokenizer of so many ids: vocabulary, batches of train.batch_tokens, default steps."""
+    padded = math.ceil(ids / PAD_TO) * PAD_TO
     vocab_size = config.model.vocab_size or padded
-    if vocab_size < tokenizer.size:
+    if vocab_size < ids:
         raise KiaraError(
-            f"model.vocab_size={vocab_size} is smaller than the tokenizer's {tokenizer.size} ids",
+            f"model.vocab_size={vocab_size} is smaller than the tokenizer's {ids} ids",
             f"leave it out, or set it to {padded}",
         )
     train, model = config.train, dataclasses.replace(config.model, vocab_size=vocab_size)

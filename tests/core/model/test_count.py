@@ -27,6 +27,12 @@ def test_embedding_parameters_are_those_no_product_reads(tiny: ModelConfig) -> N
     assert count(replace(tiny, positions="learned")).embedding_parameters == 16 * 32
 
 
+PARTS = {
+    "norm": "norms", "tokens": "token embeddings", "positions": "positions", "attention": "attention",
+    "feedforward": "feed-forward", "head": "head",
+}  # fmt: skip
+
+
 def two_products(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, drop_rate: float) -> Tensor:
     """Attention over the full square as two batched products, which every counter of FLOPs understands."""
     return (q @ k.transpose(-1, -2)).tril().softmax(-1) @ v
@@ -50,11 +56,15 @@ def test_forward_flops_are_what_torch_counts(tiny: ModelConfig, feedforward: str
     assert count(config).forward_flops * T == causal
 
 
-def test_a_training_step_costs_three_forward_passes_and_four_numbers_per_weight(tiny: ModelConfig) -> None:
-    costs = count(tiny)
-    assert costs.training_flops == 3 * costs.forward_flops
-    assert costs.training_bytes(0) == 16 * costs.parameters
-    per_token = 2 * costs.layer_bytes + costs.logit_bytes  # two layers
-    assert costs.training_bytes(100) - costs.training_bytes(0) == 100 * per_token
-    assert costs.training_bytes(100) - costs.training_bytes(100, scored=10) == 90 * costs.logit_bytes
-    assert costs.evaluation_bytes(10_000, 64) - costs.evaluation_bytes(5000, 64) == 5000 * costs.layer_bytes
+def test_a_training_step_costs_three_forward_passes(tiny: ModelConfig) -> None:
+    assert count(tiny).training_flops == 3 * count(tiny).forward_flops
+
+
+def test_the_parts_of_the_count_are_those_of_the_real_model(every_model: list[ModelConfig]) -> None:
+    for config in every_model:
+        model, found = Transformer(config), count(config).parts
+        real = dict.fromkeys(found, 0)
+        for name, weight in model.named_parameters():
+            part = next(part for word, part in PARTS.items() if word in name)
+            real[part] += weight.numel()
+        assert found == real, config

@@ -13,8 +13,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from ctypes import CDLL
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,12 +79,13 @@ def counted(config: Config, rows: Rows = Rows(), fused: bool = False) -> Counted
     if layers <= DEEP or any("blocks." in target for target in config.train.lora.targets):
         return followed(config, rows, fused)
     low, high = (followed(with_layers(config, few), rows, fused) for few in FEW)
-    return along(low, high, (layers - FEW[0]) / (FEW[1] - FEW[0]))
+    line: Counted = along(low, high, (layers - FEW[0]) / (FEW[1] - FEW[0]))
+    return line
 
 
 def along(low: Any, high: Any, share: float) -> Any:
     """Return what lies on the line through two counts, field by field."""
-    if isinstance(low, Mapping):
+    if isinstance(low, dict):
         return type(low)({key: along(low.get(key, 0), high.get(key, 0), share) for key in {**low, **high}})
     if dataclasses.is_dataclass(low):
         names = [item.name for item in dataclasses.fields(low)]
@@ -139,17 +141,22 @@ def built(config: Config, trace: Trace, rows: Rows, fused: bool) -> Transformer:
             if isinstance(module, Attention):
                 module.attend = attend_all_heads
     if fused:
-        put_loops(model, Unrun(trace))
+        put_loops(model, cast(CDLL, Unrun(trace)))
     return model.train()
 
 
 def first_update(model: Transformer, optimizer: torch.optim.Optimizer, trace: Trace, keep: bool) -> None:
     """Let the optimizer make what it remembers between updates; with `keep` gradients are there from now on."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def moved(weight: Tensor) -> None:
+        assert weight.grad is not None
+        trace.move([weight.grad], "gradients")
+
     trace.part = "gradients"
     for parameter in trained:
         parameter.grad = torch.empty_like(parameter)
-        parameter.register_post_accumulate_grad_hook(lambda weight: trace.move([weight.grad], "gradients"))
+        parameter.register_post_accumulate_grad_hook(moved)  # type: ignore[no-untyped-call]
     trace.part = "optimizer"
     optimizer.step()
     if not keep:

@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+LARGE = 32 << 20  # bytes; glibc never keeps such blocks
+
 
 @dataclass
 class Work:
@@ -29,6 +31,7 @@ class Work:
 
     flops: Counter[str] = field(default_factory=Counter)  # of products, by dtype
     moved: int = 0  # bytes that everything else reads and writes
+    mapped: int = 0  # bytes that a CPU's allocator takes from the system anew each time: of blocks from LARGE on
     calls: int = 0  # of operators
 
 
@@ -59,6 +62,7 @@ class Trace:
             return
         self._blocks[storage] = block = Block(self.part, storage.nbytes())
         weakref.finalize(storage, self._free, block).atexit = False
+        self.work.mapped += block.size if block.size >= LARGE else 0
         self.held[self.part] += block.size
         self.now += block.size
         if self.now > self.peak:
@@ -94,14 +98,14 @@ class Trace:
         self.now -= block.size
 
 
-class _Follow(TorchDispatchMode):
+class _Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Tell a trace of every operation and of every tensor that comes out of one."""
 
     def __init__(self, trace: Trace) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         from torch.utils.flop_counter import flop_registry
 
-        self._trace, self._flops = trace, flop_registry
+        self._trace, self._flops = trace, {**flop_registry, **attention_flops()}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -131,6 +135,24 @@ FREE = {  # calls that neither compute nor move anything
     "detach",
     "_unsafe_view",
 }
+
+
+def attention_flops() -> dict[Any, Callable[..., int]]:
+    """Return what a CPU's fused attention computes, which torch's table leaves out: half the square where causal."""
+
+    def forward(q: Tensor, k: Tensor, *rest: Any, out_val: Any, **named: Any) -> int:
+        causal = named.get("is_causal", rest[2] if len(rest) > 2 else False)
+        return 4 * q.numel() * k.shape[2] // (2 if causal else 1)
+
+    def backward(grad: Tensor, q: Tensor, k: Tensor, *rest: Any, out_val: Any, **named: Any) -> int:
+        causal = named.get("is_causal", rest[4] if len(rest) > 4 else False)
+        return 10 * q.numel() * k.shape[2] // (2 if causal else 1)  # scores again, and four products
+
+    aten = torch.ops.aten
+    return {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
