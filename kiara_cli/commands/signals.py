@@ -19,15 +19,18 @@ _received: list[int] = []
 
 
 @contextmanager
-def watched() -> Iterator[Callable[[], bool]]:
-    """Within this block, yield a function that says whether a signal has asked to stop."""
+def watched(patient: bool = False) -> Iterator[Callable[[], bool]]:
+    """Within this block, yield a function that says whether a signal has asked to stop.
+
+    With `patient` a second one means no more than the first: torchrun hands a signal on that the terminal sent too.
+    """
     _received.clear()
     terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def handle(number: int, frame: FrameType | None) -> None:
         if number == SIGHUP:
             let_go(terminals)
-        elif _received:
+        elif _received and not patient:
             if os.isatty(2):
                 os.write(2, SHOW_CURSOR)  # a live panel had hidden it
             os._exit(128 + number)  # files are replaced atomically, so whatever is on disk is whole

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kiara_cli.commands import completion
+from kiara_cli.commands.group import group, launch, restarts
 from kiara_cli.commands.options import DATA_ROOT, RUNS_ROOT, ConfigFiles, Debug, HookFiles, Json, SkipBad, read
 
 if TYPE_CHECKING:
@@ -73,26 +75,31 @@ def train(
 ) -> None:
     """Train a model on text: kiara train FILE."""
     from kiara_cli.commands import signals
-    from kiara_cli.core.lab.baseline import held_to
-    from kiara_cli.core.train.job import Job
 
-    given = read(words, config, command="train")
-    job = Job(
-        given.loaded,
-        DATA_ROOT,
-        RUNS_ROOT,
-        source=given.word,
-        name=name,
-        weights=from_,
-        resume=resume,
-        allow_changed_data=allow_changed_data,
-        hook_files=tuple(hooks or ()),
-        allow_changed_hooks=allow_changed_hooks,
-        skip_bad=skip_bad,
-        dry_run=dry_run,
-        check=held_to(baseline, change, resume, RUNS_ROOT),
-    )
-    finished = show(job, json_)
+    with group() as world:
+        from kiara_cli.core.lab.baseline import held_to
+        from kiara_cli.core.train.job import Job
+
+        given = read(words, config, command="train")
+        job = Job(
+            given.loaded,
+            DATA_ROOT,
+            RUNS_ROOT,
+            source=given.word,
+            name=name,
+            weights=from_,
+            resume=resume,
+            allow_changed_data=allow_changed_data,
+            hook_files=tuple(hooks or ()),
+            allow_changed_hooks=allow_changed_hooks,
+            skip_bad=skip_bad,
+            dry_run=dry_run,
+            world=world,
+            launch=launch(os.environ) if world.size > 1 or restarts(os.environ) else None,
+            restarted=restarts(os.environ) > 0,
+            check=held_to(baseline, change, resume, RUNS_ROOT),
+        )
+        finished = show(job, json_)
     if finished is not None and finished.status == "diverged":
         raise typer.Exit(1)
     if finished is not None and finished.status == "interrupted":
@@ -125,16 +132,18 @@ def show(job: Job, json_: bool) -> Finished | None:
         return None
     if job.resume:
         limit = ends_by(planned.plan)
-        output.note(f"Resuming {started.run} at step {started.step} of {started.steps} ({limit}).")
+        ranks = f", {started.together}" if started.together else ""
+        output.note(f"Resuming {started.run} at step {started.step} of {started.steps} ({limit}{ranks}).")
     view = TrainingView(started, lambda: signals.received() is not None)
-    logs.start_logging(planned.plan.config.logging, started.folder, view.console)
-    with signals.watched(), view.showing():
+    first = job.world.is_first
+    logs.start_logging(planned.plan.config.logging, started.folder if first else None, view.console)
+    with signals.watched(patient=job.world.size > 1), view.showing():
         for event in events:
             view.show(event)
             if json_ and isinstance(event, Recorded):
                 output.record(record_of(event))
     assert isinstance(event, Finished)
     show_end(event, planned.plan)
-    if (held := outcome(Run(RUNS_ROOT, started.folder), RUNS_ROOT)) is not None:
+    if first and (held := outcome(Run(RUNS_ROOT, started.folder), RUNS_ROOT)) is not None:
         show_outcome(held)
     return event

@@ -268,6 +268,7 @@ class RuntimeConfig(Section):
     threads: int | str = knob("auto", low=1)
     compile: bool | str = "auto"
     native: bool | str = "auto"
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     seed: int = knob(1337, low=0, high=2**63 - 1)
     deterministic: bool = True
 

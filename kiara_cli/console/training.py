@@ -47,7 +47,8 @@ class TrainingView:
     """Draw events. In a terminal the panel is redrawn in place; elsewhere each event worth it is a line."""
 
     def __init__(self, started: Started, stopping: Callable[[], bool] = lambda: False) -> None:
-        self.total, self.run, self.stopping = started.steps, started.run, stopping
+        self.total, self.stopping = started.steps, stopping
+        self.run = " · ".join(filter(None, (started.run, started.together)))
         self.console = output.console()
         self.losses: list[tuple[float, float]] = []
         self.val_losses: list[tuple[float, float]] = []

@@ -62,6 +62,7 @@ class Checkpoint:
     adapter: Mapping[str, Any] | None = None  # of an adapter: where its base was, and how it is added to it
     known_as: str | None = None  # the hash that tells it where its weights were changed after reading; not stored
     merged: bool = False  # of an adapter and its base, opened together; not stored
+    sharded: bool = False  # `path` is a folder that the tensors are still to be read from: see `sharded`; not stored
     path: Path = Path()
 
     @property

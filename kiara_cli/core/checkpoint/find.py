@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kiara_cli.config.folders import expanded
-from kiara_cli.core.checkpoint import adapters, files
+from kiara_cli.core.checkpoint import adapters, files, sharded
 from kiara_cli.core.checkpoint.files import SUFFIXES, Checkpoint
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.errors import KiaraError
@@ -58,10 +58,15 @@ def open_for_resume(run: Run) -> tuple[Checkpoint, list[str]]:
         candidates.insert(1, run.last)
     for path in candidates:
         try:
-            return files.load(path), warnings
+            return load_for_resume(path), warnings
         except KiaraError as error:
             warnings.append(f"{error.cause}; trying the one before it")
     raise KiaraError(f"{run.folder} has no whole checkpoint to resume from", "start a new run")
+
+
+def load_for_resume(path: Path) -> Checkpoint:
+    """Load one periodic checkpoint: a file, or a folder that several processes wrote. Raises KiaraError."""
+    return sharded.load(path) if path.is_dir() else files.load(path)
 
 
 def find(word: str | None, folder: Path) -> list[Path]:
@@ -79,6 +84,11 @@ def find(word: str | None, folder: Path) -> list[Path]:
         shown = [str(place) for place in places]
         found = []
         for place in places:
+            if (place / sharded.INDEX).is_file():
+                raise KiaraError(
+                    f"{place} is a sharded checkpoint, which only the run that it is of is resumed from",
+                    "name the run, its best.pt or its last.pt",
+                )
             found += _in_folder(place)
             with_suffix = [place.with_name(place.name + suffix) for suffix in (*SUFFIXES, "_model.pt")]
             found += [file for file in (place, *with_suffix) if file.is_file()]

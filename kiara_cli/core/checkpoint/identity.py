@@ -35,10 +35,10 @@ IN_THE_DATA = {  # what these do is in the hashes of the text and of the tokeniz
     "data.val_source", "data.name", "data.field", "data.prompt_field", "data.reply_field",
     "data.encoding", "data.val_fraction", "data.shard_tokens", "data.output", "data.corpus_bytes", "data.corpus_seed",
 }  # fmt: skip
-DECIDED = {  # what was decided of them counts instead: `steps`, train.accumulation, `threads`
-    "train.max_steps", "train.max_epochs", "train.batch_tokens", "runtime.threads",
+DECIDED = {  # what was decided of them counts instead: `steps`, train.accumulation, `threads`, `ranks`
+    "train.max_steps", "train.max_epochs", "train.batch_tokens", "runtime.threads", "runtime.parallel",
 }  # fmt: skip
-FACTS = ("steps", "data", "tokenizer", "weights", "hooks", "code", "threads", "torch")
+FACTS = ("steps", "data", "tokenizer", "weights", "hooks", "code", "threads", "torch", "ranks")
 SEED = "runtime.seed"
 # Of the package, what training runs through; the console, the server and the rest cannot change what is learned.
 SOURCES = (
@@ -68,7 +68,8 @@ def definition(config: Config, facts: Mapping[str, Any]) -> Definition:
         "threads": facts.get("threads"),
         "torch": facts.get("torch") or (versions.get("torch") if isinstance(versions, Mapping) else None),
     }
-    return settings | known
+    ranks = {"ranks": facts["ranks"]} if facts.get("ranks") else {}  # processes, where there were several
+    return settings | known | ranks
 
 
 def results_hash(defined: Definition) -> str:

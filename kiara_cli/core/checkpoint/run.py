@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Run:
 
     root: Path
     folder: Path
+    writes: bool = True  # of several processes that train it one does
 
     @classmethod
     def create(cls, root: Path, name: str) -> Run:
@@ -80,10 +82,11 @@ class Run:
         note_killed(root)
         if name is not None and (root / name / "run.json").is_file():
             return cls(root, root / name)
-        runs = sorted(root.glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
+        saved = [path for name in ("last.pt", "step_*/rest") for path in root.glob(f"*/{name}")]
+        runs = [path.parents[path.name == "rest"] for path in sorted(saved, key=lambda path: path.stat().st_mtime)]
         if name is None and runs:
-            return cls(root, runs[-1].parent)
-        there = ", ".join(path.parent.name for path in runs) or "none yet"
+            return cls(root, runs[-1])
+        there = ", ".join(dict.fromkeys(run.name for run in runs)) or "none yet"
         raise KiaraError(
             f"no run {name} in {root}" if name else f"no run in {root} to resume",
             f"runs that can be resumed: {there}",
@@ -103,16 +106,22 @@ class Run:
 
     def lock(self) -> Lock:
         """Claim the run for this process, and clear away what a killed one left. Raises KiaraError if it is taken."""
+        if not self.writes:
+            return Lock(None)  # another process of the group has it
         lock = Lock(self.folder)
         if not lock.holds:
             log.warning("%s cannot be locked here: do not train it twice at once", self.folder)
         for stale in self.folder.glob(STALE):
-            stale.unlink(missing_ok=True)
+            remove(stale)
         return lock
 
     def steps(self) -> list[Path]:
-        """List the periodic checkpoints, oldest first."""
-        return sorted(self.folder.glob("step_*.pt"))
+        """List the periodic checkpoints, oldest first: files, and folders that several processes wrote."""
+        return sorted(path for path in self.folder.glob("step_*") if path.suffix == ".pt" or path.is_dir())
+
+    def step(self, number: int) -> Path:
+        """Name a periodic checkpoint, without its suffix."""
+        return self.folder / f"step_{number:07d}"
 
     def describe(self, config: Config, facts: Mapping[str, Any], step: int = 0) -> None:
         """Write config.yaml and run.json; facts already in run.json stay unless given anew. The run stands at `step`.
@@ -204,6 +213,8 @@ class Run:
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Append one object to metrics.jsonl."""
+        if not self.writes:
+            return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
@@ -223,20 +234,28 @@ class Run:
         """Write step_<step>.pt and make last.pt the same file; drop all but the newest `keep`."""
         from kiara_cli.core.checkpoint import files
 
-        path = self.folder / f"step_{step:07d}.pt"
+        path = self.step(step).with_suffix(".pt")
+        if not self.writes:
+            return path
         files.save(checkpoint, path)
         link(path, self.last)
         if safetensors:
             files.save(checkpoint, path.with_suffix(".safetensors"))
-        for old in self.steps()[:-keep]:
-            old.unlink()
-            old.with_suffix(".safetensors").unlink(missing_ok=True)
+        self.prune(keep)
         return path
+
+    def prune(self, keep: int) -> None:
+        """Drop all periodic checkpoints but the newest `keep`."""
+        for old in self.steps()[:-keep]:
+            remove(old)
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def save_best(self, checkpoint: Checkpoint, safetensors: bool) -> Path:
         """Write best.pt."""
         from kiara_cli.core.checkpoint import files
 
+        if not self.writes:
+            return self.best
         files.save(checkpoint, self.best)
         if safetensors:
             files.save(checkpoint, self.best.with_suffix(".safetensors"))
@@ -244,7 +263,7 @@ class Run:
 
     def publish(self) -> None:
         """Make checkpoints/best.pt and checkpoints/last.pt those of this run, unless it is one of a study's."""
-        if (self.root / STUDY).exists():
+        if not self.writes or (self.root / STUDY).exists():
             return
         for path in (self.best, self.last):
             if path.is_file():
@@ -252,6 +271,8 @@ class Run:
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a text file of the run, atomically."""
+        if not self.writes:
+            return
         with replacing(self.folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
 
@@ -262,9 +283,9 @@ class Lock:
     The operating system keeps it (flock on the folder itself); Windows has no such lock, and gets none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._descriptor: int | None = None
-        if fcntl is None:
+        if fcntl is None or folder is None:
             return
         self._descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -290,6 +311,14 @@ class Lock:
 
     def __del__(self) -> None:
         self.release()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with what is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def note_killed(root: Path) -> None:

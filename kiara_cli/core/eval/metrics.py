@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -27,7 +26,7 @@ from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.adaptive import Threads
 from kiara_cli.core.runtime.device import Runtime
 from kiara_cli.core.runtime.parallel import ALONE, World
-from kiara_cli.core.runtime.ranks import add_up, gather
+from kiara_cli.core.runtime.ranks import add_up, gather, in_step
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 
 BLOCKS = 100  # that a text is cut into, at most, to see how far the loss varies along it
@@ -161,11 +160,13 @@ def loader_metrics(
     counts: list[Tensor] = []
     rows: list[Tensor] = []
     threads = Threads.of(runtime)
-    for batch in islice(batches, world.rank, None, world.size):
+    for batch, counted in in_step(batches, world):
         batch = batch.to(runtime.device)
         with threads.step():
             with runtime.precision():
                 states = model.states(batch.inputs, segments=batch.segments)
+                if not counted:
+                    continue
                 states, unembed, targets = to_score(model, states, batch)
             seen = _ids_before(batch) if watch is not None else targets
             nats = []

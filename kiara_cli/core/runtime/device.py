@@ -17,6 +17,7 @@ import torch
 
 from kiara_cli.config.environment import repeatable_products
 from kiara_cli.config.schema import Device, Dtype, RuntimeConfig
+from kiara_cli.core.runtime.parallel import ALONE, World
 from kiara_cli.core.runtime.threads import allowed_threads
 from kiara_cli.errors import KiaraError
 
@@ -53,13 +54,14 @@ class Runtime:
             yield
 
 
-def decide(config: RuntimeConfig, trains: bool = False) -> Runtime:
+def decide(config: RuntimeConfig, trains: bool = False, world: World = ALONE) -> Runtime:
     """Decide every `auto`, and set threads and determinism for this process. Raises KiaraError.
 
     Nothing of CUDA is touched when the device is a CPU. On CUDA only a training refuses operations that may not give
-    the same bits again, and takes others in their place: sampling cannot do without running sums.
+    the same bits again, and takes others in their place: sampling cannot do without running sums. The processes of a
+    `world` on one machine share its cores, and keep their threads: a slower one would hold up all.
     """
-    threads = _pick_threads() if config.threads == "auto" else int(config.threads)
+    threads = _pick_threads(world) if config.threads == "auto" else int(config.threads)
     torch.set_num_threads(threads)
     device = torch.device(pick_device(config.device))
     strict = config.deterministic and (device.type == "cpu" or (device.type == "cuda" and trains))
@@ -70,7 +72,8 @@ def decide(config: RuntimeConfig, trains: bool = False) -> Runtime:
     torch.set_deterministic_debug_mode("error" if strict else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs 3 % of a step
     dtype = config.dtype if config.dtype != "auto" else _pick_dtype(device)
-    return Runtime(device, dtype, threads, config.threads == "auto" and device.type == "cpu")
+    adaptive = config.threads == "auto" and device.type == "cpu" and world.size == 1
+    return Runtime(device, dtype, threads, adaptive)
 
 
 @contextlib.contextmanager
@@ -194,8 +197,14 @@ def pick_device(wanted: str) -> str:
     return wanted
 
 
-def _pick_threads() -> int:
-    """Choose as many threads as this process may use, and say so where that is less than the machine has."""
+def _pick_threads(world: World) -> int:
+    """Choose as many threads as this process may use, and say so where that is less than the machine has.
+
+    Where nothing is said torchrun starts each of several processes with OMP_NUM_THREADS=1: that is no limit.
+    """
+    if world.local_size > 1:
+        allowed = allowed_threads().threads // world.local_size
+        return max(1, allowed if OPENMP == 1 else min(allowed, OPENMP))
     allowance = allowed_threads(OPENMP)
     if allowance.limit is not None:
         log.info("%d thread%s: %s allows no more.", allowance.threads, "s"[: allowance.threads > 1], allowance.limit)

@@ -18,6 +18,7 @@ class World:
     rank: int
     size: int
     local_rank: int
+    local_size: int = 1  # processes on its machine, which share its cores
 
     @property
     def is_first(self) -> bool:
@@ -29,18 +30,19 @@ ALONE = World(0, 1, 0)
 
 
 def world(environment: Mapping[str, str]) -> World:
-    """Read RANK, WORLD_SIZE and LOCAL_RANK, which torchrun sets for each process that it starts.
+    """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, which torchrun sets for each process that it starts.
 
     Raises KiaraError where they are not numbers or contradict each other.
     """
     if "WORLD_SIZE" not in environment or "RANK" not in environment:
         return ALONE
-    found = {name: environment.get(name, "0") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    usual = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    found = {name: environment.get(name, value) for name, value in usual.items()}
     said, remedy = " ".join(f"{name}={value}" for name, value in found.items()), "start the processes with torchrun"
     try:
-        this = World(int(found["RANK"]), int(found["WORLD_SIZE"]), int(found["LOCAL_RANK"]))
+        this = World(*map(int, found.values()))
     except ValueError:
         raise KiaraError(f"{said} are no numbers", remedy) from None
-    if not (0 <= this.rank < this.size and 0 <= this.local_rank < this.size):
+    if not (0 <= this.rank < this.size and 0 <= this.local_rank < this.size and 1 <= this.local_size <= this.size):
         raise KiaraError(f"{said} name no process of a group", remedy)
     return this

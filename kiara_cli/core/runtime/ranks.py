@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from kiara_cli.core.runtime.parallel import World
 from kiara_cli.errors import KiaraError
 
 PATIENCE = timedelta(days=30)  # one process may work long while the others wait; one that has died is noticed at once
+Value = TypeVar("Value")
+Item = TypeVar("Item")
+LOST = ("gloo", "Connection closed by peer", "Connection reset")  # in what torch says of a process that has gone
 FAILED = -1  # sent in place of a length
 
 
@@ -28,6 +31,10 @@ class FailedElsewhere(Exception):
     def __init__(self, rank: int | None) -> None:
         super().__init__("another process of the group failed")
         self.rank = rank
+
+
+class Agreed(KiaraError):
+    """What all processes raise at the same point."""
 
 
 @contextlib.contextmanager
@@ -53,6 +60,8 @@ def joined(world: World) -> Iterator[None]:
         yield
         _lengths(world, 0)
     except KiaraError:
+        if not dist.is_initialized():
+            raise
         if (first := _first_failed(world)) != world.rank:
             raise FailedElsewhere(first) from None
         raise
@@ -99,6 +108,72 @@ def tell(value: Any, world: World) -> list[Any]:
     """Return the JSON value of each process."""
     raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
     return [json.loads(part.tobytes()) for part in gather(raw, world)]
+
+
+def from_first(world: World, make: Callable[[], Value]) -> Value:
+    """Return the JSON value that the first process makes; the others wait for it."""
+    made: Value = tell(make() if world.is_first else None, world)[0]
+    return made
+
+
+def first_then_others(world: World, make: Callable[[], Value]) -> Value:
+    """Return what each process makes, the others once the first has: they find what it has left on disk."""
+    if world.size == 1:
+        return make()
+    made = make() if world.is_first else None
+    tell(None, world)
+    return made if world.is_first else make()  # type: ignore[return-value]
+
+
+def agreed(world: World, check: Callable[[], None]) -> None:
+    """Check something in all processes; raise the KiaraError of the first one in which it fails in all of them."""
+    failure: KiaraError | None = None
+    try:
+        check()
+    except KiaraError as error:
+        if world.size == 1:
+            raise
+        failure = error
+    for said in tell(None if failure is None else [failure.cause, failure.remedy], world):
+        if said is not None:
+            raise Agreed(*said)
+
+
+@contextlib.contextmanager
+def failing_for_all(world: World) -> Iterator[None]:
+    """Let the others notice an error inside this block that they do not have: they may wait for something else.
+
+    Raises FailedElsewhere where another process has gone.
+    """
+    try:
+        yield
+    except (Agreed, FailedElsewhere):
+        raise
+    except BaseException as error:
+        if world.size > 1:
+            import torch.distributed as dist
+
+            lost = isinstance(error, RuntimeError) and any(mark in str(error) for mark in LOST)
+            if dist.is_initialized():
+                dist.destroy_process_group()
+            if lost or isinstance(error, dist.DistError):
+                raise FailedElsewhere(None) from error
+        raise
+
+
+def in_step(items: Iterable[Item], world: World) -> Iterator[tuple[Item, bool]]:
+    """Yield this process's share of items, and whether each counts.
+
+    All processes get as many, as what is computed of them may need all processes: some get the last item once more.
+    """
+    number = -1
+    for number, item in enumerate(items):
+        if number % world.size == 0:
+            spare = item
+        if number % world.size == world.rank:
+            yield item, True
+    if number >= 0 and number % world.size < world.rank:
+        yield spare, False
 
 
 def _lengths(world: World, own: int, raising: bool = True) -> list[int]:

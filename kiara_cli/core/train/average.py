@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from kiara_cli.core.train.spread import put
+
 
 class Average:
     """The exponential moving average of a model's weights; its decay is lower in the first steps."""
@@ -44,7 +46,7 @@ class Average:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take up where another average was."""
         for name, mean in zip(self._names, self._means, strict=True):
-            mean.copy_(state[name])
+            put(mean, state[name])
 
     @torch.no_grad()
     def _swap(self) -> None:

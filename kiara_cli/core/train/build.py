@@ -8,8 +8,8 @@ they are applied from top to bottom, and the order matters:
 2. what watches or changes named points: it has to attach to plain modules;
 3. recompute, which wraps whole blocks with whatever is in them by then;
 4. native code in the place of modules' own operators; it leaves alone what an earlier entry has exchanged;
-5. what spreads the model over processes;
-6. compile, last: it traces all of the above into one graph.
+5. compile: it traces all of the above into one graph;
+6. what spreads the model over processes, last: what they send each other stays outside of the graph.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from kiara_cli.core.model.lora import add_adapters
 from kiara_cli.core.model.points import OWN
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import seed_everything
+from kiara_cli.core.runtime.ranks import from_first
 from kiara_cli.core.train.average import Average
 from kiara_cli.core.train.numerics import FIRST_SCALE
 from kiara_cli.core.train.optimizer import make_optimizer
@@ -41,6 +42,8 @@ from kiara_cli.core.train.plan import Plan
 from kiara_cli.core.train.preference import score_reference
 from kiara_cli.core.train.progress import Progress
 from kiara_cli.core.train.recompute import recompute_blocks
+from kiara_cli.core.train.saving import Background
+from kiara_cli.core.train.spread import spread
 from kiara_cli.core.train.state import Training
 from kiara_cli.errors import KiaraError
 
@@ -92,6 +95,11 @@ TRANSFORMATIONS = (
     Transformation(
         "compile", lambda plan: plan.config.runtime.compile is True, lambda model, _: compile_states(model)
     ),
+    Transformation(
+        "spread",
+        lambda plan: plan.world.size > 1,
+        lambda model, plan: spread(model, plan.config.runtime.parallel, plan.runtime.device),
+    ),
 )
 
 
@@ -108,17 +116,19 @@ def begin(
     seed_everything(plan.config.runtime.seed)
     model = weights.make_model(plan.config.model) if weights is not None else Transformer(plan.config.model)
     progress = Progress(loss_scale=FIRST_SCALE if plan.runtime.dtype == "fp16" else 1.0)
-    run = Run.create(root, name or plan.data.meta.name)
+    folder = from_first(plan.world, lambda: str(Run.create(root, name or plan.data.meta.name).folder))
+    run = Run(root, Path(folder), plan.world.is_first)
     lock = run.lock()
     try:
         base = keep(weights, run.folder) if weights is not None and plan.config.train.lora.rank else None
         training = build(plan, model, run, lock, progress, base)
     except KiaraError:  # a hook that cannot be made: there is no run yet
         lock.release()
-        shutil.rmtree(run.folder)
+        if run.writes:
+            shutil.rmtree(run.folder)
         raise
     if plan.config.train.objective == "dpo":
-        score_reference(training.model, training.pairs, plan.runtime, run.folder)
+        score_reference(training.model, training.pairs, plan.runtime, run.folder if run.writes else None)
     describe(training, {**known(plan, weights), **(facts or {})})
     return training
 
@@ -136,7 +146,8 @@ def build(
         hooks.report()
     decay = plan.config.train.ema_decay
     average = Average(model, decay) if decay else None
-    return Training(plan, model, make_optimizer(model, plan.config.train), average, run, lock, progress, base, hooks)
+    optimizer, background = make_optimizer(model, plan.config.train), Background() if plan.world.size > 1 else None
+    return Training(plan, model, optimizer, average, run, lock, progress, base, hooks, background=background)
 
 
 def sources(config: Config) -> dict[str, str]:
@@ -174,6 +185,7 @@ def known(plan: Plan, weights: Checkpoint | None = None) -> dict[str, Any]:
         "parameters": plan.count.parameters,
         "flops_per_token": plan.flops_per_token,
         "threads": plan.runtime.threads,
+        **({"ranks": plan.world.size} if plan.world.size > 1 else {}),
         "torch": torch.__version__,
         "code_hash": code_hash(),
         **({"hook_files": sources(config)} if config.hooks else {}),

@@ -30,6 +30,7 @@ class Started:
     folder: Path
     step: int  # made before, by a run that is resumed
     steps: int  # to be made in all
+    together: str = ""  # how many processes train, and how they share the model
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ import torch
 from kiara_cli.core.eval.metrics import Metrics, evaluate
 from kiara_cli.core.eval.samples import FIRST_WORDS
 from kiara_cli.core.generate.text import complete, make_engine, stream_text
+from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import matrix_rate, not_strict, peak_memory, refusals_in_words
+from kiara_cli.core.runtime.ranks import failing_for_all
 from kiara_cli.core.tokenizer.chat_format import encode_prompt, stop_ids
 from kiara_cli.core.train.events import (
     Evaluated,
@@ -35,7 +37,9 @@ from kiara_cli.core.train.meter import Meter
 from kiara_cli.core.train.numerics import first_nonfinite, loss_spike, lower_loss_scale, raise_loss_scale
 from kiara_cli.core.train.preference import PairMetrics, measure_pairs
 from kiara_cli.core.train.records import describe, record_of, summary
+from kiara_cli.core.train.saving import save
 from kiara_cli.core.train.schedule import learning_rate
+from kiara_cli.core.train.spread import last_of_update, let_go, whole
 from kiara_cli.core.train.state import Training
 from kiara_cli.core.train.writers import Write, recording
 
@@ -46,20 +50,22 @@ def train(training: Training, should_stop: Callable[[], bool] = lambda: False) -
     """Train to the end, or until `should_stop` says so between two steps; save in either case."""
     runtime = training.runtime
     peak = matrix_rate(runtime.device, runtime.dtype)
-    meter = Meter(training.plan.flops_per_token, peak, runtime.device)
+    meter = Meter(training.plan.flops_per_token, peak * training.world.size, runtime.device)
+    training.asks_to_stop = should_stop
     try:
         with (
+            failing_for_all(training.world),
             training.run.noting_the_end(),
             refusals_in_words(),
             recording(training.config, training.run, training.progress.step) as write,
         ):
-            yield from steps(training, meter, write, should_stop)
+            yield from steps(training, meter, write)
     finally:
         training.feed.close()
         training.lock.release()
 
 
-def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[[], bool]) -> Iterator[Event]:
+def steps(training: Training, meter: Meter, write: Write) -> Iterator[Event]:
     """Make the updates, and after each what is due: a record, an evaluation, a checkpoint."""
     config, progress, total = training.config.train, training.progress, training.plan.steps
     tokens = training.plan.tokens_per_step
@@ -85,7 +91,7 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
         progress.tokens += tokens
         meter.add(tokens)
         progress.losses.append(loss)
-        last = progress.step == total or should_stop()
+        last = progress.step == total or training.stops
 
         if progress.step % config.log_interval == 0 or progress.step == total:
             reading = meter.read()
@@ -109,18 +115,23 @@ def steps(training: Training, meter: Meter, write: Write, should_stop: Callable[
         if evaluates:
             meter.begin("evaluation")
             yield from validate(training, write)
-            meter.peak = matrix_rate(training.runtime.device, training.runtime.dtype, again=True)
+            peak = matrix_rate(training.runtime.device, training.runtime.dtype, again=True)
+            meter.peak = peak * training.world.size
             if config.patience is not None and progress.without_best >= config.patience:
                 reason = f"no new best in {progress.without_best} evaluations (train.patience)"
         if (evaluates and first) or progress.step % config.checkpoint_interval == 0 or last or reason:
             meter.begin("saving")
-            yield save(training)
+            yield from save(training, ends=last or reason is not None)
+        elif training.background is not None:
+            yield from training.background.poll(training)
         meter.begin(None)
         progress.seconds += meter.lap()
         if last and progress.step < total:
             status = "interrupted"
             break
 
+    if training.background is not None:
+        yield from training.background.finish(training)
     progress.seconds += meter.lap()
     yield finish(training, status, reason)
 
@@ -132,6 +143,9 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     numbers are read together, once an update; nothing else waits for the device.
     """
     config, progress, model, hooks = training.config.train, training.progress, training.model, training.hooks
+    scale = (
+        progress.loss_scale * training.world.size
+    )  # gradients are means over the processes, targets counted in all
     for group in training.optimizer.param_groups:
         group["lr"] = lr
     meter.begin("data")
@@ -139,26 +153,27 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     batches = training.feed.take(position)
     progress.position += config.accumulation
     nats = []
-    if hooks is not None:
-        hooks.begin(progress.step + 1)
-    for batch in batches.parts:
+    training.begin_update()
+    for number, batch in enumerate(batches.parts, 1):
         meter.begin("forward")
+        last_of_update(model, number == len(batches.parts))
         with training.runtime.precision():
             states = model.states(batch.inputs, segments=batch.segments)  # (B, T, D)
             objective, cross_entropy = training.score(states, batch)
             if hooks is not None:
                 objective = hooks.objective(objective, states, batch)
         meter.begin("backward")
-        (objective * (progress.loss_scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
+        (objective * (scale / batches.targets)).backward()  # type: ignore[no-untyped-call]
         nats.append(cross_entropy)
 
     meter.begin("optimizer")
     gradients = [parameter.grad for parameter in training.weights if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    loss, grad_norm = torch.stack((torch.stack(nats).sum() / batches.targets, norm / progress.loss_scale)).tolist()
+    norm = whole(torch.nn.utils.get_total_norm(gradients))
+    total, *flags = training.agree(torch.stack(nats).sum())
+    loss, grad_norm, *said = torch.stack((total / batches.targets, norm / progress.loss_scale, *flags)).tolist()
+    training.heed(*said)
     if not math.isfinite(loss) or not math.isfinite(grad_norm):
-        if hooks is not None:
-            hooks.blame()
+        training.blame()
         overflow = math.isfinite(loss) and lower_loss_scale(progress)  # fp16's own trouble: no fault of the training
         progress.skipped += 1
         progress.skipped_in_a_row += 0 if overflow else 1
@@ -210,36 +225,27 @@ def validate(training: Training, write: Write) -> Iterator[Event]:
             path = training.run.save_best(checkpoint, config.train.save_safetensors)
             training.run.publish()
             yield Saved(progress.step, path, time.perf_counter() - started)
-        if config.eval.sample_tokens:
+        if config.eval.sample_tokens and (model := training.readable()) is not None:
             with not_strict():
-                sampled = sample_text(training)
+                sampled = sample_text(training, model)
             yield sampled
 
 
 def measure(training: Training) -> Metrics | PairMetrics:
     """Measure the validation split."""
-    config, runtime = training.config, training.runtime_now
+    config, runtime, world = training.config, training.runtime_now, training.world
     if training.preference is not None:
         pairs, limit = training.pairs["val"], config.eval.max_tokens
-        return measure_pairs(training.model, pairs, training.preference, runtime, limit)
-    return evaluate(
-        training.model, training.data.val, training.data.tokenizer, runtime, config.eval.batch_size,
-        config.eval.max_tokens, stride=config.eval.stride, lengths=training.byte_lengths,
-    )  # fmt: skip
-
-
-def save(training: Training) -> Saved:
-    """Write a checkpoint that the run can be resumed from.
-
-    On this thread: it takes 0.02 s for a model of 1 M weights, 0.1 s for 11 M and 2.5 s for 98 M (measured), less
-    than a thousandth of the time between two; the copy that another thread would need takes 0.02, 0.4 and 0.7 s.
-    """
-    config, step, started = training.config.train, training.progress.step, time.perf_counter()
-    checkpoint = training.checkpoint({**training.metrics, "step": step}, resumable=True)
-    path = training.run.save_step(checkpoint, step, config.keep_last, config.save_safetensors)
-    if training.progress.best_val_loss is not None:
-        training.run.publish()
-    return Saved(step, path, time.perf_counter() - started)
+        found: Metrics | PairMetrics = measure_pairs(
+            training.model, pairs, training.preference, runtime, limit, world
+        )
+    else:
+        found = evaluate(
+            training.model, training.data.val, training.data.tokenizer, runtime, config.eval.batch_size,
+            config.eval.max_tokens, stride=config.eval.stride, lengths=training.byte_lengths, world=world,
+        )  # fmt: skip
+    let_go(training.model)
+    return found
 
 
 def finish(training: Training, status: Status, reason: str | None) -> Finished:
@@ -262,10 +268,10 @@ def finish(training: Training, status: Status, reason: str | None) -> Finished:
     return Finished(run.name, run.folder, status, progress.step, val_loss, tokens, seconds, best, last, reason)
 
 
-def sample_text(training: Training) -> Sampled:
+def sample_text(training: Training, model: Transformer) -> Sampled:
     """Continue the sample prompt, or answer it if the data holds conversations; with the same seed each time."""
     config, tokenizer = training.config, training.data.tokenizer
-    engine = make_engine(training.model, tokenizer, training.runtime_now)
+    engine = make_engine(model, tokenizer, training.runtime_now)
     settings = dataclasses.replace(
         config.generate, max_new_tokens=config.eval.sample_tokens, seed=config.runtime.seed
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from kiara_cli.core.train.progress import Progress
+from kiara_cli.core.train.spread import whole
 
 DECAY = 0.9  # of the running means that a loss is compared with (a guess: about the last ten records)
 SPIKE = 5.0  # a spike is further from the mean than so many usual changes (a guess)
@@ -20,7 +21,7 @@ GROWS_AFTER = 2000  # updates without an overflow after which the scale doubles 
 def first_nonfinite(model: nn.Module) -> str:
     """Name the weight nearest to the loss whose gradient is not finite: that is where it went wrong first."""
     for name, parameter in reversed(list(model.named_parameters())):
-        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+        if parameter.grad is not None and not bool(whole(parameter.grad).isfinite().all()):
             return name
     return "none: the loss alone is not finite"
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from kiara_cli.config.schema import TrainConfig
 from kiara_cli.core.model.transformer import Transformer, at_speed
 from kiara_cli.core.train.lion import Lion
+from kiara_cli.core.train.spread import is_shared_out, share_like, whole
 
 MUON_MOMENTUM = 0.95  # Jordan et al., 2024
 MUON_RMS = 0.2  # root mean square of an update per unit of learning rate: AdamW's usual one (Liu et al., 2025)
@@ -51,8 +52,10 @@ def make_lion(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
 
 def make_sgd(model: Transformer, config: TrainConfig) -> torch.optim.Optimizer:
     """Stochastic gradient descent with Nesterov's momentum over all weights."""
-    groups = decay_groups(model.parameters(), config)
-    return torch.optim.SGD(groups, lr=config.highest_lr, momentum=config.beta1, nesterov=config.beta1 > 0, fused=True)
+    groups, fused = decay_groups(model.parameters(), config), not is_shared_out(model)
+    return torch.optim.SGD(
+        groups, lr=config.highest_lr, momentum=config.beta1, nesterov=config.beta1 > 0, fused=fused
+    )
 
 
 OPTIMIZERS: dict[str, Callable[[Transformer, TrainConfig], torch.optim.Optimizer]] = {
@@ -80,10 +83,13 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
             for (rows, columns), parameters in shapes.items():
-                updates = orthogonalize(torch.stack(self._momentum(parameters))).to(parameters[0].dtype)
+                wholes = [
+                    whole(matrix) for matrix in self._momentum(parameters)
+                ]  # a share has other singular vectors
+                updates = orthogonalize(torch.stack(wholes)).to(parameters[0].dtype).unbind()
                 scale = MUON_RMS * max(rows, columns) ** 0.5  # an orthogonal matrix has RMS 1/sqrt(longer side)
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, updates.unbind(), alpha=-group["lr"] * scale)
+                torch._foreach_add_(parameters, share_like(parameters, updates), alpha=-group["lr"] * scale)
 
     def _momentum(self, parameters: list[Tensor]) -> tuple[Tensor, ...]:
         """Blend gradients into their running means and return Nesterov's looks ahead, (rows, columns) each."""

@@ -27,8 +27,10 @@ from kiara_cli.core.model.fused import decide_fused
 from kiara_cli.core.model.lora import adapter_parameters
 from kiara_cli.core.runtime.compile import decide_compile
 from kiara_cli.core.runtime.device import Runtime, decide, planning_rate
+from kiara_cli.core.runtime.parallel import ALONE, World
 from kiara_cli.core.tokenizer.protocol import Tokenizer
 from kiara_cli.core.train.preference import batcher_of, check_pairs
+from kiara_cli.core.train.spread import decide_parallel, shares_in_words
 from kiara_cli.core.train.writers import check_writers
 from kiara_cli.errors import KiaraError
 
@@ -54,6 +56,7 @@ class Plan:
     unmet: Mapping[str, str]  # keys of `runtime` that ask for what this machine cannot do, and why
     parts: Sequence[Part] = ()  # what is learned from beside `data`
     quantized: Mapping[str, Any] | None = None  # how the weights that an adapter leaves as they are lie in memory
+    world: World = ALONE  # the processes that train together
 
     @cached_property
     def count(self) -> Count:
@@ -64,6 +67,11 @@ class Plan:
         """How many numbers are trained: all parameters, or those of the adapter."""
         lora = self.config.train.lora
         return adapter_parameters(self.config.model, lora) if lora.rank else self.count.parameters
+
+    @property
+    def together(self) -> str:
+        """How many processes train, and how they share the model; empty for one."""
+        return f"{self.world.size} ranks, {self.config.runtime.parallel}" if self.world.size > 1 else ""
 
     @property
     def flops_per_token(self) -> int:
@@ -83,7 +91,13 @@ class Plan:
         return self.flops_per_token * self.tokens
 
 
-def plan(config: Config, data: Prepared, base: Checkpoint | None = None, parts: Sequence[Part] = ()) -> Plan:
+def plan(
+    config: Config,
+    data: Prepared,
+    base: Checkpoint | None = None,
+    parts: Sequence[Part] = (),
+    world: World = ALONE,
+) -> Plan:
     """Decide everything; of an adapter, `base` is the checkpoint that it belongs to.
 
     Raises KiaraError for settings that contradict each other, the data or the machine.
@@ -96,12 +110,19 @@ def plan(config: Config, data: Prepared, base: Checkpoint | None = None, parts: 
     steps, limit = total_steps(config.train, batcher)
     tokens = steps * config.train.batch_size * config.train.accumulation * config.model.context_length
     flops = count(config.model).training_flops * tokens
-    decided, runtime, how, unmet = decide_runtime(config.runtime, flops, hook_on_model(config))
+    hook, shares = hook_on_model(config), ""
+    if world.size > 1:
+        config = dataclasses.replace(
+            config, runtime=dataclasses.replace(config.runtime, parallel=decide_parallel(config, world))
+        )
+        shares = shares_in_words(config, batcher.places, world)
+    decided, runtime, how, unmet = decide_runtime(config.runtime, flops, hook, world)
     config = dataclasses.replace(config, runtime=decided)
     quantized = base.quantize if base is not None else None
     return Plan(
-        config, runtime, data, batcher, learned, measured, steps, limit, tokens, how, unmet, tuple(parts), quantized
-    )
+        config, runtime, data, batcher, learned, measured, steps, limit, tokens, shares + how, unmet, tuple(parts),
+        quantized, world,
+    )  # fmt: skip
 
 
 def settle(config: Config, tokenizer: Tokenizer) -> Config:
@@ -208,18 +229,20 @@ def hook_on_model(config: Config) -> str | None:
 
 
 def decide_runtime(
-    wanted: RuntimeConfig, flops: int, hook: str | None = None
+    wanted: RuntimeConfig, flops: int, hook: str | None = None, world: World = ALONE
 ) -> tuple[RuntimeConfig, Runtime, str, dict[str, str]]:
     """Decide every `auto` of the machine for a training of so many operations; threads are decided at every start.
 
     Also return in words how it will compute, and what was asked for that this machine cannot do, with the reason.
     A `hook` on the model excludes torch.compile, which would trace its Python code once and not call it again.
     """
-    runtime = decide(wanted, trains=True)
+    runtime = decide(wanted, trains=True, world=world)
     fuses, why_fused = decide_fused(wanted, runtime)
-    usual = USUAL_SHARE * planning_rate(runtime)
+    usual = USUAL_SHARE * planning_rate(runtime) * world.size
     if hook is not None and not fuses and wanted.compile is not False:
         compiles, why = False, f"hooks.{hook} is on the model, and a compiled model would not call it"
+    elif world.size > 1 and wanted.parallel == "fsdp" and not fuses and wanted.compile is not False:
+        compiles, why = False, "runtime.parallel=fsdp puts weights together between its operators"
     else:
         compiles, why = decide_compile(False if fuses else wanted.compile, runtime.device, flops / usual)
     found = {"compile": (compiles, why), "native": (fuses, why_fused)}

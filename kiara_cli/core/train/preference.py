@@ -6,6 +6,7 @@ once and kept in the run's folder; and how many pairs a model gets right, on the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from safetensors.numpy import load_file, save_file
 
 from kiara_cli.config.schema import Config, TrainConfig
 from kiara_cli.core.checkpoint.atomic import replacing
+from kiara_cli.core.data.batches import Batch
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.pairs import PairBatcher
 from kiara_cli.core.loss import Preference, segment_scores
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime
+from kiara_cli.core.runtime.parallel import ALONE, World
+from kiara_cli.core.runtime.ranks import add_up, in_step
 from kiara_cli.errors import KiaraError
 
 FILE = "reference.safetensors"  # in the run's folder
@@ -97,8 +101,10 @@ def batcher_of(config: Config, data: Prepared, held_out: bool = False) -> PairBa
 
 
 @torch.no_grad()
-def score_reference(model: Transformer, batchers: dict[str, PairBatcher], runtime: Runtime, folder: Path) -> None:
-    """Fill in what the model, as it is now, gives all replies, and keep it in the run's folder."""
+def score_reference(
+    model: Transformer, batchers: dict[str, PairBatcher], runtime: Runtime, folder: Path | None
+) -> None:
+    """Fill in what the model, as it is now, gives all replies, and keep it in the run's folder, if one is given."""
     was_training = model.training
     model.eval()
     for batcher in batchers.values():
@@ -110,6 +116,8 @@ def score_reference(model: Transformer, batchers: dict[str, PairBatcher], runtim
             for number, pairs in enumerate(rows):
                 batcher.scores[pairs] = scores[2 * number : 2 * number + 2, : len(pairs)].T
     model.train(was_training)
+    if folder is None:
+        return
     with replacing(folder / FILE) as partial:
         save_file({name: batcher.scores for name, batcher in batchers.items()}, partial)
 
@@ -129,21 +137,34 @@ def load_reference(batchers: dict[str, PairBatcher], folder: Path) -> None:
 
 @torch.no_grad()
 def measure_pairs(
-    model: Transformer, batcher: PairBatcher, objective: Preference, runtime: Runtime, limit: int | None
+    model: Transformer,
+    batcher: PairBatcher,
+    objective: Preference,
+    runtime: Runtime,
+    limit: int | None,
+    world: World = ALONE,
 ) -> PairMetrics:
-    """Measure a model on pairs: all, or about as many as have `limit` tokens."""
+    """Measure a model on pairs: all, or about as many as have `limit` tokens; each process of a `world` its share."""
     was_training = model.training
     model.eval()
-    sums, pairs, seen = torch.zeros(3), 0, 0
-    for batch, _ in batcher.in_order():
-        if limit is not None and seen >= limit:
-            break
-        seen += batch.inputs.numel()
-        pairs += batch.target_count
+    sums = torch.zeros(4, dtype=torch.float64)
+    for batch, counts in in_step(up_to(batcher, limit), world):
         batch = batch.to(runtime.device)
         with runtime.precision():
             states = model.states(batch.inputs, segments=batch.segments)
-            sums += objective(states, model.unembed, batch)[1].cpu()
+            found = objective(states, model.unembed, batch)[1].cpu()
+        if counts:
+            sums += torch.cat((found, found.new_tensor([batch.target_count])))
     model.train(was_training)
-    nats, right, ahead = sums.tolist()
-    return PairMetrics(nats, int(right), ahead, pairs)
+    nats, right, ahead, pairs = add_up(sums.numpy(), world).tolist()
+    return PairMetrics(nats, int(right), ahead, int(pairs))
+
+
+def up_to(batcher: PairBatcher, limit: int | None) -> Iterator[Batch]:
+    """Yield the batches of all pairs, or the first ones of them that have `limit` tokens together."""
+    seen = 0
+    for batch, _ in batcher.in_order():
+        if limit is not None and seen >= limit:
+            return
+        seen += batch.inputs.numel()
+        yield batch

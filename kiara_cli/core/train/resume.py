@@ -20,12 +20,17 @@ from kiara_cli.core.checkpoint.files import Checkpoint
 from kiara_cli.core.checkpoint.run import Lock, Run
 from kiara_cli.core.data.folders import Prepared
 from kiara_cli.core.data.mixture import Part
+from kiara_cli.core.model.initialize import NoDraws
+from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import pick_device
+from kiara_cli.core.runtime.parallel import ALONE, World
 from kiara_cli.core.tokenizer.protocol import fingerprint
 from kiara_cli.core.train.build import build, describe
 from kiara_cli.core.train.plan import LIMITS, Plan, plan, total_steps
 from kiara_cli.core.train.preference import load_reference
 from kiara_cli.core.train.progress import Progress, set_random_state
+from kiara_cli.core.train.saving import fill, prepare_state
+from kiara_cli.core.train.spread import is_shared_out, put, tensors_in
 from kiara_cli.core.train.state import Training
 from kiara_cli.errors import KiaraError
 
@@ -33,7 +38,7 @@ from kiara_cli.errors import KiaraError
 RESUMABLE = {"logging", "eval", "generate", "chat", "serve", "quantize"}
 RESUMABLE_KEYS = {
     *LIMITS, "train.log_interval", "train.eval_interval", "train.checkpoint_interval", "train.keep_last",
-    "train.save_safetensors",
+    "train.save_safetensors", "runtime.parallel",
 }  # fmt: skip
 
 log = logging.getLogger("kiara.train")
@@ -67,6 +72,7 @@ def plan_resumed(
     data: Prepared,
     allow_changed_data: bool = False,
     parts: Sequence[Part] = (),
+    world: World = ALONE,
 ) -> Plan:
     """Plan the rest of a run as its config was decided.
 
@@ -84,7 +90,7 @@ def plan_resumed(
         pick_device(config.runtime.device)
     except KiaraError as error:
         raise KiaraError(error.cause, elsewhere) from None
-    planned = plan(config, data, parts=parts)
+    planned = plan(config, data, parts=parts, world=world)
     for key, reason in planned.unmet.items():
         raise KiaraError(f"the run has runtime.{key}=true, and {reason}", elsewhere)
     stored = config_load.from_mapping(checkpoint.config, str(checkpoint.path)).config.train
@@ -108,15 +114,19 @@ def resume(plan: Plan, checkpoint: Checkpoint, run: Run, lock: Lock | None = Non
     progress = Progress.from_state(checkpoint.progress, plan.config.train.accumulation)
     whole = checkpoint if checkpoint.base is None else base_of(checkpoint)
     base = None if checkpoint.base is None else Base.recorded(checkpoint)
-    training = build(plan, whole.make_model(plan.config.model), run, lock, progress, base)
-    if checkpoint.base is not None:
-        training.model.load_state_dict(dict(checkpoint.model), strict=False)
-    training.optimizer.load_state_dict(dict(checkpoint.optimizer or {}))
+    if checkpoint.sharded and base is None:  # its weights come once it is known which process has which
+        with NoDraws():
+            model = Transformer(plan.config.model, initialized=False)
+    else:
+        model = whole.make_model(plan.config.model)
+    training = build(plan, model, run, lock, progress, base)
+    if checkpoint.sharded:
+        fill(training, checkpoint)
+    else:
+        take(training, checkpoint)
     if plan.config.train.objective == "dpo":
         load_reference(training.pairs, run.folder)
     training.metrics |= checkpoint.metrics
-    if training.average is not None:
-        training.average.load(progress.average)
     if training.hooks is not None:
         training.hooks.load(progress.hooks)
     set_random_state(progress.random)
@@ -126,6 +136,22 @@ def resume(plan: Plan, checkpoint: Checkpoint, run: Run, lock: Lock | None = Non
         log.warning("the data has changed since step %d: from here on it is another training", progress.step)
     describe(training, {"data_changed_at_step": progress.step} if changed else {})
     return training
+
+
+def take(training: Training, checkpoint: Checkpoint) -> None:
+    """Take the optimizer's state and the average from a file, and of an adapter its weights."""
+    if checkpoint.base is not None:
+        training.model.load_state_dict(dict(checkpoint.model), strict=False)
+    state = dict(checkpoint.optimizer or {})
+    if is_shared_out(training.model):
+        prepare_state(training.optimizer)
+        theirs = dict(tensors_in(state, ""))
+        for name, tensor in tensors_in(training.optimizer.state_dict(), ""):
+            put(tensor, theirs[name])
+    else:
+        training.optimizer.load_state_dict(state)
+    if training.average is not None:
+        training.average.load(training.progress.average)
 
 
 def check_data(checkpoint: Checkpoint, data: Prepared, allow_changed_data: bool) -> None:
