@@ -16,7 +16,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG EXTRAS=json
 COPY --from=wheel /wheels /wheels
 RUN python -m venv /opt/kiara \
-    && /opt/kiara/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch>=2.8,<2.14" \
+    && /opt/kiara/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch>=2.13,<2.14" \
     && /opt/kiara/bin/pip install --no-cache-dir "$(echo /wheels/kiara_slm-*.whl)[${EXTRAS}]"
 
 FROM python:${PYTHON}-slim AS packages-cuda
@@ -24,7 +24,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cu128
 ARG EXTRAS=json
 COPY --from=wheel /wheels /wheels
 RUN python -m venv /opt/kiara \
-    && /opt/kiara/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch>=2.8,<2.14" \
+    && /opt/kiara/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch>=2.13,<2.14" \
     && /opt/kiara/bin/pip install --no-cache-dir "$(echo /wheels/kiara_slm-*.whl)[${EXTRAS}]"
 
 # The compiler makes Kiara's C loops for this processor when they are first used; PACKAGES="" leaves it to PyTorch alone,

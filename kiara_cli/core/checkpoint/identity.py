@@ -68,7 +68,7 @@ def definition(config: Config, facts: Mapping[str, Any]) -> Definition:
         "threads": facts.get("threads"),
         "torch": facts.get("torch") or (versions.get("torch") if isinstance(versions, Mapping) else None),
     }
-    ranks = {"ranks": facts["ranks"]} if facts.get("ranks") else {}  # processes, where there were several
+    ranks = {"ranks": facts["ranks"]} if facts.get("ranks", 1) > 1 else {}  # processes, where there were several
     return settings | known | ranks
 
 

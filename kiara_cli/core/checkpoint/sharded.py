@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import time
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -147,7 +148,8 @@ def fill(tensors: Mapping[str, Tensor], folder: Path) -> None:
             raise KiaraError(
                 f"{folder}: {name} is {theirs} there and {tuple(tensor.shape)} here", "use another checkpoint"
             )
-    read(dict(tensors), storage_reader=Reader(folder), no_dist=not dist.is_initialized())
+    with warnings.catch_warnings(action="ignore"):  # that one process alone reads it
+        read(dict(tensors), storage_reader=Reader(folder), no_dist=not dist.is_initialized())
 
 
 def _reason(error: BaseException) -> str:

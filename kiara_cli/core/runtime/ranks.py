@@ -66,8 +66,9 @@ def joined(world: World) -> Iterator[None]:
             raise FailedElsewhere(first) from None
         raise
     finally:
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+        if dist.is_initialized():
+            with contextlib.suppress(RuntimeError):
+                dist.destroy_process_group()
 
 
 def take_device(world: World) -> None:

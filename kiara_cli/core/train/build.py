@@ -185,7 +185,7 @@ def known(plan: Plan, weights: Checkpoint | None = None) -> dict[str, Any]:
         "parameters": plan.count.parameters,
         "flops_per_token": plan.flops_per_token,
         "threads": plan.runtime.threads,
-        **({"ranks": plan.world.size} if plan.world.size > 1 else {}),
+        "ranks": plan.world.size,
         "torch": torch.__version__,
         "code_hash": code_hash(),
         **({"hook_files": sources(config)} if config.hooks else {}),

@@ -14,14 +14,14 @@ def test_a_process_knows_its_place_from_what_torchrun_sets_and_is_alone_without_
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("name", "value"),
     [
-        {"RANK": "two"},
-        {"RANK": "2"},
-        {"RANK": "-1"},
-        {"WORLD_SIZE": "0"},
-        {"LOCAL_RANK": "5"},
-        {"LOCAL_WORLD_SIZE": "3"},
+        ("RANK", "two"),
+        ("RANK", "2"),
+        ("RANK", "-1"),
+        ("WORLD_SIZE", "0"),
+        ("LOCAL_RANK", "5"),
+        ("LOCAL_WORLD_SIZE", "3"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused_in_one_line(name, value):

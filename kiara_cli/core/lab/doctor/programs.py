@@ -67,7 +67,7 @@ def look_at_torch(host: Host) -> Finding:
     if not outcome.finished:
         return Finding("torch", "warning", "its import takes long", meaning, "try again; is the disk slow or busy?")
     if outcome.failure is not None:
-        remedy = "pip install --force-reinstall 'torch>=2.8,<2.14', as PyTorch's own install page says"
+        remedy = "pip install --force-reinstall 'torch>=2.13,<2.14', as PyTorch's own install page says"
         wanted = [str(each.specifier) for each in needed() if each.name == "torch"]
         if wanted:
             remedy = f"pip install --force-reinstall 'torch{wanted[0]}', as PyTorch's own install page says"
