@@ -171,8 +171,8 @@ def _as_array(ids: list[int]) -> NDArray[np.uint32]:
 def split(text: str, limit: int = PIECE) -> Iterator[str]:
     """Cut text into pieces of at most `limit` characters.
 
-    Cuts after a newline that a visible character follows, where no split pattern of the GPT family joins the
-    two sides, so the ids are those of the whole text; failing that, anywhere.
+    Cuts after a newline that a visible character follows, or else between a letter and a space, where no split
+    pattern of the GPT family joins the two sides, so the ids are those of the whole text; failing that, anywhere.
     """
     start = 0
     while len(text) - start > limit:
@@ -189,4 +189,8 @@ def last_break(text: str, start: int, end: int) -> int:
     while (at := text.rfind("\n", start, at)) >= 0:
         if at + 1 < len(text) and not text[at + 1].isspace() and text[at + 1] != "/":  # o200k joins newlines and /
             return at + 1
+    at = end
+    while (at := text.rfind(" ", start + 1, at)) >= 0:
+        if text[at - 1].isalpha():
+            return at
     return end

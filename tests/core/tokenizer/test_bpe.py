@@ -9,17 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import regex  # type: ignore[import-untyped]
 import rustbpe
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kiara_cli.core.export.patterns import SPELLINGS
 from kiara_cli.core.tokenizer import bpe
 from kiara_cli.core.tokenizer.bpe import BYTES_PER_MERGE, PATTERN, PIECE, BPETokenizer, split
 from kiara_cli.core.tokenizer.protocol import SPECIALS, decode, encode_bytes, fingerprint, incremental_decoder
 from kiara_cli.core.tokenizer.report import count_unused, longest_tokens
 
 WORDS = "the quick brown fox jumps over a lazy dog and runs home; it's 2024, née Müller said: «да» 你好\n"
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def corpus(size: int, seed: int = 0) -> str:
@@ -42,6 +49,10 @@ def plain_bpe(tokens: list[bytes], piece: bytes) -> list[int]:
         if best == len(tokens):
             return [ranks[part] for part in parts]
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
+
+
+def words(pattern: str, text: str) -> list[str]:
+    return regex.findall(pattern, text)
 
 
 def whole(tokenizer: BPETokenizer, text: str) -> list[int]:
@@ -96,6 +107,24 @@ def test_a_text_longer_than_a_piece_has_the_ids_of_the_whole(tokenizer: BPEToken
     assert len(text) > PIECE
     assert len(list(split(text))) > 1
     assert tokenizer.encode(text) == whole(tokenizer, text)
+
+
+def test_a_long_text_in_which_every_line_is_indented_has_the_ids_of_the_whole(tokenizer: BPETokenizer) -> None:
+    text = "".join(f"    the quick brown fox\n        jumps over {number} lazy dogs\n" for number in range(9))
+    expected = whole(tokenizer, text)
+    for limit in range(30, 60):
+        pieces = list(split(text, limit))
+        assert len(pieces) > 5
+        assert [token for piece in pieces for token in whole(tokenizer, piece)] == expected
+
+
+@settings(max_examples=200)
+@given(text=st.text(st.sampled_from("aé1 \t\r\n\u00a0.'/ſ"), max_size=60))
+def test_a_cut_between_a_letter_and_a_space_changes_no_id(tokenizer: BPETokenizer, text: str) -> None:
+    places = [at for at in range(1, len(text)) if text[at - 1].isalpha() and text[at] == " "]
+    for pattern in (*SPELLINGS, O200K):
+        for at in places:
+            assert words(pattern, text[:at]) + words(pattern, text[at:]) == words(pattern, text)
 
 
 def test_two_million_spaces_are_fitted_and_encoded() -> None:
