@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,8 @@ import typer
 from kiara_cli.commands import completion
 from kiara_cli.commands.options import ConfigFiles, Debug, Given, Json, SkipBad, read
 from kiara_cli.errors import KiaraError
+
+NAME = re.compile(r"\w[\w.-]{0,99}")
 
 if TYPE_CHECKING:
     from kiara_cli.core.retrieve.build import Built
@@ -69,6 +72,8 @@ def make(docs: list[str], name: str | None, given: Given, rebuild: bool, skip_ba
 
     if not docs and name is None:
         raise KiaraError("--rebuild needs an index", "name it: kiara index --name NAME --rebuild")
+    if name is not None and not NAME.fullmatch(name):
+        raise KiaraError(f"--name {name} is no name", "give one of letters, digits, dots, dashes and underscores")
     name = name or dataset_name(DataConfig(source=docs[0], sources=tuple(docs[1:])))
     with showing() as report:
         built = build(docs, name, means=means_of(given), report=report, anew=rebuild, skip_bad=skip_bad)

@@ -65,9 +65,7 @@ def show_passages(index: Index, question: str, passages: Sequence[Passage], json
     if not passages:
         output.note(f"Nothing in {index.name} is like this question.")
     if gone:
-        output.warn(
-            f"no longer there: {', '.join(gone)}; bring the index up to date: kiara index --name {index.name}"
-        )
+        output.warn(f"no longer there: {', '.join(gone)}; to leave them out: kiara index --name {index.name}")
 
 
 def show_indexes(indexes: Sequence[Listed], json_: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,28 +155,26 @@ def read_all(
         path = source.input.address
         try:
             content = digest(Slice(source.input), reading)
-            filed = known.get(path)
-            if before is not None and filed is not None and (filed.digest, filed.kind) == (content, source.kind):
-                draft.copy_file(before, filed)
-                continue
-            chunks = list(cut(sections(source, cutting, reading), cutting))
         except KiaraError:
-            if source.input.named or Path(path).exists() or "://" in path:
+            if source.input.named or "://" in path or Path(path).exists():
                 raise
             reading.notices.add("left out, as they have vanished meanwhile", path)
             continue
+        filed = known.get(path)
+        if before is not None and filed is not None and (filed.digest, filed.kind) == (content, source.kind):
+            draft.copy_file(before, filed)
+            continue
+        chunks = cut(sections(source, cutting, reading), cutting)
         draft.add_file(path, content, source.kind, with_ids(path, chunks))
 
 
-def with_ids(path: str, chunks: Sequence[Chunk]) -> list[tuple[int, int, Chunk]]:
-    """Return chunks with the numbers by which they are known: of the same text in the same file, and of the text."""
+def with_ids(path: str, chunks: Iterable[Chunk]) -> Iterator[tuple[int, int, Chunk]]:
+    """Yield chunks with the numbers by which they are known: of the same text in the same file, and of the text."""
     seen: Counter[int] = Counter()
-    found = []
     for chunk in chunks:
         key = number_of(titled(chunk.heading, chunk.text))
         seen[key] += 1
-        found.append((number_of(f"{path}\n{key}\n{seen[key]}"), key, chunk))
-    return found
+        yield number_of(f"{path}\n{key}\n{seen[key]}"), key, chunk
 
 
 def number_of(text: str) -> int:
@@ -187,13 +185,13 @@ def number_of(text: str) -> int:
 def save_graph(store: Store, made: Embedded, before: Store | None, settings: RetrieveConfig, report: Report) -> bool:
     """Write the graph of neighbours where it is asked for, or the index is large; say whether it was."""
     wanted = settings.search == "hnsw" or (settings.search == "auto" and len(store.rows) > settings.hnsw_above)
-    if not wanted or made.vectors is None:
+    if not wanted or not made.dimensions:
         return False
     usable = before is not None and before.meta.graph and made.reused and not made.refitted
     former = (before.folder / "graph.usearch", before.rows) if before is not None and usable else None
     total = len(store.rows)
-    path = store.folder / "graph.usearch"
-    nearest.save_graph(made.vectors, store.rows, path, former, lambda done: report(Indexing("linking", done, total)))
+    vectors, path = store.folder / "vectors.npy", store.folder / "graph.usearch"
+    nearest.save_graph(vectors, store.rows, path, former, lambda done: report(Indexing("linking", done, total)))
     return True
 
 

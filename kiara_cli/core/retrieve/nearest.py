@@ -48,13 +48,13 @@ def open_graph(path: Path, rows: NDArray[Any]) -> Graph:
 
 
 def save_graph(
-    vectors: NDArray[np.float32],
+    vectors: Path,
     rows: NDArray[Any],
     path: Path,
     before: tuple[Path, NDArray[Any]] | None = None,
     report: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Write the graph of all vectors; of the one `before` and its rows, only what differs is changed.
+    """Write the graph of the vectors in a file; of the one `before` and its rows, only what differs is changed.
 
     The vectors of equal ids must be equal. Return how many vectors were added.
     """
@@ -67,13 +67,12 @@ def save_graph(
             graph.remove(gone)
         new = np.flatnonzero(~np.isin(ids, known))
     else:
-        graph = library()(
-            ndim=vectors.shape[1], metric="ip", dtype="i8", connectivity=CONNECTIVITY, expansion_add=EFFORT_ADDING
-        )
+        width = np.load(vectors, mmap_mode="r").shape[1]
+        graph = library()(ndim=width, metric="ip", dtype="i8", connectivity=CONNECTIVITY, expansion_add=EFFORT_ADDING)
         new = np.arange(len(ids))
     for at in range(0, len(new), BLOCK):
         block = new[at : at + BLOCK]
-        graph.add(ids[block], vectors[block])
+        graph.add(ids[block], np.load(vectors, mmap_mode="r")[block])  # opened anew: what was read leaves the memory
         report(at + len(block))
     graph.save(str(path))
     return len(new)

@@ -19,6 +19,7 @@ from kiara_cli.core.retrieve.words import Words
 from kiara_cli.errors import KiaraError
 
 RRF_K = 60  # Cormack, Clarke and Büttcher, Reciprocal rank fusion outperforms Condorcet, 2009
+SORTED = 1 << 22  # scores sorted at a time
 EXTRA = "run: pip install 'kiara-slm[retrieval]'"
 
 
@@ -51,7 +52,7 @@ class Ranking:
     def best(self, question: str, count: int) -> NDArray[np.int64]:
         """Return the numbers of the chunks that share a term with the question, best first, at most `count`."""
         vocabulary = self._bm25.vocab_dict
-        asked = Counter(vocabulary[term] for term in self._words.terms(question) if term in vocabulary)
+        asked = Counter(vocabulary[term] for term in self._words.asked(question) if term in vocabulary)
         if not asked:
             return np.zeros(0, np.int64)
         scores = self._bm25.get_scores_from_ids(list(asked))
@@ -92,8 +93,28 @@ def save_ranking(texts: Iterable[str], folder: Path) -> None:
     for text in texts:
         counted.add(vocabulary.setdefault(term, len(vocabulary)) for term in words.terms(text))
     bm25 = library().BM25(backend="numpy")
+    bm25._np_csc = by_column  # which bm25s lets numba replace, too; its own takes twice the memory
     bm25.index(SimpleNamespace(ids=counted, vocab=vocabulary), show_progress=False)
     bm25.save(folder, show_progress=False)
+
+
+def by_column(
+    data: NDArray[np.float32], rows: NDArray[np.int32], cols: NDArray[np.int32], shape: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
+    """Return the values and rows of a sparse matrix by column, and where each column begins; rows come in order."""
+    begins = np.zeros(shape[1] + 1, np.int64)
+    np.cumsum(np.bincount(cols, minlength=shape[1]), out=begins[1:])
+    heads, values, places = begins[:-1].copy(), np.empty_like(data), np.empty_like(rows)
+    for start in range(0, len(cols), SORTED):
+        part = slice(start, start + SORTED)
+        order = np.argsort(cols[part], kind="stable")
+        column = cols[part][order]
+        first = np.flatnonzero(np.diff(column, prepend=-1))
+        counts = np.diff(first, append=len(column))
+        to = heads[column] + np.arange(len(column)) - np.repeat(first, counts)
+        values[to], places[to] = data[part][order], rows[part][order]
+        heads[column[first]] += counts
+    return values, places, begins
 
 
 def open_ranking(folder: Path) -> Ranking:

@@ -29,8 +29,8 @@ class Index:
     """An index opened for questions; safe to use from several threads."""
 
     def __init__(self, store: Store, embedder: Embedder | None = None, graph: Graph | None = None) -> None:
-        self.store, self._embedder, self._graph = store, embedder, graph
-        self._ranking = open_ranking(store.folder / "terms")
+        self.store, self.embedder, self._graph = store, embedder, graph
+        self.ranking = open_ranking(store.folder / "terms")
 
     @property
     def name(self) -> str:
@@ -42,10 +42,14 @@ class Index:
             raise KiaraError(
                 f"the question has {len(question):,} characters; a search takes at most {LONGEST:,}", "ask in fewer"
             )
-        rankings = [(self._ranking.best(question, CANDIDATES), 1.0)]
-        if self._embedder is not None and self.store.vectors is not None:
-            rankings.append((self.nearest(self._embedder.question(question), CANDIDATES), self._embedder.weight))
-        return [self._passage(number, score) for number, score in fuse(rankings, k)]
+        return [self._passage(number, score) for number, score in fuse(self.rankings(question), k)]
+
+    def rankings(self, question: str) -> list[tuple[NDArray[np.int64], float]]:
+        """Return the numbers of the best chunks by BM25 and by vectors, and how much either ranking counts."""
+        rankings = [(self.ranking.best(question, CANDIDATES), 1.0)]
+        if self.embedder is not None and self.store.vectors is not None:
+            rankings.append((self.nearest(self.embedder.question(question), CANDIDATES), self.embedder.weight))
+        return rankings
 
     def nearest(self, vector: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Return the numbers of the chunks whose vectors are nearest; none for one of zeros."""

@@ -26,8 +26,9 @@ import mmap
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,10 +37,12 @@ from numpy.typing import NDArray
 
 from kiara_cli.core.checkpoint.atomic import replacing
 from kiara_cli.core.data.claim import claimed
+from kiara_cli.core.retrieve.chunk import Chunk
 from kiara_cli.errors import KiaraError
 
 T = TypeVar("T")
 FORMAT = 1
+BLOCK = 4096  # chunks held as objects
 INDEX_ROOT = Path("data/index")
 POINTER = "index.json"
 ROW = np.dtype(
@@ -160,18 +163,20 @@ class Draft:
         self._size = 0
         self.count = 0
 
-    def add_file(self, path: str, digest: str, kind: str, chunks: Sequence[tuple[int, int, Any]]) -> None:
+    def add_file(self, path: str, digest: str, kind: str, chunks: Iterable[tuple[int, int, Chunk]]) -> None:
         """Append the chunks of a file: (id, key, chunk) each."""
-        number, block = len(self.files), np.zeros(len(chunks), ROW)
-        for place, (id_, key, chunk) in enumerate(chunks):
-            raw = chunk.text.encode()
-            heading = self._headings.setdefault(tuple(chunk.heading), len(self._headings))
-            block[place] = (id_, key, self._size, len(raw), number, heading, chunk.first_line, chunk.last_line)
-            self._texts.write(raw)
-            self._size += len(raw)
-        self.files.append(Filed(path, digest, kind, self.count, len(chunks)))
-        self._blocks.append(block)
-        self.count += len(chunks)
+        number, first = len(self.files), self.count
+        while block := list(islice(chunks := iter(chunks), BLOCK)):
+            rows = np.zeros(len(block), ROW)
+            for place, (id_, key, chunk) in enumerate(block):
+                raw = chunk.text.encode()
+                heading = self._headings.setdefault(chunk.heading, len(self._headings))
+                rows[place] = (id_, key, self._size, len(raw), number, heading, chunk.first_line, chunk.last_line)
+                self._texts.write(raw)
+                self._size += len(raw)
+            self._blocks.append(rows)
+            self.count += len(rows)
+        self.files.append(Filed(path, digest, kind, first, self.count - first))
 
     def copy_file(self, before: Store, filed: Filed) -> None:
         """Append the chunks that a file had in another generation."""

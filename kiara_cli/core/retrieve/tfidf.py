@@ -68,7 +68,10 @@ class TfIdf:
 
     def documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors of texts, (N, D)."""
-        counts = [Counter(self._words.terms(text)) for text in texts]
+        return self._vectors([Counter(self._words.terms(text)) for text in texts])
+
+    def _vectors(self, counts: Sequence[Counter[str]]) -> NDArray[np.float32]:
+        """Return the vectors of counted terms, (N, D)."""
         terms = list(dict.fromkeys(chain.from_iterable(counts)))
         with torch.inference_mode():
             vectors = torch.sparse.mm(self._terms(terms), self._directions)  # (terms, D)
@@ -76,7 +79,7 @@ class TfIdf:
 
     def question(self, text: str) -> NDArray[np.float32]:
         """Return the vector of a question, (D,)."""
-        vector: NDArray[np.float32] = self.documents([text])[0]
+        vector: NDArray[np.float32] = self._vectors([Counter(self._words.asked(text))])[0]
         return vector
 
     def save(self, folder: Path) -> None:

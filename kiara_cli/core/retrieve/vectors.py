@@ -19,7 +19,7 @@ from kiara_cli.core.retrieve.embed import AUTO, Embedder, Means, choose, reopen
 from kiara_cli.core.retrieve.store import Store
 
 GROWTH = 0.5  # share of the chunks that it was fitted on
-BATCH = 1024  # chunks embedded at a time
+BATCH, BLOCK = 1024, 8192  # chunks embedded, and written, at a time
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,11 @@ class Embedded:
     """What was embedded; `fitted`: how many chunks the embedder has learned from."""
 
     identity: dict[str, Any]
-    vectors: NDArray[np.float32] | None = None
+    dimensions: int = 0
     reused: int = 0
     embedded: int = 0
     refitted: bool = False
     fitted: int = 0
-
-    @property
-    def dimensions(self) -> int:
-        return 0 if self.vectors is None else int(self.vectors.shape[1])
 
 
 class Texts(Sequence[str]):
@@ -77,32 +73,41 @@ def embed(store: Store, before: Store | None, means: Means, report: Callable[[in
     folder = store.folder / "embedder"
     folder.mkdir()
     embedder.save(folder)
-    vectors, new = fill(store, reusable, embedder, report)
-    return Embedded(embedder.identity(), vectors, len(numbers) - new, new, refit and bool(old), fitted)
+    new = fill(store, reusable, embedder, report)
+    return Embedded(embedder.identity(), embedder.dimensions, len(numbers) - new, new, refit and bool(old), fitted)
 
 
-def fill(
-    store: Store, before: Store | None, embedder: Embedder, report: Callable[[int, int], None]
-) -> tuple[NDArray[np.float32], int]:
-    """Write vectors.npy, mapped into memory; return it and how many vectors were made."""
+def fill(store: Store, before: Store | None, embedder: Embedder, report: Callable[[int, int], None]) -> int:
+    """Write vectors.npy block by block; return how many vectors were made.
+
+    It is not mapped into memory for that, as what was written would stay there.
+    """
     count = len(store.rows)
-    vectors = np.lib.format.open_memmap(
-        store.folder / "vectors.npy", "w+", dtype=np.float32, shape=(count, embedder.dimensions)
-    )
-    new = np.arange(count)
-    if before is not None and before.vectors is not None:
-        order = np.argsort(before.rows["key"])
-        known = before.rows["key"][order]
-        at = np.minimum(np.searchsorted(known, store.rows["key"]), len(known) - 1)
-        same = known[at] == store.rows["key"]
-        old = np.flatnonzero(same)
-        for start in range(0, len(old), BATCH):
-            some = old[start : start + BATCH]
-            vectors[some] = before.vectors[order[at[some]]]
-        new = np.flatnonzero(~same)
-    texts = Texts(store, new)
-    for start in range(0, len(new), BATCH):
-        report(start, len(new))
-        vectors[new[start : start + BATCH]] = embedder.documents(texts[start : start + BATCH])
-    vectors.flush()
-    return vectors, len(new)
+    sources = known(store, before)  # where each vector is in the index before; -1: nowhere
+    missing, made = int((sources < 0).sum()), 0
+    with (store.folder / "vectors.npy").open("wb") as file:
+        shape = {"descr": "<f4", "fortran_order": False, "shape": (count, embedder.dimensions)}
+        np.lib.format.write_array_header_1_0(file, shape)
+        for start in range(0, count, BLOCK):
+            block = sources[start : start + BLOCK]
+            vectors = np.zeros((len(block), embedder.dimensions), "<f4")
+            if before is not None and before.vectors is not None:
+                vectors[block >= 0] = before.vectors[block[block >= 0]]
+            new = np.flatnonzero(block < 0)
+            for at in range(0, len(new), BATCH):
+                some = new[at : at + BATCH]
+                report(made, missing)
+                vectors[some] = embedder.documents(Texts(store, start + some)[:])
+                made += len(some)
+            file.write(vectors.tobytes())
+    return made
+
+
+def known(store: Store, before: Store | None) -> NDArray[np.int64]:
+    """Return for each chunk the number of one with the same text in the index before, or -1."""
+    if before is None or before.vectors is None or not len(before.rows):
+        return np.full(len(store.rows), -1)
+    order = np.argsort(before.rows["key"])
+    keys = before.rows["key"][order]
+    at = np.minimum(np.searchsorted(keys, store.rows["key"]), len(keys) - 1)
+    return np.where(keys[at] == store.rows["key"], order[at], -1)

@@ -6,6 +6,7 @@ such as `max_steps` and `OrderedDict`, and pairs of characters where a script ha
 
 from __future__ import annotations
 
+import functools
 import re
 
 LONGEST = 64  # characters of a term: longer ones are data rather than words
@@ -32,6 +33,24 @@ class Words:
                 terms = known[word] = terms_of(word)
             found += terms
         return found
+
+    def asked(self, question: str) -> list[str]:
+        """Return the terms of a question that say what it is about: all, if there are only words such as `how do I`.
+
+        In few technical documents such words are rare, and would outweigh the others.
+        """
+        terms = self.terms(question)
+        return [term for term in terms if term not in function_words()] or terms
+
+
+@functools.cache
+def function_words() -> frozenset[str]:
+    """Return English words that say nothing alone, as terms; empty where bm25s, which lists them, is missing."""
+    try:
+        from bm25s.stopwords import STOPWORDS_EN_PLUS
+    except ImportError:
+        return frozenset()
+    return frozenset(singular(word) for word in STOPWORDS_EN_PLUS)
 
 
 def terms_of(word: str) -> tuple[str, ...]:
