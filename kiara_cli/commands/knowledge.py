@@ -38,9 +38,9 @@ def open_knowledge(name: str, given: Given) -> Knowledge:
     from kiara_cli.core.retrieve.prompt import Knowledge
     from kiara_cli.core.retrieve.search import open_index
 
-    index = open_index(name, means=means_of(given))
-    passages = given.loaded.values.get("retrieve.passages", Knowledge.passages)
-    return Knowledge(index.name, index, passages)
+    means = means_of(given)
+    index = open_index(name, means=means)
+    return Knowledge(index.name, index, means.settings.passages)
 
 
 def means_of(given: Given) -> Means:
@@ -60,4 +60,4 @@ def means_of(given: Given) -> Means:
 def knowledge_of(option: str | None, given: Given) -> Knowledge | None:
     """Open the index that the option names, or the config; None without one. Raises KiaraError."""
     name = option or given.loaded.values.get("retrieve.knowledge")
-    return None if name is None or name == OFF else open_knowledge(name, given)
+    return open_knowledge(name, given) if name and name != OFF else None

@@ -11,6 +11,9 @@ RUNTIME = ("runtime.device", "runtime.dtype", "runtime.threads", "runtime.determ
 MODEL = ("tokenizer", "model", "hooks", *RUNTIME)  # of a command that opens a checkpoint
 WRITING = (*MODEL, "generate", "runtime.native")  # and writes with it
 
+KNOWLEDGE = tuple(
+    f"retrieve.{key}" for key in ("knowledge", "passages", "embedding_model", "embedding_key_file", "search")
+)
 LOG = ("logging.level", "logging.format", "logging.file", "logging.file_bytes", "logging.files")
 
 # Command → sections, or single keys where a section is not read as a whole. All commands read what decides the log.
@@ -19,9 +22,9 @@ USES: dict[str, tuple[str, ...]] = {
     "train": ("tokenizer", "data", "model", "hooks", "train", "eval", "generate", "runtime", "logging"),
     "plan": ("tokenizer", "data", "model", "hooks", "train", "eval", "runtime"),
     "eval": (*WRITING, "data", "eval", "chat.system", "chat.max_new_tokens", "runtime.seed"),
-    "generate": (*WRITING, "data.encoding"),
-    "chat": (*WRITING, "chat"),
-    "serve": (*WRITING, "chat", "serve"),
+    "generate": (*WRITING, *KNOWLEDGE, "data.encoding"),
+    "chat": (*WRITING, *KNOWLEDGE, "chat"),
+    "serve": (*WRITING, *KNOWLEDGE, "chat", "serve"),
     "index": (*MODEL, "retrieve", "data.encoding", "data.field", "data.prompt_field", "data.reply_field"),
     "quantize": (*WRITING, "data", "eval", "quantize"),
     "export": (*MODEL, "data"),

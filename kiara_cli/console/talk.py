@@ -38,10 +38,14 @@ class Talk:
 
     def tell(self, text: str) -> None:
         """Say something that is no reply, on stderr."""
-        if self.in_terminal:
-            wrapper = Wrapper(terminal.columns)
-            text = wrapper.push(text) + wrapper.end()
-        output.note(text)
+        output.note(self._wrapped(text))
+
+    def _wrapped(self, text: str) -> str:
+        """Break lines between words where it is a terminal."""
+        if not self.in_terminal:
+            return text
+        wrapper = Wrapper(terminal.columns)
+        return wrapper.push(text) + wrapper.end()
 
     def say(self, text: str) -> None:
         """Print the reply to a text as it comes. In a terminal Ctrl-C stops it, and a mistake ends nothing."""
@@ -94,7 +98,7 @@ class Talk:
     def _cite(self) -> None:
         """Name the sources of the last reply."""
         for line in sources.cited(self.session.newest_grounded):
-            output.hint(line)
+            output.hint(self._wrapped(line))
 
 
 def label() -> Wrapper:

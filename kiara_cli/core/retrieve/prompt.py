@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from kiara_cli.config.schema import RetrieveConfig
 from kiara_cli.core.retrieve.passage import Passage
 from kiara_cli.core.retrieve.search import LONGEST, Index
 from kiara_cli.core.tokenizer.passages import one_line, with_passages
@@ -78,7 +79,7 @@ class Knowledge:
 
     name: str
     index: Index
-    passages: int = 4
+    passages: int = RetrieveConfig.passages
 
     def search(self, question: str, former: str | None = None) -> list[Passage]:
         """Return passages for a question, best first.
