@@ -117,11 +117,11 @@ def prompt_of(text: str, settings: GenerateConfig, opened: Opened, known: Knowle
 
 def repeated(prompt: Prompt, n: int) -> list[Prompt]:
     """Ask for n continuations of a prompt, with seeds in a row."""
-    seed = prompt.settings.seed
+    seed = prompt.config.seed
     if seed is None:
         return [prompt] * n
     return [
-        dataclasses.replace(prompt, settings=dataclasses.replace(prompt.settings, seed=seed + index))
+        dataclasses.replace(prompt, config=dataclasses.replace(prompt.config, seed=seed + index))
         for index in range(n)
     ]
 

@@ -23,7 +23,7 @@ class Prompt:
     """What is to be continued, and how. `grounded`: the question and its passages; None where no index was asked."""
 
     ids: Sequence[int]
-    settings: GenerateConfig
+    config: GenerateConfig
     ends: frozenset[int]
     grounded: Grounded | None = None
 
@@ -35,7 +35,7 @@ def stream_each(opened: Opened, prompts: Sequence[Prompt], json_: bool, stats: b
     for index, prompt in enumerate(prompts):
         if index and not json_:
             output.result("\n---")
-        for event in stream_text(engine, opened.tokenizer, prompt.ids, prompt.settings, prompt.ends, grammar):
+        for event in stream_text(engine, opened.tokenizer, prompt.ids, prompt.config, prompt.ends, grammar):
             if isinstance(event, Completion):
                 finish(event, prompt, json_, stats, how=engine.backend.name, whole=grammar is None)
             elif not json_:
@@ -48,7 +48,7 @@ def show_in_order(opened: Opened, prompts: Sequence[Prompt], n: int, stats: bool
     printed = 0
     engine = opened.engine()
     grammar = None if schema is None else opened.grammar(engine, schema)
-    several = [(prompt.ids, prompt.settings) for prompt in prompts]
+    several = [(prompt.ids, prompt.config) for prompt in prompts]
     for number, done in complete_all(engine, opened.tokenizer, several, prompts[0].ends, grammar):
         early[number] = done
         while printed in early:

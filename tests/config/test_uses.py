@@ -46,16 +46,16 @@ ADOPTED = (
     "data",
     "hooks",  # read only with --text, or taken from the checkpoint, which refuses others
     "chat.system",
-    "chat.max_new_tokens",
-)  # fmt: skip; by eval only with --chat
+    "chat.max_new_tokens",  # by eval only with --chat
+    "retrieve.embedding_model",
+    "retrieve.embedding_key_file",  # of an index whose embedder is at an address
+    "retrieve.search",  # of one that has a graph
+)  # fmt: skip
 RUNTIME = [word for word in TINY if word.startswith("runtime.")]
 COMMANDS: dict[str, list[str]] = {  # in the order of work
     "tokenize": ["text.txt", "tokenizer.vocab_size=300", "runtime.threads=1"],
     "train": ["text.txt", *TINY],
     "eval": ["--samples", "1", "eval.sample_tokens=2", *RUNTIME],
-    "generate": ["--max-new-tokens", "2", *RUNTIME],
-    "chat": ["chat.max_new_tokens=2", *RUNTIME],
-    "serve": ["--port", "0", *RUNTIME],
     "index": [
         "text.txt",
         "--name",
@@ -65,6 +65,9 @@ COMMANDS: dict[str, list[str]] = {  # in the order of work
         "retrieve.embedder=checkpoints/best.pt",
         *[word for word in RUNTIME if "native" not in word],
     ],
+    "generate": ["--prompt", "cat", "retrieve.knowledge=x", "--max-new-tokens", "2", *RUNTIME],
+    "chat": ["retrieve.knowledge=x", "chat.max_new_tokens=2", *RUNTIME],
+    "serve": ["retrieve.knowledge=x", "--port", "0", *RUNTIME],
     "quantize": ["--bits", "8", "--out", "small.pt", "quantize.calibration_tokens=64", *RUNTIME],
     "export": ["--to", "hf", "--out", "theirs", *[word for word in RUNTIME if "native" not in word]],
     "bench": ["text", "--rounds", "1", "train.batch_size=2", *RUNTIME],
@@ -136,6 +139,9 @@ def of_command(command: str) -> str:
     return (path if path.is_file() else path.with_name(f"{command}_.py")).read_text(encoding="utf-8")
 
 
+SHARED = of_command("options") + of_command("knowledge")  # by several commands
+
+
 def test_no_command_reads_a_setting_that_the_table_says_it_does_not(read: dict[str, set[str]]) -> None:
     """Else a person would be told that a setting has no effect which has one. Add it to USES in config/uses.py."""
     assert {command: sorted(k for k in found if not is_used(command, k)) for command, found in read.items()} == {
@@ -147,7 +153,7 @@ def test_every_entry_of_the_table_is_read_by_its_command(read: dict[str, set[str
     """Else a setting without effect would pass silently. Take it out of USES in config/uses.py."""
     idle = []
     for command, found in read.items():
-        known = found | set(re.findall(r"\"([a-z]+\.[a-z_]+)\"", of_command(command) + of_command("options")))
+        known = found | set(re.findall(r"\"([a-z]+\.[a-z_]+)\"", of_command(command) + SHARED))
         for entry in USES[command]:
             if entry not in ADOPTED and not any(key == entry or key.startswith(f"{entry}.") for key in known):
                 idle.append(f"{command}: {entry}")
@@ -179,7 +185,10 @@ def in_source(wanted: set[str]) -> Iterator[str]:
     kinds = {kind.__name__: kind.section for kind in Section.__subclasses__()}
     texts = [path.read_text(encoding="utf-8") for path in SOURCES]
     typed = re.compile(rf"^    (\w+): ({'|'.join(kinds)})\b", re.MULTILINE)
-    fields = {name: kinds[kind] for text in texts for name, kind in typed.findall(text)}
+    fields: dict[str, set[str]] = defaultdict(set)  # several sections are called settings
+    for text in texts:
+        for name, kind_name in typed.findall(text):
+            fields[name].add(kinds[kind_name])
     for kind in Section.__subclasses__():
         for value in vars(kind).values():
             if isinstance(value, property):
@@ -194,7 +203,7 @@ def in_source(wanted: set[str]) -> Iterator[str]:
 
 
 def read_in(
-    function: ast.AST, fields: dict[str, str], kinds: dict[str, str], own: str | None = None
+    function: ast.AST, fields: dict[str, set[str]], kinds: dict[str, str], own: str | None = None
 ) -> Iterator[str]:
     """Yield what one function reads: from a parameter, a variable or a field of a section's type, or `x.section`.
 
@@ -208,7 +217,7 @@ def read_in(
             return sections[value.id]
         if isinstance(value, ast.Attribute):
             found = {section for section in kinds.values() if section.rpartition(".")[2] == value.attr}
-            return found | ({fields[value.attr]} if value.attr in fields else set())
+            return found | fields.get(value.attr, set())
         return set()
 
     for node in ast.walk(function):
