@@ -39,7 +39,14 @@ data.val_fraction data.shard_tokens data.output data.corpus_bytes data.corpus_se
 train.max_steps train.max_epochs train.batch_tokens train.log_interval train.checkpoint_interval train.keep_last
 train.save_safetensors eval.sample_prompt eval.sample_tokens runtime.threads
 """
-NEVER = ("generate.", "chat.", "serve.", "retrieve.", "quantize.", "logging.")  # whole sections that training does not read
+NEVER = (
+    "generate.",
+    "chat.",
+    "serve.",
+    "retrieve.",
+    "quantize.",
+    "logging.",
+)  # whole sections that training does not read
 FACTS: dict[str, Any] = {
     "steps": 10, "text_hash": "a", "tokenizer_hash": "b", "weights_hash": "c",
     "hook_files": {"my.py": "d"}, "code_hash": "e", "threads": 2, "torch": "2.13",
