@@ -101,7 +101,7 @@ def eval(
             return answer(given, tasks, limit, shots, online, trust_code, hooks or (), json_)
         from kiara_cli.commands.model import open_model, sections_for
 
-        opened = open_model(given, sections_for(text), hooks=hooks or ())
+        opened = open_model(given, sections_for(text), hooks=hooks or (), world=world)
         if chat:
             return score_talks(opened, small_world, talks or TALKS, seeds or 1, show_wrong or 0, json_)
         from kiara_cli.console.preparing import showing

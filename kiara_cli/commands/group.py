@@ -74,12 +74,6 @@ def launch(environment: Mapping[str, str]) -> str:
     return named if named != "none" else f"{platform.node()}:{os.getppid()}"
 
 
-def beside(environment: Mapping[str, str]) -> int:
-    """Return how many processes of the group share this machine: LOCAL_WORLD_SIZE, which torchrun sets."""
-    said = environment.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, int(said)) if said.isdecimal() else 1
-
-
 def refuse_in_group(this: World, option: str, remedy: str = "run it in one process, without torchrun") -> None:
     """Raise KiaraError if there are several processes and an option that is for one."""
     if this.size > 1:

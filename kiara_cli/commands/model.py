@@ -12,6 +12,7 @@ from kiara_cli.commands.options import Given
 if TYPE_CHECKING:
     from kiara_cli.core.generate.opened import Opened
     from kiara_cli.core.runtime.device import Runtime
+    from kiara_cli.core.runtime.parallel import World
 
 # How often a thread of torch looks for its next task before it sleeps; read when torch is imported. torch's own
 # 300,000 starve whatever else runs on the machine; to sleep at once halves the speed of writing. This does neither.
@@ -33,15 +34,18 @@ def open_model(
     sections: Sequence[str] = ("tokenizer", "model"),
     runtime: Runtime | None = None,
     hooks: Sequence[str] | None = (),
+    world: World | None = None,
 ) -> Opened:
     """Open the checkpoint that was named, or the best there is, with the hooks of the config. Raises KiaraError.
 
-    `hooks` are the person's own files of them; None: this command has no use for hooks.
+    `hooks` are the person's own files of them; None: this command has no use for hooks. The processes of a `world`
+    share the cores of their machine.
     """
     set_spin()
     from kiara_cli.core.generate import opened
+    from kiara_cli.core.runtime.parallel import ALONE
 
-    found = opened.open_model(given.word, given.loaded, sections, runtime)
+    found = opened.open_model(given.word, given.loaded, sections, runtime, world or ALONE)
     if hooks is not None:
         hook(found, hooks)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiara_cli.commands import completion
-from kiara_cli.commands.group import beside, group, refuse_in_group
+from kiara_cli.commands.group import group, refuse_in_group
 from kiara_cli.commands.options import DATA_ROOT, ConfigFiles, Debug, Json, SkipBad, read, with_source
 from kiara_cli.errors import KiaraError
 
@@ -98,7 +97,7 @@ def for_group(world: World, config: Config, single: dict[str, object]) -> Config
             refuse_in_group(world, name)
     if config.runtime.threads != "auto":
         return config
-    threads = max(1, allowed_workers() // beside(os.environ))
+    threads = max(1, allowed_workers() // world.local_size)
     return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, threads=threads))
 
 

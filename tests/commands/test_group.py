@@ -202,7 +202,7 @@ def test_a_group_measures_what_one_process_measures(ran: Ran, name: str, size: i
 @pytest.mark.parametrize(
     ("environment", "line"),
     [
-        ({"WORLD_SIZE": "two", "RANK": "0"}, "RANK=0 WORLD_SIZE=two LOCAL_RANK=0 are no numbers"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE=two LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 are no numbers"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "name no process of a group"),
         ({"WORLD_SIZE": "-2", "RANK": "0"}, "name no process of a group"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, "process 0 of 2 cannot join the others: "),

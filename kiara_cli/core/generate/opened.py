@@ -19,6 +19,7 @@ from kiara_cli.core.generate.grammar import Grammar, Grammars
 from kiara_cli.core.generate.text import make_engine, options_of
 from kiara_cli.core.model.transformer import Transformer
 from kiara_cli.core.runtime.device import Runtime, decide
+from kiara_cli.core.runtime.parallel import ALONE, World
 from kiara_cli.core.tokenizer.chat_format import stop_ids
 from kiara_cli.core.tokenizer.conversation import Template, template_for
 from kiara_cli.core.tokenizer.protocol import Tokenizer
@@ -65,15 +66,16 @@ def open_model(
     loaded: Loaded,
     sections: Sequence[str] = ("tokenizer", "model"),
     runtime: Runtime | None = None,
+    world: World = ALONE,
 ) -> Opened:
     """Open the checkpoint that `word` means, or the best there is; `sections` of the config are taken from it.
 
-    A given runtime is used as it is. Raises KiaraError.
+    A given runtime is used as it is; else it is decided for one of the processes of a `world`. Raises KiaraError.
     """
     checkpoint, warnings = open_checkpoint(word)
     for warning in warnings:
         log.warning(warning)
     config = adopt(loaded, checkpoint.config, sections, str(checkpoint.path))
-    runtime = runtime or decide(config.runtime)
+    runtime = runtime or decide(config.runtime, world=world)
     model = checkpoint.make_model(config.model).to(runtime.device)
     return Opened(checkpoint, config, model, checkpoint.make_tokenizer(), runtime)
