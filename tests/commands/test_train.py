@@ -164,7 +164,7 @@ def test_resuming_goes_on_with_the_data_as_it_was_though_its_source_has_changed(
     Path("text.txt").write_text("something else altogether\n" * 100)
     ran = kiara("train", "--resume", "train.max_steps=5")
     assert ran.status == 0
-    assert "warning: text.txt has changed: using data/text-" in ran.err
+    assert "warning: text.txt has changed" in ran.err
     assert "data_changed_at_step" not in json.loads(Path("checkpoints/text/run.json").read_text())
     shutil.rmtree("data")
     line = kiara("train", "--resume", "train.max_steps=6").mistake

@@ -10,6 +10,7 @@ import os
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from kiara_cli.config.folders import as_path
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
@@ -43,7 +44,7 @@ class Meta:
     tokenizer_hash: str
     train_conversations: int  # of the documents
     val_conversations: int
-    unused_tokens: int  # ids with a text that occur in neither split
+    unused_tokens: int  # ids with a text that occur in neither split; 0 where an earlier version did not count
     skipped: int  # lines, rows and files that could not be read and were left out
     notices: tuple[str, ...] = ()  # what else there is to say of what was read
     train_pairs: int = 0  # of conversations: one that is preferred, then the other
@@ -58,6 +59,12 @@ class Meta:
     def bytes_per_token(self) -> float:
         tokens = self.train_tokens + self.val_tokens - self.documents
         return (self.train_bytes + self.val_bytes) / max(1, tokens)
+
+
+NOT_NOTED: dict[str, Any] = {  # by all earlier versions → what stands for it
+    "train_conversations": 0, "val_conversations": 0, "train_pairs": 0, "val_pairs": 0,
+    "unused_tokens": 0, "skipped": 0, "notices": (), "text_hash": "",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,11 +85,10 @@ def open_folder(folder: Path) -> Prepared:
     remedy = "delete the folder and tokenize again"
     try:
         values = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        values["notices"] = tuple(values.get("notices", ()))
-        counted = "conversations" not in values  # earlier versions noted only whether there are any
-        values |= {} if counted else {"train_conversations": 0, "val_conversations": 0}
-        later = {"train_pairs": 0, "val_pairs": 0, "text_hash": ""} | values  # than some folders
-        meta = Meta(**{item.name: later[item.name] for item in fields(Meta)})
+        counted = "train_conversations" in values  # earlier versions noted only whether there are any
+        values = NOT_NOTED | values
+        values["notices"] = tuple(values["notices"])
+        meta = Meta(**{item.name: values[item.name] for item in fields(Meta)})
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KiaraError(f"{folder} is not a whole data folder ({error!r})", remedy) from None
     tokenizer = files.load(folder / "tokenizer.json")
@@ -91,7 +97,7 @@ def open_folder(folder: Path) -> Prepared:
     stamp = shards.Stamp(tokenizer.size, meta.tokenizer_hash, meta.hash)
     train = shards.open_split(folder, "train", stamp, meta.train_tokens)
     val = shards.open_split(folder, "val", stamp, meta.val_tokens)
-    if not counted and values["conversations"]:
+    if not counted and values.get("conversations"):
         found = [count_conversations(split, tokenizer.specials) for split in (train, val)]
         meta = replace(meta, train_conversations=found[0], val_conversations=found[1])
     return Prepared(folder, meta, tokenizer, train, val)

@@ -140,7 +140,11 @@ def reopen(
         return prepared or prepare(data, tokenizing, root, found[recorded["hash"]], report, means)
     if prepared is None:
         raise KiaraError(f"the data at {data.source} has changed since the checkpoint was made", remedy)
-    log.warning("%s has changed: using %s, as it was when the checkpoint was made", data.source, prepared.folder)
+    log.warning(
+        "%s has changed, or this version reads it otherwise: using %s, as the checkpoint did",
+        data.source,
+        prepared.folder,
+    )
     return prepared
 
 

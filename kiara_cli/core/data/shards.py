@@ -2,7 +2,7 @@
 
 In: token ids. Out: flat files of uint16 or uint32, each behind a header, opened as memory maps and read as one. The
 header says what the numbers mean: magic, format version, bytes per token, vocabulary size, token count, and the
-hashes of the tokenizer and of the data.
+hashes of the tokenizer and of the data, which files of version 1 do not have.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ MAGIC = b"KIARATOK"
 VERSION = 2
 HEADER = struct.Struct("<8sIIQQ32s32s")  # magic, version, bytes per token, vocabulary, tokens, tokenizer, data
 assert HEADER.size == 96
+HEADERS = {1: struct.Struct("<8sIIQQ32s"), VERSION: HEADER}  # by version: what is read
 Tokens: TypeAlias = "NDArray[np.uint16] | NDArray[np.uint32] | Shards"
 
 DTYPES: dict[int, np.dtype[np.uint16] | np.dtype[np.uint32]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
@@ -165,27 +166,27 @@ def open_tokens(path: Path, stamp: Stamp) -> NDArray[np.uint16] | NDArray[np.uin
     if len(head) < 16 or not head.startswith(MAGIC):
         raise KiaraError(f"{path} is not a Kiara token file", REMEDY)
     version, width = struct.unpack_from("<II", head, len(MAGIC))
-    if version != VERSION or width not in DTYPES:
-        raise KiaraError(f"{path} has format version {version}, this Kiara reads {VERSION}", REMEDY)
-    size = path.stat().st_size
-    _, _, _, vocabulary, count, tokenizer, data = HEADER.unpack(head.ljust(HEADER.size, b"\0"))
-    if size != HEADER.size + count * width:
+    if version not in HEADERS or width not in DTYPES:
+        raise KiaraError(f"{path} has format version {version}, this Kiara reads up to {VERSION}", REMEDY)
+    size, header = path.stat().st_size, HEADERS[version]
+    _, _, _, vocabulary, count, tokenizer, *data = header.unpack(head[: header.size].ljust(header.size, b"\0"))
+    if size != header.size + count * width:
         raise KiaraError(f"{path} is truncated: its header promises {count:,} tokens", REMEDY)
     if tokenizer.hex() != stamp.tokenizer_hash or vocabulary != stamp.vocab_size:
         raise KiaraError(f"{path} was made with another tokenizer", REMEDY)
-    if data.hex() != stamp.data_hash:
+    if data and data[0].hex() != stamp.data_hash:
         raise KiaraError(f"{path} was made of other data than the folder it lies in", REMEDY)
     if count == 0:
         return np.empty(0, dtype=DTYPES[width])
-    _check_ids(path, DTYPES[width], count, vocabulary)
-    return np.memmap(path, dtype=DTYPES[width], mode="r", offset=HEADER.size, shape=(count,))
+    _check_ids(path, DTYPES[width], header.size, count, vocabulary)
+    return np.memmap(path, dtype=DTYPES[width], mode="r", offset=header.size, shape=(count,))
 
 
-def _check_ids(path: Path, dtype: np.dtype[Any], count: int, vocabulary: int) -> None:
+def _check_ids(path: Path, dtype: np.dtype[Any], offset: int, count: int, vocabulary: int) -> None:
     """Raise KiaraError for an id beyond the vocabulary. Reads: what a map has touched counts as memory."""
     step = BLOCK if count * dtype.itemsize <= WHOLLY_CHECKED else 64 * BLOCK
     with path.open("rb") as file:
         for start in range(0, count, step):
-            file.seek(HEADER.size + start * dtype.itemsize)
+            file.seek(offset + start * dtype.itemsize)
             if (highest := int(np.fromfile(file, dtype, BLOCK).max())) >= vocabulary:
                 raise KiaraError(f"{path} is damaged: it holds the id {highest:,} of {vocabulary:,}", REMEDY)

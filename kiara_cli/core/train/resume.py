@@ -142,16 +142,28 @@ def take(training: Training, checkpoint: Checkpoint) -> None:
     """Take the optimizer's state and the average from a file, and of an adapter its weights."""
     if checkpoint.base is not None:
         training.model.load_state_dict(dict(checkpoint.model), strict=False)
-    state = dict(checkpoint.optimizer or {})
-    if is_shared_out(training.model):
-        prepare_state(training.optimizer)
-        theirs = dict(tensors_in(state, ""))
-        for name, tensor in tensors_in(training.optimizer.state_dict(), ""):
-            put(tensor, theirs[name])
-    else:
-        training.optimizer.load_state_dict(state)
+    take_optimizer(training, checkpoint)
     if training.average is not None:
         training.average.load(training.progress.average)
+
+
+def take_optimizer(training: Training, checkpoint: Checkpoint) -> None:
+    """Give the optimizer its state. Raises KiaraError for that of another: the first versions had AdamW alone."""
+    state = dict(checkpoint.optimizer or {})
+    try:
+        if is_shared_out(training.model):
+            prepare_state(training.optimizer)
+            theirs = dict(tensors_in(state, ""))
+            for name, tensor in tensors_in(training.optimizer.state_dict(), ""):
+                put(tensor, theirs[name])
+        else:
+            training.optimizer.load_state_dict(state)
+    except (KeyError, ValueError, TypeError, RuntimeError):
+        raise KiaraError(
+            f"{checkpoint.path} holds the state of another optimizer than train.optimizer="
+            f"{training.config.train.optimizer}: an earlier version wrote it",
+            f"start a new run from it: kiara train --from {checkpoint.path}",
+        ) from None
 
 
 def check_data(checkpoint: Checkpoint, data: Prepared, allow_changed_data: bool) -> None:

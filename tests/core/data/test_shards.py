@@ -129,8 +129,8 @@ def test_another_kind_of_file_is_refused() -> None:
 def test_a_file_of_another_format_is_refused() -> None:
     write([1])
     raw = PATH.read_bytes()
-    PATH.write_bytes(raw[:8] + (1).to_bytes(4, "little") + raw[12:])
-    with pytest.raises(KiaraError, match="has format version 1, this Kiara reads 2"):
+    PATH.write_bytes(raw[:8] + (3).to_bytes(4, "little") + raw[12:])
+    with pytest.raises(KiaraError, match="has format version 3, this Kiara reads up to 2"):
         open_tokens(PATH, STAMP)
 
 
