@@ -158,7 +158,7 @@ def take_optimizer(training: Training, checkpoint: Checkpoint) -> None:
                 put(tensor, theirs[name])
         else:
             training.optimizer.load_state_dict(state)
-    except (KeyError, ValueError, TypeError, RuntimeError):
+    except (KeyError, ValueError):
         raise KiaraError(
             f"{checkpoint.path} holds the state of another optimizer than train.optimizer="
             f"{training.config.train.optimizer}: an earlier version wrote it",
