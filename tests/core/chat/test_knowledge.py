@@ -66,6 +66,9 @@ def test_undo_and_a_new_conversation_take_the_sources_with_them(session: Session
     session.undo()
     assert session.read() == before
     assert session.sources[0].text == KEY
+    session.undo()
+    session.knowledge = None
+    assert "Passages" not in say(session, "Where is the key?")
     session.clear()
     assert (session.sources, session.grounded) == ((), {})
 
