@@ -54,8 +54,6 @@ def plan(
         settings = adopt(given.loaded, base.config, ("tokenizer", "model"), str(base.path))
     if given.word is not None:
         settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, source=given.word))
-    if measure:
-        output.note("Measuring a few updates; other work on this machine disturbs it.")
     asked = Asked(device, devices, price, watts, None if link is None else 1e9 * link, measure)
     estimate = estimate_before(settings, DATA_ROOT, asked, base)
     show_estimate(estimate, json_)

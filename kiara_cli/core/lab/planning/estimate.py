@@ -112,7 +112,6 @@ class Estimate:
 
     def _memory(self, strategy: Strategy) -> dict[str, int]:
         parts = dict(self.counted.parts)
-        coming = parts.get("activations", 0) + parts.get("temporary", 0)
         if strategy == "fsdp":
             # a shard of everything, and two blocks in full: the one at work and the one that comes next
             blocks = self.count.parts["attention"] + self.count.parts["feed-forward"]
@@ -122,7 +121,8 @@ class Estimate:
             parts["gathered"] = 2 * 4 * largest
         if strategy == "ddp" and self.target.devices > 1:
             parts["buckets"] = 4 * self.trained  # DDP's own copy of the gradients
-        parts["allocator"] = round(self.target.kept * coming)
+        learning, measuring = self.counted.small
+        parts["allocator"] = round(self.target.kept * (learning + measuring))
         parts["process"] = self.target.process
         return {part: size for part, size in parts.items() if size}
 

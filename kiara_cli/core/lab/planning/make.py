@@ -6,6 +6,7 @@ In: a config, or a `Plan`. Out: `Estimate`.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import statistics
 import tempfile
 import time
@@ -27,6 +28,8 @@ from kiara_cli.core.train.loop import update
 from kiara_cli.core.train.meter import Meter
 from kiara_cli.core.train.plan import Plan, decide_runtime, hook_on_model, plan
 from kiara_cli.errors import KiaraError
+
+log = logging.getLogger("kiara.plan")
 
 UPDATES, WARM = 4, 2  # that are measured, after those that warm up
 LONG = 20.0  # seconds of an update from which on one is enough
@@ -96,6 +99,7 @@ def measured(config: Config, facts: Facts, root: Path) -> float:
         finally:
             training.feed.close()
             training.lock.release()
+    log.info("%d updates measured; other work on this machine disturbs that.", len(taken))
     return statistics.median(taken[min(WARM, len(taken) - 1) :])
 
 

@@ -60,6 +60,7 @@ class Counted:
 
     training: Mapping[str, int]
     evaluation: Mapping[str, int]
+    small: tuple[int, int]  # bytes that come and go in small blocks, at most: of an update, of an evaluation
     saved: int  # bytes that autograd holds when the backward pass begins, the logits among them
     piece: Work  # forward and backward pass of the rows that go through the model at once
     update: Work  # the optimizer
@@ -90,6 +91,8 @@ def along(low: Any, high: Any, share: float) -> Any:
     if dataclasses.is_dataclass(low):
         names = [item.name for item in dataclasses.fields(low)]
         return type(low)(**{name: along(getattr(low, name), getattr(high, name), share) for name in names})  # type: ignore[misc]
+    if isinstance(low, tuple):
+        return tuple(along(one, other, share) for one, other in zip(low, high, strict=True))
     return round(low + share * (high - low))
 
 
@@ -119,11 +122,11 @@ def followed(config: Config, rows: Rows, fused: bool) -> Counted:
         optimizer.zero_grad()
         if average is not None:
             average.update(1)
-        update, training = trace.taken(), trace.highest
+        update, training, small = trace.taken(), trace.highest, trace.most_small
         trace.restart()
         measure(model, config, rows, trace)
         del batches
-        return Counted(training, trace.highest, saved, piece, update, pieces)
+        return Counted(training, trace.highest, (small, trace.most_small), saved, piece, update, pieces)
 
 
 def built(config: Config, trace: Trace, rows: Rows, fused: bool) -> Transformer:

@@ -16,8 +16,8 @@ from kiara_cli.core.runtime.device import Runtime, peak_memory
 from kiara_cli.core.runtime.memory import read_memory
 
 # Memory beside what tensors hold. On a CPU, measured over the shapes of benchmarks/plan.py: what the first update
-# loads, and the share of what comes and goes that glibc keeps without being able to use it again (0.1 to 0.4).
-LOADED, KEPT = 65_000_000, 0.3
+# loads, and the share of what comes and goes in blocks below 32 MB that glibc keeps and cannot use again.
+LOADED, KEPT = 65_000_000, 0.5
 CONTEXT, KEPT_BY_CUDA = 600_000_000, 0.05  # of a CUDA process and of PyTorch's allocator: guesses
 LOOPBACK = 1.5e9  # bytes a second between two processes here, by gloo (a guess: --link says better)
 
@@ -32,7 +32,7 @@ class Target:
     speed: Speed
     available: float | None  # bytes
     process: int  # bytes beside tensors
-    kept: float  # share of activations and temporary memory that the allocator adds
+    kept: float  # share of what comes and goes in small blocks that the allocator adds
     link: float
     network: float
     together: int

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 LARGE = 32 << 20  # bytes; glibc never keeps such blocks
+COMING = ("activations", "logits", "temporary")  # parts that are made and given up again in each update
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Block:
 
     part: str
     size: int
+    comes: bool = False
 
 
 class Trace:
@@ -52,6 +54,8 @@ class Trace:
         self.highest: dict[str, int] = {}  # bytes by part when they were most together
         self.peak = 0  # which is so many
         self.work = Work()
+        self.small = 0  # bytes that come and go in blocks below LARGE
+        self.most_small = 0
         self.now = 0  # bytes held
         self._blocks = WeakIdKeyDictionary(ref_type=weakref.ref)  # by storage
 
@@ -65,6 +69,9 @@ class Trace:
         self.work.mapped += block.size if block.size >= LARGE else 0
         self.held[self.part] += block.size
         self.now += block.size
+        block.comes = self.part in COMING and block.size < LARGE
+        self.small += block.size if block.comes else 0
+        self.most_small = max(self.most_small, self.small)
         if self.now > self.peak:
             self.peak, self.highest = self.now, dict(self.held)
 
@@ -86,7 +93,7 @@ class Trace:
 
     def restart(self) -> None:
         """Look for the highest point from here on."""
-        self.peak, self.highest = self.now, dict(self.held)
+        self.peak, self.highest, self.most_small = self.now, dict(self.held), self.small
 
     def taken(self) -> Work:
         """Return what was computed since the last time."""
@@ -96,6 +103,7 @@ class Trace:
     def _free(self, block: Block) -> None:
         self.held[block.part] -= block.size
         self.now -= block.size
+        self.small -= block.size if block.comes else 0
 
 
 class _Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
