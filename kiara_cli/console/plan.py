@@ -13,7 +13,7 @@ from kiara_cli.core.data.pairs import PairBatcher
 from kiara_cli.core.data.segments import Contents
 from kiara_cli.core.lab.planning.estimate import Estimate, Figure
 from kiara_cli.core.lab.planning.figures import figures
-from kiara_cli.core.lab.planning.make import estimate_of
+from kiara_cli.core.lab.planning.make import SHORT, estimate_of, is_short
 from kiara_cli.core.train.plan import LIMITS, Plan
 
 WORDS = ("tokens/s", "rows a device")  # units that take no prefix
@@ -21,12 +21,12 @@ WORDS = ("tokens/s", "rows a device")  # units that take no prefix
 
 def show_plan(plan: Plan, root: Path, name: str | None, dry_run: bool, json_: bool) -> None:
     """Print the plan: of a dry run on stdout, of any other on stderr."""
-    estimate = estimate_of(plan)
     if dry_run and json_:
-        return output.record(plan_record(plan, estimate))
+        return output.record(plan_record(plan, estimate_of(plan)))
+    estimate = None if is_short(plan) and not dry_run else estimate_of(plan)
     title = "The plan (nothing was written)" if dry_run else "The plan"
     output.facts(title, plan_rows(plan, estimate, root, name), dry_run)
-    if estimate.missing:
+    if estimate is not None and estimate.missing:
         output.warn(f"that is {amount(estimate.missing, 'B')} more memory than there is; see: kiara plan")
 
 
@@ -92,7 +92,7 @@ def estimate_record(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def plan_rows(plan: Plan, estimate: Estimate, root: Path, name: str | None = None) -> list[tuple[str, str]]:
+def plan_rows(plan: Plan, estimate: Estimate | None, root: Path, name: str | None = None) -> list[tuple[str, str]]:
     """Describe what will be done, what it costs and where it goes."""
     meta, model, train = plan.data.meta, plan.config.model, plan.config.train
     rows = [
@@ -104,8 +104,7 @@ def plan_rows(plan: Plan, estimate: Estimate, root: Path, name: str | None = Non
                      f"tokens: {amount(plan.tokens)} tokens, {plan.epochs:.1f} epochs"),
         ("ends by", ends_by(plan)),
         ("computes", plan.how),
-        ("work", f"{amount(plan.training_flops, 'FLOP')}, about {amount(estimate.peak, 'B')} of memory and "
-                 f"{duration(estimate.time)} without evaluations"),
+        ("work", f"{amount(plan.training_flops, 'FLOP')}, {takes(estimate)}"),
         ("writes to", f"{root / (name or meta.name)}/"),
     ]  # fmt: skip
     if hooks := plan.config.hooks:
@@ -123,6 +122,14 @@ def plan_rows(plan: Plan, estimate: Estimate, root: Path, name: str | None = Non
     elif meta.conversations:
         rows[1:1] = [("learns", contents_row(plan.learned)), ("measures", contents_row(plan.measured))]
     return rows
+
+
+def takes(estimate: Estimate | None) -> str:
+    """Say what memory and time a training takes; None: it is short."""
+    if estimate is None:
+        return f"less than {SHORT:.0f} s"
+    time = duration(estimate.time)
+    return f"about {amount(estimate.peak, 'B')} of memory and {time} without evaluations"
 
 
 def contents_row(contents: Contents) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kiara_cli.core.lab.planning import make
 from kiara_cli.core.lab.planning.devices import DEVICES
 from tests.commands.conftest import TEXT, TINY, Kiara
 
@@ -52,8 +53,9 @@ def test_a_plan_says_of_every_number_where_it_comes_from_and_leaves_nothing(
     nothing_behind()
 
 
-def test_a_plan_a_dry_run_and_the_start_of_a_run_agree(kiara: Kiara) -> None:
+def test_a_plan_a_dry_run_and_the_start_of_a_run_agree(kiara: Kiara, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("text.txt").write_text(TEXT)
+    monkeypatch.setattr(make, "SHORT", 0.0)  # such a small one would begin without an estimate
     started = kiara("train", *TINY, "text.txt", "eval.batch_size=1")
     assert started.status == 0, started.err
     dry = json.loads(kiara("train", *TINY, "text.txt", "eval.batch_size=1", "--dry-run", "--json").out)

@@ -23,15 +23,19 @@ from kiara_cli.core.lab.planning.facts import facts_before, facts_of, prepared
 from kiara_cli.core.lab.planning.target import named_target, this_target, with_options
 from kiara_cli.core.model.count import count
 from kiara_cli.core.quantize.scheme import recorded
+from kiara_cli.core.runtime.device import planning_rate
 from kiara_cli.core.train.build import begin
 from kiara_cli.core.train.loop import update
 from kiara_cli.core.train.meter import Meter
-from kiara_cli.core.train.plan import Plan, decide_runtime, hook_on_model, plan
+from kiara_cli.core.train.plan import USUAL_SHARE, Plan, decide_runtime, hook_on_model, plan
 from kiara_cli.errors import KiaraError
 
 log = logging.getLogger("kiara.plan")
 
 UPDATES, WARM = 4, 2  # that are measured, after those that warm up
+SHORT = (
+    60.0  # seconds of a training below which its start is not held up by counting, which takes about half a second
+)
 LONG = 20.0  # seconds of an update from which on one is enough
 
 
@@ -51,6 +55,11 @@ def estimate_of(planned: Plan) -> Estimate:
     """Return the estimate of a training on this machine that is about to begin."""
     fused = planned.config.runtime.native is True
     return Estimate(planned.config, facts_of(planned), this_target(planned.runtime, fused, planned.how))
+
+
+def is_short(planned: Plan) -> bool:
+    """Say whether a training takes less than SHORT, by its operations at the usual share of the peak."""
+    return planned.training_flops < SHORT * USUAL_SHARE * planning_rate(planned.runtime)
 
 
 def estimate_before(config: Config, root: Path, asked: Asked, base: Checkpoint | None = None) -> Estimate:
