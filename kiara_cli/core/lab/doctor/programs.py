@@ -34,6 +34,7 @@ EXTRAS = {  # what an extra is for; one that is not named here is told by its pa
     "export": "imports, GGUF, --check, tokenizers of other models",
     "lab": "pictures and the statistics of studies",
     "eval": "tasks of lm-evaluation-harness",
+    "retrieval": "indexes: ranking by words, large ones by vectors, PDF files",
     "track": "TensorBoard and Weights & Biases",
     "dev": "what developers of Kiara need",
 }
@@ -67,10 +68,8 @@ def look_at_torch(host: Host) -> Finding:
     if not outcome.finished:
         return Finding("torch", "warning", "its import takes long", meaning, "try again; is the disk slow or busy?")
     if outcome.failure is not None:
-        remedy = "pip install --force-reinstall 'torch>=2.13,<2.14', as PyTorch's own install page says"
-        wanted = [str(each.specifier) for each in needed() if each.name == "torch"]
-        if wanted:
-            remedy = f"pip install --force-reinstall 'torch{wanted[0]}', as PyTorch's own install page says"
+        wanted = next((str(each.specifier) for each in needed() if each.name == "torch"), "")
+        remedy = f"pip install --force-reinstall 'torch{wanted}', as PyTorch's own install page says"
         return Finding("torch", "broken", outcome.failure, f"{meaning}: without it no command works", remedy)
     return Finding("torch", "ok", outcome.printed, f"{meaning}; it imports and multiplies")
 

@@ -17,6 +17,7 @@ from kiara_cli.core.runtime.threads import allowed_cpus, physical_cores
 VARIABLES = {  # what Kiara, torch and the terminal's libraries read → what it changes
     "KIARA_CACHE": "where compiled C and downloaded corpora are kept",
     "KIARA_API_KEY": "kiara serve asks for it",
+    "KIARA_EMBEDDINGS_KEY": "the key of the server that makes embeddings for kiara index",
     "XDG_CACHE_HOME": "where caches are",
     "XDG_STATE_HOME": "where the history of kiara chat is",
     "TIKTOKEN_CACHE_DIR": "where tiktoken looks for encodings such as gpt2 before it asks the network",
