@@ -17,7 +17,7 @@ TORCH = next(needed for needed in PROJECT["dependencies"] if needed.startswith("
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 DOCS = [  # the tests that run what README and docs say
     "tests/test_readme.py", "tests/test_docs_hooks.py", "tests/test_docs_inspect.py", "tests/test_experiments.py",
-    "tests/test_tuning_guide.py", "tests/test_configs.py", "tests/commands/test_examples.py",
+    "tests/test_tuning_guide.py", "tests/test_recipes.py", "tests/test_configs.py", "tests/commands/test_examples.py",
 ]  # fmt: skip
 
 
