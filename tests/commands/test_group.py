@@ -99,7 +99,8 @@ def write_talks(path: Path) -> None:
 def eval_groups(folder: Path) -> dict[str, Group]:
     talks = ("--text", "talks.jsonl", "--stride", "8")
     groups = {}
-    for name, size, words in (("split", 1, ()), ("split", 3, ()), ("talks", 1, talks), ("talks", 2, talks)):
+    split = ("--split", "train")  # more rows than blocks of text, whose neighbours count
+    for name, size, words in (("split", 1, split), ("split", 3, split), ("talks", 1, talks), ("talks", 2, talks)):
         arguments = ("eval", *words, "--details", "--json", "eval.batch_size=3", "runtime.dtype=fp32")
         groups[f"{name} {size}"] = Group(size, arguments, folder)
     return groups | {"chat": Group(2, ("eval", "--chat"), folder)}
