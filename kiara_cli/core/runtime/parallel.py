@@ -19,6 +19,7 @@ class World:
     size: int
     local_rank: int
     local_size: int = 1  # processes on its machine, which share its cores
+    restarts: int = 0  # times that torchrun has started the processes again, as one of them had died
 
     @property
     def is_first(self) -> bool:
@@ -30,7 +31,7 @@ ALONE = World(0, 1, 0)
 
 
 def world(environment: Mapping[str, str]) -> World:
-    """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, which torchrun sets for each process that it starts.
+    """Read what torchrun sets for each process that it starts: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE.
 
     Raises KiaraError where they are not numbers or contradict each other.
     """
@@ -40,7 +41,7 @@ def world(environment: Mapping[str, str]) -> World:
     found = {name: environment.get(name, value) for name, value in usual.items()}
     said, remedy = " ".join(f"{name}={value}" for name, value in found.items()), "start the processes with torchrun"
     try:
-        this = World(*map(int, found.values()))
+        this = World(*map(int, (*found.values(), environment.get("TORCHELASTIC_RESTART_COUNT", "0"))))
     except ValueError:
         raise KiaraError(f"{said} are no numbers", remedy) from None
     if not (0 <= this.rank < this.size and 0 <= this.local_rank < this.size and 1 <= this.local_size <= this.size):

@@ -50,7 +50,9 @@ def joined(world: World) -> Iterator[None]:
     import torch.distributed as dist
 
     try:
-        dist.init_process_group("gloo", rank=world.rank, world_size=world.size, timeout=PATIENCE)
+        dist.init_process_group(
+            "gloo", store=_meeting(world), rank=world.rank, world_size=world.size, timeout=PATIENCE
+        )
     except (ValueError, RuntimeError) as error:
         raise KiaraError(
             f"process {world.rank} of {world.size} cannot join the others: {str(error).splitlines()[0]}",
@@ -69,6 +71,19 @@ def joined(world: World) -> Iterator[None]:
         if dist.is_initialized():
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+def _meeting(world: World) -> Any:
+    """Return where the processes meet.
+
+    On one machine torchrun keeps the place when it starts them again, with what the dead have left there.
+    """
+    import torch.distributed as dist
+
+    found = dist.rendezvous("env://", world.rank, world.size, timeout=PATIENCE)  # type: ignore[attr-defined]
+    store, _, _ = next(iter(found))
+    alone = world.local_size == world.size  # several machines count restarts each for itself, and meet anew
+    return dist.PrefixStore(f"start {world.restarts}", store) if alone else store  # type: ignore[attr-defined]
 
 
 def take_device(world: World) -> None:
