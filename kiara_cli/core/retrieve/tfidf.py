@@ -79,7 +79,7 @@ class TfIdf:
 
     def question(self, text: str) -> NDArray[np.float32]:
         """Return the vector of a question, (D,)."""
-        vector: NDArray[np.float32] = self._vectors([Counter(self._words.asked(text))])[0]
+        vector: NDArray[np.float32] = self._vectors([Counter(self._words.terms(text))])[0]
         return vector
 
     def save(self, folder: Path) -> None:
