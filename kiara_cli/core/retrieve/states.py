@@ -32,7 +32,7 @@ BATCH_TOKENS = 4096  # read at a time
 class States:
     """Vectors from a checkpoint."""
 
-    kind, fits, weight = "checkpoint", True, 0.25
+    kind, fits, weight = "checkpoint", True, 0.35
 
     def __init__(self, word: str, loaded: Loaded) -> None:
         self._word, self._opened = word, open_model(word, loaded)
