@@ -23,7 +23,7 @@ from kiara_cli.errors import KiaraError
 
 SUFFIXES = (".yaml", ".yml")
 HEAD = re.compile(r"^world\s*:", re.MULTILINE)
-WORLD_KEYS = ("world", "tables", "rare", "unseen", "talks", "unsaid", "unfound")
+WORLD_KEYS = ("world", "tables", "rare", "unseen", "talks", "unsaid", "unfound", "earlier")
 EXCHANGE_KEYS = ("user", "reply", "held_out", "right", "wrong")
 TALK_KEYS = (*EXCHANGE_KEYS, "tells", "with", "later", "share", "place", "topic", "passages")
 LATER_KEYS = (*EXCHANGE_KEYS, "before")
@@ -124,7 +124,8 @@ class _Reader:
             for key, usual in (("unsaid", "I don't know."), ("unfound", "The passages do not say."))
         )
         rare, unseen = (_more(keys[key], tables) if key in keys else {} for key in ("rare", "unseen"))
-        return World(keys["world"].text, tables, talks, unsaid, unfound, rare, unseen)
+        earlier = self._beat(keys["earlier"], {}, tables) if "earlier" in keys else ()
+        return World(keys["world"].text, tables, talks, unsaid, unfound, earlier, rare, unseen)
 
     def _talk(self, name: str, node: _Node, tables: Mapping[str, tuple[Row, ...]]) -> Talk:
         keys = node.among(TALK_KEYS, f"the talk {name}")

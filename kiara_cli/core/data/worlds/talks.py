@@ -26,7 +26,7 @@ LATER = 0.55  # share of turns that come back to an earlier talk, where there is
 READ = 0.3  # share of conversations that end with a question about passages, where the world has such (a guess)
 FOUND = 0.8  # of those, how many are answered by one of their passages (a guess)
 SHORT = 0.35  # share of conversations of one or two turns, in which looking back is learned first (a guess)
-RARE = 0.2  # of what a person names, how much is rare, where the world has such rows (a guess)
+RARE = 0.3  # of what a person names, how much is rare, where the world has such rows (a guess)
 UNSEEN = 0.5  # the same for the scorer and what is never learned
 EARLY = 0.04  # share of turns that ask about what was not said yet (a guess)
 OPENED = 0.5  # share of conversations that begin with a talk whose place is first, and end with one that is last
@@ -220,6 +220,10 @@ class Course:
         answers = ((answer,) if tells else later.reply[0]) if known else self.world.unsaid
         reply = answer if known else pick(rng, answers)
         wording = pick(rng, _wordings(later, self.held_out, one.old, one if tells else None))
+        before = [had for had in self.had if had.old and had.talk.topic == one.talk.topic]
+        bare = [other for other in _wordings(later, self.held_out, story=one) if not other.names]
+        if one.old and len(before) == 1 and bare and self.world.earlier:
+            wording = _led(pick(rng, self.world.earlier), pick(rng, bare))
         return Turn(wording, self._style(), capital(reply.fill(one.rows)), later, one, answers, known)
 
 
@@ -274,6 +278,11 @@ def says(text: str, phrase: str) -> bool:
     """Say whether a phrase stands in a text as whole words."""
     text, phrase = text.lower(), phrase.lower()
     return phrase in text and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text) is not None
+
+
+def _led(lead: Template, wording: Template) -> Template:
+    """Put "In the first story, " or the like before a question."""
+    return Template(f"{lead.text} {wording.text[0].lower()}{wording.text[1:]}", wording.line)
 
 
 def _lowered(row: Row) -> Row:

@@ -69,6 +69,7 @@ class World:
     talks: tuple[Talk, ...]
     unsaid: Beat  # the reply where a story does not tell what is asked
     unfound: Beat  # the reply where no passage does
+    earlier: Beat = ()  # what stands before a question about the first of two stories, such as "In the first story,"
     rare: Mapping[str, tuple[Row, ...]] = field(
         default_factory=dict
     )  # more rows, drawn only where a person names them
