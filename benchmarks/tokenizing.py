@@ -27,8 +27,9 @@ import torch
 from kiara_cli.config.schema import DataConfig, TokenizerConfig
 from kiara_cli.core.data.corpora import CORPORA
 from kiara_cli.core.data.source import Means, Source
-from kiara_cli.core.data.tales.corpus import conversations
 from kiara_cli.core.data.windows import WindowBatcher
+from kiara_cli.core.data.worlds.read import packaged, read_world
+from kiara_cli.core.data.worlds.talks import conversations
 from kiara_cli.core.runtime.threads import allowed_workers
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.bpe import BPETokenizer, split
@@ -41,14 +42,14 @@ def make_text(path: Path, size: int) -> None:
     """Write about `size` bytes of UTF-8: source code, repeated as needed, and tales, block by block."""
     code = [Path(found.address).read_bytes() for found in CORPORA["python"].local(DataConfig())]
     code = [source for source in code if b"\0" not in source and source.decode(errors="replace").encode() == source]
-    talks = conversations(seed=1, size=size)
+    talks = conversations(read_world(packaged("tales")), seed=1, size=size)
     with path.open("wb") as file:
         while file.tell() < size:
             for source in code:
                 file.write(source)
                 told = 0
                 while told < len(source):
-                    talk = "\n".join(turn["content"] for turn in next(talks)["messages"]).encode() + b"\n\n"
+                    talk = "\n".join(turn["content"] for turn in next(talks)).encode() + b"\n\n"
                     told += file.write(talk)
                 if file.tell() >= size:
                     break

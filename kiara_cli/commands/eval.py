@@ -150,15 +150,12 @@ def check_group(world: World, single: dict[str, object], text: Path | None) -> N
 
 def score_talks(opened: Opened, world: str | None, talks: int, seeds: int, wrong: int, json_: bool) -> None:
     """Score talks in a small world: that which was named, or else that which the model learned from."""
-    from kiara_cli.console.scores import show_chat_scores
     from kiara_cli.console.worlds import show_world_scores
     from kiara_cli.core.data.worlds.read import world_of
 
     source = world or opened.config.data.source
     if (found := world_of(source)) is not None:
         return show_world_scores(opened, found, talks, seeds, wrong, json_)
-    if source == "tales":
-        return show_chat_scores(opened, 3 * talks, seeds, json_)
     cause = f"{source} is no small world here" if world else f"this model learned from {source}, no small world here"
     raise KiaraError(cause, "say which world it is to be scored in: --world FILE")
 

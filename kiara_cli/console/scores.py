@@ -1,21 +1,16 @@
-"""Measurements of a model as a person reads them, and scoring a chat with a progress bar on stderr."""
+"""Measurements of a model as a person reads them."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-from rich.progress import Progress
-
 from kiara_cli.console import output
-from kiara_cli.core.eval.chat import score_chat, shares
 from kiara_cli.core.eval.details import Details, Group
 from kiara_cli.core.eval.metrics import Metrics
 from kiara_cli.core.eval.report import Report
 from kiara_cli.core.eval.tasks import Tasks, run_tasks
 from kiara_cli.core.generate.opened import Opened
 
-TEMPERATURES = (0.0, 0.8)
 HIDDEN = ("loss_standard_error", "window", "stride", "copied")  # are said in other rows
 ONLY_IF_ANY = ("unknown_tokens", "unknown_bytes", "conversations_cut")
 BAR = 40  # characters of the longest bar
@@ -129,37 +124,3 @@ def show_tasks(opened: Opened, tasks: Tasks, json_: bool) -> None:
             if type(value) in forms
         ]
         output.facts("" if index == 0 else " ", rows, to_stdout=True)
-
-
-def show_chat_scores(opened: Opened, requests: int, seeds: int, json_: bool) -> None:
-    """Score replies greedily and at temperature 0.8, for each seed, and print them as a table."""
-    if opened.template.kind == "transcript":
-        output.warn("this model learned from plain text, not from conversations: expect low scores")
-    rows = _scored(opened, requests, seeds)
-    if json_:
-        for row in rows:
-            output.record({"checkpoint": str(opened.checkpoint.path), **row})
-        return
-    output.table([
-        {key: f"{value:.1%}" if isinstance(value, float) and key != "temperature" else str(value)
-         for key, value in row.items()}
-        for row in rows
-    ])  # fmt: skip
-
-
-def _scored(opened: Opened, requests: int, seeds: int) -> list[dict[str, float | int]]:
-    """Score every temperature and seed; return one row of shares each."""
-    engine = opened.engine()
-    console = output.console()
-    rows: list[dict[str, float | int]] = []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("asking", total=len(TEMPERATURES) * seeds * requests)
-        for temperature in TEMPERATURES:
-            settings = dataclasses.replace(opened.config.generate, temperature=temperature)
-            for seed in range(1, seeds + 1):
-                scored = []
-                for one in score_chat(engine, opened.template, settings, requests, seed):
-                    scored.append(one)
-                    progress.advance(task)
-                rows.append({"temperature": temperature, "seed": seed, "requests": requests, **shares(scored)})
-    return rows

@@ -106,7 +106,7 @@ def test_the_scorer_gives_a_row_for_each_temperature_and_seed(home: Path, monkey
         main(["eval", "--chat", "--talks", "2", "--json"])
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 2
-    assert '"ends_properly"' in rows[0]
+    assert '"by_turn"' in rows[0]
 
 
 def read_until(leader: int, wanted: bytes, seconds: float = 60.0) -> bytes:

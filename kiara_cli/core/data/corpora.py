@@ -4,7 +4,7 @@ In: a name. Out: inputs to read: files that are on this machine or are downloade
 
 | name | what | from | licence | size | sha256 |
 |---|---|---|---|---|---|
-| tales | stories and talk about them, written here | this package | Kiara's | data.corpus_bytes | – |
+| tales | stories and talk about them: a small world | this package | Kiara's | data.corpus_bytes | – |
 | a file with `world:` | talks in a world of one's own, see worlds/ | that file | yours | data.corpus_bytes | – |
 | python | the standard library's source | this machine's Python | PSF | about 30 MB | – |
 | tinyshakespeare | some of Shakespeare's plays | karpathy/char-rnn | public domain | 1,115,394 | known |
@@ -29,7 +29,7 @@ from kiara_cli.core.data.inputs import STDIN, Input, as_input, find_inputs
 from kiara_cli.core.data.listing import is_pipe
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.pipes import Pipes
-from kiara_cli.core.data.worlds.read import is_world, read_world
+from kiara_cli.core.data.worlds.read import is_world, packaged, read_world
 from kiara_cli.errors import KiaraError
 
 HUGGING_FACE = "https://huggingface.co/datasets"
@@ -44,15 +44,10 @@ class Corpus:
     local: Callable[[DataConfig], list[Input]] = field(default=lambda data: [])
 
 
-def _tales(data: DataConfig) -> list[Input]:
-    return [Input(f"tales:{data.corpus_seed}:{data.corpus_bytes}", data.corpus_bytes, "tales")]
-
-
-def _world(source: str, data: DataConfig) -> list[Input]:
+def _world(path: Path, label: str, data: DataConfig) -> list[Input]:
     """Name the conversations of a small world, whose file is checked here. Raises KiaraError."""
-    read_world(Path(as_path(source)))
-    address = f"{data.corpus_seed}:{data.corpus_bytes}:{as_path(source)}"
-    return [Input(address, data.corpus_bytes, "world", label=source)]
+    read_world(path)
+    return [Input(f"{data.corpus_seed}:{data.corpus_bytes}:{path}", data.corpus_bytes, "world", label=label)]
 
 
 def _python(data: DataConfig) -> list[Input]:
@@ -62,7 +57,7 @@ def _python(data: DataConfig) -> list[Input]:
 
 
 CORPORA = {
-    "tales": Corpus("Apache-2.0", local=_tales),
+    "tales": Corpus("Apache-2.0", local=lambda data: _world(packaged("tales"), "tales", data)),
     "python": Corpus("PSF-2.0", local=_python),
     "tinyshakespeare": Corpus(
         "public domain",
@@ -116,7 +111,7 @@ def resolve(
     if pipes is not None and (source == STDIN or is_pipe(path)):
         return [pipes.take(source if source == STDIN else path, notices)]
     if source not in CORPORA:
-        return _world(source, data) if is_world(Path(path)) else find_inputs(source, notices)
+        return _world(Path(path), source, data) if is_world(Path(path)) else find_inputs(source, notices)
     corpus, paths = CORPORA[source], []
     for remote in corpus.files:
         if not fetch and not cached(remote, cache / source):

@@ -26,7 +26,6 @@ from kiara_cli.core.data.places import open_bytes
 from kiara_cli.core.data.records import holds_json_lines, json_lines, json_values
 from kiara_cli.core.data.slices import Reading, Slice, chunks, opened
 from kiara_cli.core.data.tables import csv_rows, parquet_rows
-from kiara_cli.core.data.tales import corpus as tales
 from kiara_cli.core.data.worlds.read import read_world
 from kiara_cli.core.data.worlds.talks import conversations
 from kiara_cli.core.tokenizer.bpe import last_break
@@ -210,12 +209,6 @@ def _read_datatrove(part: Slice, reading: Reading) -> Iterator[Document]:
             )  # fmt: skip
 
 
-def _read_tales(part: Slice, reading: Reading) -> Iterator[Document]:
-    _, seed, size = part.input.address.split(":")
-    for number, talk in enumerate(tales.conversations(int(seed), int(size))):
-        yield conversation(f"tales:{number}", talk["messages"])
-
-
 def _read_world(part: Slice, reading: Reading) -> Iterator[Document]:
     seed, size, path = part.input.address.split(":", 2)
     for number, messages in enumerate(conversations(read_world(Path(path)), int(seed), int(size))):
@@ -229,6 +222,5 @@ READERS: dict[str, Callable[[Slice, Reading], Iterator[Document]]] = {
     "parquet": _of_records(parquet_rows),
     "table": _of_records(csv_rows),
     "datatrove": _read_datatrove,
-    "tales": _read_tales,
     "world": _read_world,
 }

