@@ -18,7 +18,7 @@ class ModelConfig(Section):
     section: ClassVar[str] = "model"
 
     vocab_size: int | None = knob(None, low=1)
-    context_length: int = knob(384, low=2)
+    context_length: int = knob(512, low=2)
     emb_dim: int = knob(128, low=1)
     n_heads: int = knob(4, low=1)
     n_kv_heads: int = derived(low=1)

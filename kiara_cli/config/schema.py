@@ -58,7 +58,7 @@ class DataConfig(Section):
     output: str | None = None
     sampling: Literal["windows", "blocks"] = "windows"
     stride: int | None = knob(None, low=1)
-    corpus_bytes: int = knob(6_000_000, low=20_000)
+    corpus_bytes: int = knob(8_000_000, low=20_000)
     corpus_seed: int = knob(0, low=0)
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class TrainConfig(Section):
 
     max_steps: int | None = knob(None, low=1)
     max_epochs: float | None = knob(None, above=0)
-    batch_size: int = knob(11, low=1)
+    batch_size: int = knob(8, low=1)
     accumulation: int = knob(1, low=1)
     batch_tokens: int | None = knob(None, low=1)
     optimizer: Literal["muon", "adamw", "lion", "sgd"] = "muon"

@@ -294,7 +294,7 @@ def test_a_kilobyte_trains_evaluates_and_generates_with_the_default_settings(kia
 def test_a_text_too_short_to_train_on_leaves_no_data_folder(kiara: Kiara, nothing_behind: Callable[[], None]) -> None:
     Path("short.txt").write_text("Hello, fox. " * 4)
     nothing_behind()
-    assert "one window of model.context_length=384 needs 385" in kiara("train", "short.txt").mistake
+    assert "one window of model.context_length=512 needs 513" in kiara("train", "short.txt").mistake
     nothing_behind()
 
 

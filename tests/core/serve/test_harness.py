@@ -161,7 +161,7 @@ def test_the_line_of_the_documentation_runs_against_the_server(
     text = (docs / "evaluation.md").read_text(encoding="utf-8")
     (line,) = re.findall(r"^lm_eval .*--model local-completions.*$", text, flags=re.MULTILINE)
     line = line.replace("model=tales", "model=tiny").replace("http://127.0.0.1:8000", up.url)
-    line = line.replace("max_length=384", f"max_length={up.served.context}")
+    line = line.replace("max_length=512", f"max_length={up.served.context}")
     Path("docs").symlink_to(docs)
     begin = TaskManager.__init__  # reading the thousands of tasks that come with it takes seconds
     monkeypatch.setattr(

@@ -27,7 +27,7 @@ READ = 0.3  # share of conversations that end with a question about passages, wh
 FOUND = 0.8  # of those, how many are answered by one of their passages (a guess)
 SHORT = 0.35  # share of conversations of one or two turns, in which looking back is learned first (a guess)
 RARE = 0.3  # of what a person names, how much is rare, where the world has such rows (a guess)
-UNSEEN = 0.5  # the same for the scorer and what is never learned
+UNSEEN = 0.15  # the same for the scorer and what is never learned
 EARLY = 0.04  # share of turns that ask about what was not said yet (a guess)
 OPENED = 0.5  # share of conversations that begin with a talk whose place is first, and end with one that is last
 

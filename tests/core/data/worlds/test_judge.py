@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from kiara_cli.core.data.worlds.judge import Judge
-from kiara_cli.core.data.worlds.read import read_world
+from kiara_cli.core.data.worlds.read import packaged, read_world
 from kiara_cli.core.data.worlds.talks import Course, Turn, held_out_talks
 from kiara_cli.core.data.worlds.world import World
 
@@ -197,9 +197,9 @@ def test_of_two_stories_the_earlier_is_asked_about_by_name_and_not_answered_by_t
         assert judge.fault(turn, f"Yes, {second.had.rows['s']['name']} had a boat.") is not None
 
 
-@pytest.mark.parametrize("name", ["shop.yaml", "talks.yaml"])
-def test_every_reply_of_a_world_is_right_and_those_of_other_turns_are_wrong(name: str) -> None:
-    world = read_world(EXAMPLES / name)
+@pytest.mark.parametrize("path", [EXAMPLES / "shop.yaml", packaged("tales")], ids=["shop", "tales"])
+def test_every_reply_of_a_world_is_right_and_those_of_other_turns_are_wrong(path: Path) -> None:
+    world = read_world(path)
     judge, turns = Judge(world), [turn for talk in held_out_talks(world, 12, 1) for turn in talk]
     for turn in turns:
         told = judge.stories.read(turn, turn.reply) if turn.tells else None
