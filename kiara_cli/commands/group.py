@@ -33,6 +33,7 @@ def group() -> Iterator[World]:
         return
     from kiara_cli.core.runtime.ranks import FailedElsewhere, joined
 
+    inside = False
     try:
         with contextlib.ExitStack() as stack:
             if not this.is_first:  # what goes wrong is said after the block, where the streams are themselves again
@@ -40,6 +41,7 @@ def group() -> Iterator[World]:
                 stack.enter_context(contextlib.redirect_stdout(silent))
                 stack.enter_context(contextlib.redirect_stderr(silent))
             stack.enter_context(joined(this))
+            inside = True
             yield this
     except FailedElsewhere as error:
         end_soon(2)
@@ -51,7 +53,8 @@ def group() -> Iterator[World]:
     except typer.Exit:
         raise
     except BaseException:
-        end_soon(1)
+        if inside:  # who never joined is waited for by nobody
+            end_soon(1)
         raise
 
 

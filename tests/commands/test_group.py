@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,3 +217,5 @@ def test_a_world_that_makes_no_sense_is_one_line(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert line in kiara(command, "texts").mistake
+    running = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert running == [], "it would end this process, which no group waits for, in the middle of another test"
