@@ -37,7 +37,7 @@ tokenizer.kind tokenizer.vocab_size tokenizer.alphabet tokenizer.fit_bytes
 data.source data.val_source data.name data.field data.prompt_field data.reply_field data.encoding
 data.val_fraction data.shard_tokens data.output data.corpus_bytes data.corpus_seed
 train.max_steps train.max_epochs train.batch_tokens train.log_interval train.checkpoint_interval train.keep_last
-train.save_safetensors eval.sample_prompt eval.sample_tokens runtime.threads
+train.save_safetensors eval.sample_prompt eval.sample_tokens runtime.threads runtime.parallel
 """
 NEVER = (
     "generate.",
@@ -61,7 +61,8 @@ def test_every_setting_is_on_one_side_and_the_side_is_the_one_that_is_stated() -
     assert {key for key in keys() if counts(key)} == count
     defined = definition(Config(), FACTS)
     assert {key for key in defined if "." in key} == count
-    assert set(defined) - count == set(identity.FACTS)
+    assert set(defined) - count == set(identity.FACTS) - {"ranks"}  # which one process does not state
+    assert set(definition(Config(), FACTS | {"ranks": 2})) - count == set(identity.FACTS)
 
 
 def test_what_cannot_change_results_leaves_the_hash_and_all_else_changes_it() -> None:

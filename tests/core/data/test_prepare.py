@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -17,7 +16,7 @@ from kiara_cli.core.data.folders import dataset_name, open_folder
 from kiara_cli.core.data.prepare import prepare, reopen
 from kiara_cli.core.data.source import Means, Preparing
 from kiara_cli.core.data.windows import WindowBatcher
-from kiara_cli.core.data.worlds.read import world_of
+from kiara_cli.core.data.worlds.read import packaged, read_world, world_of
 from kiara_cli.core.data.worlds.talks import conversations
 from kiara_cli.core.tokenizer import files
 from kiara_cli.core.tokenizer.char import CharTokenizer
@@ -142,8 +141,8 @@ def test_progress_ends_at_the_whole() -> None:
 
 
 def test_one_kilobyte_is_enough_for_the_default_model() -> None:
-    talks = itertools.islice(conversations(seed=1, size=5000), 20)
-    prose = "\n".join(message["content"] for talk in talks for message in talk["messages"])
+    talks = conversations(read_world(packaged("tales")), seed=1, size=5000)
+    prose = "\n".join(message["content"] for talk in talks for message in talk)
     Path("small.txt").write_text(prose[:1024])
     for tokenizing in (TokenizerConfig(), TokenizerConfig(kind="char")):
         made = prepare(DataConfig(source="small.txt"), tokenizing, ROOT)
@@ -266,11 +265,12 @@ def test_several_sources_are_one_corpus() -> None:
 
 
 def test_the_default_corpus_keeps_its_name_and_its_held_out_documents() -> None:
-    made = prepare(DataConfig(corpus_bytes=20_000), CHAR, ROOT)
+    size = 30_000  # of fewer bytes the documents that are drawn are not about a tenth
+    made = prepare(DataConfig(corpus_bytes=size), CHAR, ROOT)
     assert made.folder.name.startswith("tales-")
     world = world_of("tales")
     assert world is not None
-    texts = ["\n".join(turn["content"] for turn in talk) for talk in conversations(world, 0, 20_000)]
+    texts = ["\n".join(turn["content"] for turn in talk) for talk in conversations(world, 0, size)]
     held = [text for text in texts if Document("", text).draw < 0.1]
     mark = made.tokenizer.specials[END_OF_TEXT]
     assert (made.val == mark).sum() == len(held)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kiara_cli.config.load import load_config
+from kiara_cli.config.model import ModelConfig
 from kiara_cli.config.schema import Config
 from kiara_cli.core.checkpoint.run import Run
 from kiara_cli.core.lab.baseline import Change, check_baseline
@@ -109,7 +110,7 @@ def test_another_version_other_threads_and_other_windows_are_cautions() -> None:
     said = "; ".join(found.cautions)
     assert "another version of Kiara" in said
     assert "threads 4 and 1" in said
-    assert "windows of 64 and 384 tokens" in said
+    assert f"windows of 64 and {ModelConfig().context_length} tokens" in said
 
 
 def test_more_than_one_change_is_refused_unless_it_is_declared_as_one() -> None:

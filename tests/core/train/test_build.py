@@ -70,7 +70,7 @@ def test_transformations_are_applied_in_the_order_of_the_table_and_only_those_as
 
     monkeypatch.setattr(build, "TRANSFORMATIONS", tuple(map(noting, build.TRANSFORMATIONS)))
     monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
-    assert [one.name for one in build.TRANSFORMATIONS] == ["lora", "hooks", "recompute", "fuse", "compile"]
+    assert [one.name for one in build.TRANSFORMATIONS] == ["lora", "hooks", "recompute", "fuse", "compile", "spread"]
     planned = plan(configure("train.recompute=true"), data)
     build.begin(planned, ROOT)
     assert done == ["recompute"]

@@ -9,7 +9,7 @@ import pytest
 
 from kiara_cli.core.data.worlds.judge import Judge
 from kiara_cli.core.data.worlds.read import packaged, read_world
-from kiara_cli.core.data.worlds.talks import Course, Turn, held_out_talks
+from kiara_cli.core.data.worlds.talks import Course, Turn, held_out_talks, says
 from kiara_cli.core.data.worlds.world import World
 
 EXAMPLES = Path(__file__).parents[4] / "docs/examples"
@@ -197,6 +197,11 @@ def test_of_two_stories_the_earlier_is_asked_about_by_name_and_not_answered_by_t
         assert judge.fault(turn, f"Yes, {second.had.rows['s']['name']} had a boat.") is not None
 
 
+def values(turn: Turn, reply: str) -> set[str]:
+    """Return which of the values that were drawn for a turn a reply holds."""
+    return {text for row in turn.had.rows.values() for text in row.values() if says(reply, text)}
+
+
 @pytest.mark.parametrize("path", [EXAMPLES / "shop.yaml", packaged("tales")], ids=["shop", "tales"])
 def test_every_reply_of_a_world_is_right_and_those_of_other_turns_are_wrong(path: Path) -> None:
     world = read_world(path)
@@ -207,6 +212,7 @@ def test_every_reply_of_a_world_is_right_and_those_of_other_turns_are_wrong(path
         assert told is None or told.names == turn.had.told
     questions = [turn for turn in turns if not turn.tells]
     others = [(turn, other.reply) for turn, other in zip(questions, questions[3:], strict=False)
-              if other.reply not in {one.fill(turn.had.rows) for one in turn.answers}]  # fmt: skip
+              if other.reply not in {one.fill(turn.had.rows) for one in turn.answers}
+              and not (other.had is turn.had and values(turn, turn.reply) <= values(turn, other.reply))]  # fmt: skip
     accepted = [(turn.user, reply) for turn, reply in others if judge.fault(turn, reply) is None]
     assert len(accepted) <= len(others) // 50, accepted  # "Your duck is Lily." is right for "Who is Lily?", too
