@@ -6,9 +6,10 @@ In: a YAML file with the keys `world`, `tables`, `talks` and `unsaid`. Out: `Wor
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ from kiara_cli.core.data.worlds.template import SLOT, Row, Slot, Template
 from kiara_cli.core.data.worlds.world import Beat, Draw, Exchange, Talk, World
 from kiara_cli.errors import KiaraError
 
+FAST = getattr(yaml, "CSafeLoader", Loader)  # in C where PyYAML was built so: a fifth of the time
 SUFFIXES = (".yaml", ".yml")
 HEAD = re.compile(r"^world\s*:", re.MULTILINE)
 WORLD_KEYS = ("world", "tables", "rare", "unseen", "talks", "unsaid", "unfound", "earlier")
@@ -39,14 +41,22 @@ def is_world(path: Path) -> bool:
 
 
 def read_world(path: Path) -> World:
-    """Read a world. Raises KiaraError naming file, line and slot."""
+    """Read a world; a text that was read before is not parsed again. Raises KiaraError naming file, line and slot."""
     try:
-        node = yaml.compose(read_text(path), Loader=Loader)
+        return _parsed(path, read_text(path))
     except (OSError, *UNREADABLE) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         reason = getattr(error, "problem", None) or first_line(error)
         raise KiaraError(f"{path}{line} cannot be read: {reason}", "correct the file") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(path: Path, text: str) -> World:
+    try:
+        node = yaml.compose(text, Loader=FAST)
+    except yaml.YAMLError:
+        node = yaml.compose(text, Loader=Loader)  # whose messages say more
     return _Reader(path)._world(_Node(path, node))
 
 
@@ -107,6 +117,7 @@ Tables: TypeAlias = Mapping[str, tuple[Row, ...]]
 @dataclass(frozen=True)
 class _Reader:
     path: Path
+    _found: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
     def _world(self, node: _Node) -> World:
         keys = node.among(WORLD_KEYS, "a world")
@@ -203,7 +214,7 @@ class _Reader:
                 raise node.wrong(
                     f"{{{inside}}}: no column '{slot.column}' in '{table}'", _choose(slot.column, rows[0])
                 )
-            for inner in {inner for row in rows for inner in SLOT.findall(row[slot.column])}:
+            for inner in self._inside(table, slot.column, rows):
                 nested = Slot.parse(inner)
                 if nested is None or nested.name not in names:
                     raise node.wrong(
@@ -211,10 +222,17 @@ class _Reader:
                     )
         return Template(text, node.line)
 
+    def _inside(self, table: str, column: str, rows: Sequence[Row]) -> set[str]:
+        """Return the slots in a table's column, looked for once."""
+        if (table, column) not in self._found:
+            self._found[table, column] = {inner for row in rows for inner in SLOT.findall(row[column])}
+        return self._found[table, column]
+
 
 def _table(node: _Node, name: str, before: Sequence[Row] = ()) -> tuple[Row, ...]:
     """Read a table: words, or rows with the same columns; `before` are rows of it that stand elsewhere."""
     rows: list[Row] = list(before)
+    names = {row["name"] for row in rows}
     for element in node.elements:
         row = {"name": element.text} if isinstance(element.node, yaml.ScalarNode) else {
             key: value.text for key, value in element.items.items()
@@ -226,9 +244,10 @@ def _table(node: _Node, name: str, before: Sequence[Row] = ()) -> tuple[Row, ...
             raise element.wrong(
                 f"'{row['name']}' has other columns than the rows before it ({other})", "add or remove them"
             )
-        if any(row["name"] == earlier["name"] for earlier in rows):
+        if row["name"] in names:
             raise element.wrong(f"'{row['name']}' is in '{name}' twice", "keep one of the two")
         rows.append(row)
+        names.add(row["name"])
     if not rows:
         raise node.wrong(f"the table '{name}' is empty", "give it rows, or remove it")
     return tuple(rows[len(before) :])
