@@ -24,6 +24,8 @@ VERSION = 2  # of what is written for a given world and seed
 LONGEST = 10  # turns of a conversation
 LATER = 0.55  # share of turns that come back to an earlier talk, where there is one (a guess)
 READ = 0.3  # share of conversations that end with a question about passages, where the world has such (a guess)
+BESIDE = 0.7  # of the passages of a question that do not hold its answer, how many are shown (a guess)
+PADDED = 0.5  # of passages, how many have sentences of others around them (a guess)
 FOUND = 0.8  # of those, how many are answered by one of their passages (a guess)
 SHORT = 0.35  # share of conversations of one or two turns, in which looking back is learned first (a guess)
 RARE = 0.3  # of what a person names, how much is rare, where the world has such rows (a guess)
@@ -128,9 +130,9 @@ class Course:
         place = {name: [talk for talk in world.talks if talk.place == name] for name in ("first", "", "last")}
         self._first, self._last = place["first"], place["last"]
         self._anywhere = [talk for talk in place[""] if not talk.passages]
-        reading = [talk for talk in world.talks if talk.passages]
-        if reading and rng.random() < READ:
-            self._last = reading
+        self._reading = [talk for talk in world.talks if talk.passages]
+        if self._reading and rng.random() < READ:
+            self._last = self._reading
         self._opens = self._first and rng.random() < OPENED
         reads = bool(self._last and self._last[0].passages)
         self._closes = self._last and (reads or (turns > 1 and rng.random() < OPENED))
@@ -184,7 +186,7 @@ class Course:
         if in_small_letters(style) and not talk.tells and not talk.passages:  # then a reply repeats them so
             rows = {name: _lowered(row) if name in wording.names else row for name, row in rows.items()}
         known = not talk.passages or rng.random() < FOUND
-        shown = [pick(rng, beat).fill(rows) for beat in talk.passages[not known :]]
+        shown = self._passages(talk, rows, known) if talk.passages else []
         said = [_one_of(rng, beat) for beat in talk.opening.reply] if known else [pick(rng, self.world.unfound)]
         told = frozenset(name for template in said for name in template.all_names(rows))
         one = Had(talk, rows, " ".join(capital(template.fill(rows)) for template in said if template.text), told)
@@ -196,6 +198,26 @@ class Course:
             sorted(shown, key=lambda _: rng.random()),
         )
         return Turn(wording, style, one.reply, talk.opening, one, answers, known, tuple(passages))
+
+    def _passages(self, talk: Talk, rows: Rows, known: bool) -> list[str]:
+        """Write what stands before a question: its own passages, or without the answer; among and in them others."""
+        rng = self.rng
+        needed, *beside = [pick(rng, beat).fill(rows) for beat in talk.passages]
+        shown = [needed] * known + [text for text in beside if not known or rng.random() < BESIDE]
+        shown += self._statements(talk, int(rng.random() * 3))
+        return [self._padded(talk, text) for text in shown]
+
+    def _padded(self, talk: Talk, text: str) -> str:
+        """Put up to three sentences of other passages around a passage."""
+        more = self._statements(talk, int(self.rng.random() * 4)) if self.rng.random() < PADDED else []
+        return " ".join(sorted([text, *more], key=lambda _: self.rng.random()))
+
+    def _statements(self, talk: Talk, number: int) -> list[str]:
+        """Write so many passages of other questions, if there are others."""
+        rng, others = self.rng, [other for other in self._reading if other is not talk]
+        drawn = [pick(rng, others) for _ in range(number if others else 0)]
+        rows = [_draw(self.world, rng, other, frozenset(), self.held_out) for other in drawn]
+        return [pick(rng, pick(rng, other.passages)).fill(row) for other, row in zip(drawn, rows, strict=True)]
 
     def _laters(self, one: Had) -> list[Exchange]:
         """Return what can still follow a talk."""

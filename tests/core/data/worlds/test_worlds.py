@@ -177,7 +177,8 @@ def test_other_yaml_is_no_world() -> None:
 
 LIBRARY = """
 world: library
-tables: {people: [Ada, Ben, Clara, David, Emma, Frank, Grace, Hugo], places: [here, there, everywhere, nowhere]}
+tables: {people: [Ada, Ben, Clara, David, Emma, Frank, Grace, Hugo], places: [here, there, everywhere, nowhere],
+         foods: [soup, jam, bread]}
 rare: {people: [Zork, Blim]}
 unseen: {people: [Wanda, Yuri, Xenia, Ivan]}
 unfound: ["No passage says so."]
@@ -187,6 +188,11 @@ talks:
     passages: [["{N} lives {p}."], ["{M} lives {q}.", "{M} works {q}."]]
     user: ["Where does {n} live?"]
     reply: ["It says: {N} lives {p}."]
+  likes:
+    with: {n: people, f: foods}
+    passages: [["{N} likes {f}."]]
+    user: ["What does {n} like?"]
+    reply: ["It says: {N} likes {f}."]
   met:
     with: {n: people, m: people}
     user: ["I met {n}."]
@@ -200,12 +206,16 @@ def test_passages_stand_before_the_newest_question_and_hold_its_answer_or_are_sa
     reading = [turn for turn in turns if turn.passages]
     assert {turn.known for turn in reading} == {True, False}
     for turn in reading:
-        rows = turn.had.rows
-        fact = f"{rows['n']['name']} lives {rows['p']['name']}."
+        rows, asks = turn.had.rows, turn.exchange.name
+        value = rows["p"] if asks == "lives" else rows["f"]
+        fact = f"{rows['n']['name']} {asks} {value['name']}."
         assert turn.prompt.startswith("Passages:\n[1] ")
         assert turn.prompt.endswith(f"\n\n{turn.user}")
-        assert (turn.reply == f"It says: {fact}") == turn.known == (fact in turn.passages)
+        assert (turn.reply == f"It says: {fact}") == turn.known == (fact in " ".join(turn.passages))
         assert turn.known or turn.reply == "No passage says so."
+    assert any(
+        text.count(".") > 2 for turn in reading for text in turn.passages
+    )  # with sentences of others around it
     last = [conversation(world, Random(seed), 3) for seed in range(60)]
     assert not any(turn.passages for turns in last for turn in turns[:-1])  # an earlier turn is its question alone
 
