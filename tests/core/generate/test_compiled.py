@@ -1,7 +1,9 @@
 import dataclasses
 import itertools
 import shutil
+import tempfile
 from ctypes import CDLL
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,19 +33,18 @@ MEMORIES = {torch.float32: 1e-5, torch.bfloat16: 0.03, torch.int8: 0.05}  # and 
 
 
 @pytest.fixture(scope="session", params=["this processor", "any processor"])
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CDLL:
+def library(request: pytest.FixtureRequest, _compiled: Path) -> CDLL:
     """The library as it is made here, and as it is where none multiplies pairs of bf16; threads that wait sleep."""
-    folder = tmp_path_factory.mktemp("code")
-    plain = folder / "plain.c"
     source = compiled.SOURCE.read_text()
     for ours, other in (("#define PAIRS 1", "#define PAIRS 0"), ("SPINS = 4000", "SPINS = 0")):
         assert ours in source
         source = source.replace(ours, other)
-    plain.write_text(source)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KIARA_CACHE", str(folder))
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setenv("KIARA_CACHE", str(_compiled.parent))  # made once for all processes of the tests
         if request.param == "this processor":
             return compiled.load()
+        plain = Path(folder, "plain.c")
+        plain.write_text(source)
         return native.build(plain, compiled.SIGNATURES)
 
 

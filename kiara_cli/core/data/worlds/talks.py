@@ -281,11 +281,14 @@ def _wordings(exchange: Exchange, held_out: bool, naming: bool = False, story: H
     something else that it does hold, and nothing that cannot be read from a story of which only parts are known.
     """
     both = (exchange.held_out, exchange.user) if held_out else (exchange.user,)
+    fits: dict[frozenset[str], bool] = {}  # by the names of a wording, which many have in common
     for wordings in both:
         found = []
         for wording in wordings:
-            names = wording.names
-            if (names or not naming) and (story is None or all(_nameable(story, name) for name in names)):
+            if (names := wording.names) not in fits:
+                nameable = story is None or all(_nameable(story, name) for name in names)
+                fits[names] = bool(names or not naming) and nameable
+            if fits[names]:
                 found.append(wording)
         if found:
             return tuple(found)

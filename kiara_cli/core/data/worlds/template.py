@@ -96,7 +96,7 @@ class Template:
         """Yield its slots in order."""
         return (part for part in self.parts if isinstance(part, Slot))
 
-    @property
+    @functools.cached_property
     def names(self) -> frozenset[str]:
         """The names of its slots."""
         return names(self.text)
