@@ -68,7 +68,9 @@ def test_a_plan_a_dry_run_and_the_start_of_a_run_agree(kiara: Kiara, monkeypatch
         memory.pop("process")
     assert planned["memory"] == dry["memory"]
     work = re.escape(amount(planned["flops"], "FLOP"))  # memory is the process's, too: by now it may be large
-    assert re.search(rf"work +{work}, about \S+ [MG]B of memory and \d s without evaluations", started.err), started.err
+    assert re.search(rf"work +{work}, about \S+ [MG]B of memory and \d s without evaluations", started.err), (
+        started.err
+    )
 
 
 def test_what_does_not_fit_says_by_how_much_and_what_would(kiara: Kiara, monkeypatch: pytest.MonkeyPatch) -> None:
