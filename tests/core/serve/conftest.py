@@ -61,7 +61,8 @@ def tiny_model(conversations: bool = True, seed: int = 0, **options: Any) -> Ser
     with torch.no_grad():
         model.tokens.weight.normal_(std=0.5)  # choices are clear
         model.head.weight.normal_(std=0.5)
-        model.tokens.weight[list(tokenizer.specials.values())] = 0  # and a text hardly ever ends by itself
+        for weight in (model.tokens.weight, model.head.weight):
+            weight[list(tokenizer.specials.values())] = 0  # and a text hardly ever ends by itself
     engine = make_engine(model, tokenizer, runtime, Options(**options))
     template = template_for(tokenizer, conversations)
     return Served(
