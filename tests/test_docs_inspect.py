@@ -31,14 +31,14 @@ def test_every_command_of_the_page_runs(capsys: pytest.CaptureFixture[str], monk
         monkeypatch.setenv(f"KIARA__RUNTIME__{name}", value)
     said = (
         "Tell me a story about a fox and a lantern.",
-        "Here is a fox.",
+        "Here is a cat.",
         "Who had the lantern?",
-        "It was Ilse the ",
+        "It was Otto the ",
     )
     roles = ("user", "assistant") * 2
     talks = [
         [{"role": role, "content": text} for role, text in zip(roles, (*said[:3], said[3] + animal), strict=True)]
-        for animal in ("fox.", "toad.") * 20
+        for animal in ("fox.", "cat.", "robot.") * 20
     ]
     Path("talks.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
     run(f"kiara train {' '.join(SMALL)}")
@@ -46,9 +46,9 @@ def test_every_command_of_the_page_runs(capsys: pytest.CaptureFixture[str], monk
     lines = [line for block in blocks for line in block.splitlines()]
     assert len(lines) == 7
     for line in lines:
-        more = " chat.max_new_tokens=8 --answer 'It was Ilse the fox'" if "Ilse" in line else ""
+        more = " chat.max_new_tokens=8 --answer 'It was Otto the fox'" if "Otto" in line else ""
         if "--corrupt" in line:
-            more = " --answer 'Here is a fox' --against 'Here is a toad'"
+            more = " --answer 'Here is a cat' --against 'Here is a robot'"
         run(line + more)
     assert capsys.readouterr().out.count("Surprisal: ") == 2
     assert Path("look.html").exists()
