@@ -32,13 +32,10 @@ def run(capsys: pytest.CaptureFixture[str]) -> object:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["char", "bpe"])
-def test_a_text_becomes_a_model_that_is_measured_continues_texts_and_is_trained_further(
-    run: object, kind: str
-) -> None:
+def test_a_text_becomes_a_model_that_is_measured_continues_texts_and_is_trained_further(run: object) -> None:
     assert callable(run)
     Path("book.txt").write_text("The cat sat on the mat. The dog sat on the log.\nThe end of the tale!\n" * 100)
-    settings = [*SETTINGS, f"tokenizer.kind={kind}", "tokenizer.vocab_size=300"]
+    settings = [*SETTINGS, "tokenizer.kind=bpe", "tokenizer.vocab_size=300"]
 
     made = json.loads(run("tokenize", "book.txt", *settings, "--json"))
     before = {path: path.stat().st_mtime_ns for path in Path(made["folder"]).iterdir()}
