@@ -19,8 +19,8 @@ import pytest
 from kiara_cli.app import main
 
 TINY = [
-    "model.n_layers=1", "model.emb_dim=32", "model.n_heads=2", "model.context_length=64", "train.batch_size=2",
-    "tokenizer.vocab_size=320", "data.corpus_bytes=30000", "eval.max_tokens=200", "eval.sample_tokens=4",
+    "model.n_layers=1", "model.emb_dim=32", "model.n_heads=2", "model.context_length=128", "train.batch_size=2",
+    "tokenizer.vocab_size=320", "data.corpus_bytes=60000", "eval.max_tokens=2000", "eval.sample_tokens=4",
     "train.max_steps=2",
 ]  # fmt: skip
 
