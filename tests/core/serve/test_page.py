@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,16 @@ def test_a_person_talks_stops_edits_regenerates_and_finds_it_all_again(page: Pag
     page.get_by_label("Longest reply").fill("100000")
     page.get_by_label("Temperature").fill("0")  # the end is never the likeliest: it goes on until it is stopped
     page.get_by_role("button", name="Close").click()
-    say(page, "Now a long one")
-    page.get_by_role("button", name="Stop").click()
-    finished(page)
-    up.wait_until_idle()
+    engine, step = up.served.engine, up.served.engine.step
+    with pytest.MonkeyPatch.context() as patch:  # as fast as a model of some size: thousands a second starve the page
+        patch.setattr(engine, "step", lambda: (time.sleep(0.02), step()))
+        say(page, "Now a long one")
+        expect(replies(page)).to_have_count(2)
+        expect(replies(page).last).not_to_be_empty()
+        page.get_by_role("button", name="Stop").click()
+        finished(page)
+        up.wait_until_idle()
+    expect(page.locator(".stats").last).to_contain_text("stopped")
     expect(page.locator("article")).to_have_count(4)
 
     page.get_by_role("button", name="Settings").click()
