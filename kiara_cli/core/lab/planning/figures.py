@@ -79,7 +79,11 @@ def of_time(estimate: Estimate) -> Iterator[Figure]:
     yield Figure("an update, calling operators", step.dispatch, "s", target.speed.basis)
     if target.devices > 1:
         sent = estimate.cluster.bytes_sent(estimate.count.parameters, estimate.trained)
-        beyond = "a projection" if target.devices > 2 or target.name != "this machine" else "checked with 2 processes"
+        beyond = (
+            "a projection"
+            if target.devices > 2 or target.name != "this machine"
+            else "a model, not yet checked with 2 processes"
+        )
         basis = f"ring of {estimate.strategy.upper()}, nothing overlapped; {beyond}"
         yield Figure("an update, communication", step.communication, "s", basis, "benchmarks/plan.py --ranks")
         yield Figure("sent by each device", sent, "B/update", COUNTED)
