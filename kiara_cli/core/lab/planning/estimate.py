@@ -22,6 +22,8 @@ from kiara_cli.core.model.lora import adapter_parameters
 COUNTED = "counted"
 STEPS = "kiara train train.max_steps=20"
 
+UNEVEN = 1.8  # times as much is kept where the number of scored positions changes from batch to batch (fitted)
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -122,7 +124,8 @@ class Estimate:
         if strategy == "ddp" and self.target.devices > 1:
             parts["buckets"] = 4 * self.trained  # DDP's own copy of the gradients
         learning, measuring = self.counted.small
-        parts["allocator"] = round(self.target.kept * (learning + measuring))
+        kept = self.target.kept * (UNEVEN if self.facts.rows.scored < 1 and self.target.kind == "cpu" else 1)
+        parts["allocator"] = round(kept * (learning + measuring))
         parts["process"] = self.target.process
         return {part: size for part, size in parts.items() if size}
 
