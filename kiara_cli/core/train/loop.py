@@ -143,9 +143,7 @@ def update(training: Training, lr: float, meter: Meter) -> tuple[float, float, S
     numbers are read together, once an update; nothing else waits for the device.
     """
     config, progress, model, hooks = training.config.train, training.progress, training.model, training.hooks
-    scale = (
-        progress.loss_scale * training.world.size
-    )  # gradients are means over the processes, targets counted in all
+    scale = progress.loss_scale * training.world.size  # gradients are means over processes, targets are of all
     for group in training.optimizer.param_groups:
         group["lr"] = lr
     meter.begin("data")

@@ -39,6 +39,18 @@ LIMITS = ("train.max_steps", "train.max_epochs")
 PAD_TO = 64  # the model's vocabulary is rounded up to this, as products with odd widths are slow
 
 
+def trained_parameters(config: Config) -> int:
+    """Count the numbers that are trained: all parameters, or those of the adapter."""
+    lora = config.train.lora
+    return adapter_parameters(config.model, lora) if lora.rank else count(config.model).parameters
+
+
+def training_flops(config: Config) -> int:
+    """Count the FLOPs per token of a training step. Frozen weights need no gradients of their own: a third less."""
+    counted = count(config.model)
+    return counted.training_flops - (counted.forward_flops if config.train.lora.rank else 0)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a training will do and cost. A run stores `config`, so that resuming decides nothing anew."""
@@ -65,8 +77,7 @@ class Plan:
     @cached_property
     def trained(self) -> int:
         """How many numbers are trained: all parameters, or those of the adapter."""
-        lora = self.config.train.lora
-        return adapter_parameters(self.config.model, lora) if lora.rank else self.count.parameters
+        return trained_parameters(self.config)
 
     @property
     def together(self) -> str:
@@ -75,8 +86,8 @@ class Plan:
 
     @property
     def flops_per_token(self) -> int:
-        """FLOPs per token of a training step. Frozen weights need no gradients of their own: a third less."""
-        return self.count.training_flops - (self.count.forward_flops if self.config.train.lora.rank else 0)
+        """FLOPs per token of a training step."""
+        return training_flops(self.config)
 
     @property
     def tokens_per_step(self) -> int:

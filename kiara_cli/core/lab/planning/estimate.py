@@ -17,7 +17,7 @@ from kiara_cli.core.lab.planning.memory import Counted, Rows, counted
 from kiara_cli.core.lab.planning.speed import Seconds, seconds
 from kiara_cli.core.lab.planning.target import Target
 from kiara_cli.core.model.count import Count, count
-from kiara_cli.core.model.lora import adapter_parameters
+from kiara_cli.core.train.plan import trained_parameters, training_flops
 
 COUNTED = "counted"
 STEPS = "kiara train train.max_steps=20"
@@ -76,8 +76,7 @@ class Estimate:
 
     @cached_property
     def trained(self) -> int:
-        lora = self.config.train.lora
-        return adapter_parameters(self.config.model, lora) if lora.rank else self.count.parameters
+        return trained_parameters(self.config)
 
     @cached_property
     def counted(self) -> Counted:
@@ -85,8 +84,8 @@ class Estimate:
 
     @property
     def flops_per_token(self) -> int:
-        """Of training. Frozen weights need no gradients of their own: a third less."""
-        return self.count.training_flops - (self.count.forward_flops if self.config.train.lora.rank else 0)
+        """Of training."""
+        return training_flops(self.config)
 
     @property
     def tokens_per_step(self) -> int:
